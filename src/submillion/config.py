@@ -1,0 +1,261 @@
+"""The configuration of a run: every setting, its range and its one default.
+
+Sections are frozen and refuse unknown keys. `parse_config` turns a mapping into a `RunConfig` and reports every
+problem at once as a `ConfigError` with dotted paths and spelling suggestions.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from submillion.errors import ConfigError
+
+Kind = Literal["query", "key", "value", "attention_output", "ffn_in", "ffn_out"]
+KINDS: tuple[Kind, ...] = ("query", "key", "value", "attention_output", "ffn_in", "ffn_out")
+Variant = Literal["lora", "rslora", "dora", "pissa"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Schedule = Literal["linear", "cosine", "cosine_restarts", "constant"]
+Metric = Literal["accuracy", "macro_f1", "loss"]
+
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+def _refuse_boolean(value: object) -> object:
+    # YAML 1.1 reads the bare words yes, no, on and off as booleans.
+    if isinstance(value, bool):
+        raise ValueError(f"got the boolean {value}; YAML reads bare yes/no/on/off so, put the word in quotes")
+    return value
+
+
+Name = Annotated[str, BeforeValidator(_refuse_boolean)]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CleanConfig(Section):
+    """Which repairs the cleaner makes; each is a rule of its own."""
+
+    entities: bool = Field(True, description="Decode broken and doubly escaped entities (` #39;`, `&lt;`).")
+    tags: bool = Field(True, description="Remove HTML tags.")
+    line_breaks: bool = Field(True, description="Turn backslash line breaks into spaces.")
+    whitespace: bool = Field(True, description="Fold runs of whitespace into one space and trim.")
+    unicode: bool = Field(True, description="Normalise to NFC and drop control characters.")
+
+
+class DataConfig(Section):
+    """Where the records come from and how they are prepared."""
+
+    source: str | None = Field(None, description="File, folder, or hub id as hf:owner/name.")
+    revision: str | None = Field(None, description="Commit of the hub data set; the newest if absent.")
+    text: tuple[Name, ...] = Field((), description="Text columns, joined by a space; found by name if empty.")
+    label: Name | None = Field(None, description="Label column; found by name if absent.")
+    id: Name | None = Field(None, description="Id column; row numbers if absent.")
+    labels: tuple[Name, ...] = Field((), description="Class names in label order; from the data if empty.")
+    validation_size: float = Field(
+        0.1, gt=0, description="Share (below 1) or number of training rows set aside for validation."
+    )
+    test_size: float = Field(0.1, gt=0, description="The same for test, where the data is one single file.")
+    split_seed: int = Field(0, ge=0, description="Seed of the split; apart from the training seed.")
+    leaks: Literal["drop", "refuse", "keep"] = Field(
+        "drop", description="What to do with training rows that stand in validation or test."
+    )
+    max_records: PositiveInt | None = Field(
+        None, description="Use at most this many training rows, stratified and seeded; for trials."
+    )
+    clean: CleanConfig = CleanConfig()
+
+
+class ModelConfig(Section):
+    """The frozen encoder and the head on it."""
+
+    base: str = Field("minilm-l6", description="Base model: a short name, a hub id or a folder.")
+    revision: str | None = Field(None, description="Commit of the hub model; the pinned one if absent.")
+    head: Literal["native", "linear"] = Field("linear", description="The architecture's own head or one layer.")
+    pooling: Literal["mean", "first"] = Field("mean", description="State that a linear head reads.")
+    max_length: int = Field(256, ge=8, description="Tokens kept of a text, special tokens included.")
+    precision: Precision = Field("auto", description="Frozen weights and activations; auto takes bf16 if fast.")
+    dropout: Fraction | None = Field(None, description="Encoder dropout; the base model's own if absent.")
+    head_dropout: Fraction = Field(0.0, description="Dropout before a linear head.")
+
+
+class AdapterConfig(Section):
+    """Which linear layers get a low-rank update, and how large it is."""
+
+    rank: PositiveInt | Literal["auto"] = Field("auto", description="Rank, or auto to fill the budget.")
+    alpha: float | None = Field(None, gt=0, description="Numerator of the scaling; twice the rank if absent.")
+    dropout: Fraction = Field(0.0, description="Dropout on the adapter's input.")
+    targets: tuple[Name, ...] = Field(("all",), min_length=1, description="Kinds, `all`, or full module names.")
+    layers: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(None, description="Layer numbers; all if absent.")
+    ranks: Mapping[Name, PositiveInt] = Field({}, description="Rank of single modules or kinds, by name.")
+    variant: Variant = Field("lora", description="lora, rslora (alpha/sqrt(rank)), dora or pissa.")
+    bias: Literal["none", "lora_only", "all"] = Field("none", description="Which encoder biases train.")
+
+
+class TrainConfig(Section):
+    """The optimizer, its schedule and when to look at the validation split."""
+
+    epochs: float = Field(3.0, gt=0, description="Passes over the training rows; a part of one is allowed.")
+    max_steps: PositiveInt | None = Field(None, description="Optimizer steps; overrides epochs.")
+    batch_size: PositiveInt = Field(32, description="Records per optimizer step.")
+    micro_batch_tokens: int = Field(4096, ge=8, description="Tokens per forward pass; accumulation follows.")
+    learning_rate: float = Field(5e-4, gt=0, description="Of adapter matrices A.")
+    learning_rate_b: float | None = Field(None, gt=0, description="Of adapter matrices B; as A if absent.")
+    head_learning_rate: float | None = Field(None, gt=0, description="Of the head; as A if absent.")
+    bias_learning_rate: float | None = Field(None, gt=0, description="Of the biases; as A if absent.")
+    weight_decay: float = Field(0.01, ge=0, description="Decoupled decay; biases and DoRA magnitudes have none.")
+    betas: tuple[Fraction, Fraction] = Field((0.9, 0.999), description="AdamW's moment decay rates.")
+    epsilon: float = Field(1e-8, gt=0, description="AdamW's epsilon.")
+    schedule: Schedule = Field("linear", description="Course of the learning rates after warmup.")
+    num_cycles: PositiveInt = Field(1, description="Cycles of cosine_restarts.")
+    warmup_ratio: Fraction = Field(0.06, description="Share of the steps that warm up.")
+    warmup_steps: Annotated[int, Field(ge=0)] | None = Field(None, description="Overrides warmup_ratio.")
+    clip_norm: float | None = Field(1.0, gt=0, description="Largest gradient norm; null for no clipping.")
+    label_smoothing: Fraction = Field(0.0, description="Share of the target spread over all classes.")
+    class_weights: Literal["none", "balanced"] | tuple[float, ...] = Field(
+        "none", description="balanced weighs by inverse frequency; or one weight a class."
+    )
+    ema_decay: Fraction | None = Field(None, description="Average the trained parameters with this decay.")
+    evaluate_every: float = Field(1.0, gt=0, description="Interval between validations, in `interval_unit`.")
+    save_every: float | None = Field(None, gt=0, description="Interval between checkpoints; as validations if absent.")
+    interval_unit: Literal["epochs", "steps"] = Field("epochs", description="Unit of the two intervals.")
+    keep_checkpoints: PositiveInt = Field(2, description="Newest checkpoints kept besides the best.")
+    metric: Metric = Field("accuracy", description="Validation figure that chooses the best checkpoint.")
+    patience: PositiveInt | None = Field(None, description="Stop after this many validations without a gain.")
+
+
+class WatchConfig(Section):
+    """An extra labelled set that is scored and reported, and never steers anything."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="Name in the run folder and the report.")
+    data: str = Field(description="File or hub id.")
+    labels: str | None = Field(None, description="CSV with id,label where the data has no labels.")
+
+
+class RunConfig(Section):
+    """A whole run."""
+
+    name: str = Field("run", pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="Recipe name; begins the run folder.")
+    about: str = Field("", description="What this recipe is, and what really ran where it follows others.")
+    seed: int = Field(0, ge=0, description="Seed of initialisation, data order and dropout.")
+    budget: PositiveInt = Field(1_000_000, description="Trainable parameters stay strictly below this.")
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    adapter: AdapterConfig = AdapterConfig()
+    train: TrainConfig = TrainConfig()
+    watch: tuple[WatchConfig, ...] = Field((), description="Extra sets, scored at every validation.")
+    baseline: bool = Field(True, description="Train the TF-IDF baseline on the same rows.")
+    track: tuple[Literal["tensorboard"], ...] = Field((), description="Trackers besides log.jsonl.")
+    threads: PositiveInt | None = Field(None, description="CPU threads; what the process may use if absent.")
+
+    @model_validator(mode="after")
+    def _check_watch_names(self) -> RunConfig:
+        names = [watch.name for watch in self.watch]
+        taken = {"train", "validation", "test", "baseline"}
+        for name in names:
+            if names.count(name) > 1 or name in taken:
+                raise ValueError(f"watch name {name!r} is used twice or reserved ({', '.join(sorted(taken))})")
+        return self
+
+
+def parse_config(values: Mapping[str, Any], *, where: str) -> RunConfig:
+    """Validate a mapping as a run configuration.
+
+    Args:
+        values: Nested settings, as read from YAML.
+        where: What the values came from, for the error message.
+
+    Raises:
+        ConfigError: With every problem found, by dotted path.
+    """
+    try:
+        return RunConfig.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError(
+            "\n".join(_describe(problem) for problem in error.errors()),
+            where=where,
+            hint="`submillion recipes show agnews-minilm` prints a complete example.",
+        ) from None
+
+
+def _describe(problem: Any) -> str:
+    path = ".".join(str(part) for part in problem["loc"] if "[" not in str(part))
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(problem["loc"][:-1])
+        close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+        suggestion = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+        return f"{path}: unknown setting; {suggestion}"
+    return f"{path or 'configuration'}: {problem['msg']}, got {problem['input']!r:.120}"
+
+
+def _known_keys(location: Sequence[int | str]) -> list[str]:
+    section: Any = RunConfig
+    for part in location:
+        field = section.model_fields.get(part) if isinstance(part, str) else None
+        if field is None:
+            continue
+        section = WatchConfig if part == "watch" else field.annotation
+    return sorted(section.model_fields)
+
+
+def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the values with ``key.path=value`` overrides applied, each value read as YAML.
+
+    Raises:
+        ConfigError: An override without ``=``, with broken YAML, or through a setting that is no section.
+    """
+    result: dict[str, Any] = _copy_tree(values)
+    for override in overrides:
+        path, equals, raw = override.partition("=")
+        if not equals or not path.strip():
+            raise ConfigError(
+                f"{override!r} is not of the form key=value",
+                where="--set",
+                hint="For example --set train.learning_rate=2e-4",
+            )
+        try:
+            value = yaml.safe_load(raw)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{raw!r} is not valid YAML: {error}", where=f"--set {path}") from None
+        node = result
+        *sections, key = path.strip().split(".")
+        for section in sections:
+            child = node.setdefault(section, {})
+            if not isinstance(child, dict):
+                raise ConfigError(f"{section!r} is a value, not a section", where=f"--set {path}")
+            node = child
+        node[key] = value
+    return result
+
+
+def _copy_tree(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copy_tree(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+
+
+def dump_config(config: RunConfig) -> str:
+    """Return the configuration as YAML with every setting spelled out; `load_yaml` and `parse_config` read it back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+
+
+def load_yaml(text: str, *, where: str) -> dict[str, Any]:
+    """Parse YAML text that must be a mapping.
+
+    Raises:
+        ConfigError: Broken YAML, or anything but a mapping at the top.
+    """
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"not valid YAML: {error}", where=where) from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"expected settings, found {type(values).__name__}", where=where)
+    return values

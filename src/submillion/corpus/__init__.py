@@ -1,0 +1,1 @@
+"""The shipped corpus of original news items for the demo."""

@@ -1,0 +1,68 @@
+"""Errors that a user can act on, and the exit code of each.
+
+Every message has three parts: what is wrong with the value shown, where it stands, and what to do about it.
+Each error is also the fitting built-in, so that callers of the library can catch what they would expect.
+"""
+
+from __future__ import annotations
+
+
+class SubmillionError(Exception):
+    """Base of every error that submillion raises on purpose.
+
+    Args:
+        message: What is wrong, with the value shown.
+        where: The place: ``file:row``, a dotted configuration path or a folder.
+        hint: What to do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, where: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        """Join place, message and hint on one line each."""
+        text = f"{self.where}: {self.message}" if self.where else self.message
+        return f"{text}\n{self.hint}" if self.hint else text
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Rebuild with all three parts when sent between processes."""
+        return _rebuild, (type(self), self.message, self.where, self.hint)
+
+
+def _rebuild(kind: type[SubmillionError], message: str, where: str, hint: str) -> SubmillionError:
+    return kind(message, where=where, hint=hint)
+
+
+class ConfigError(SubmillionError, ValueError):
+    """A setting, flag or recipe that cannot be used as given."""
+
+    exit_code = 2
+
+
+class DataError(SubmillionError, ValueError):
+    """Input rows or files that cannot be read, or rows whose labels do not fit."""
+
+    exit_code = 3
+
+
+class BudgetError(SubmillionError, ValueError):
+    """A plan whose trainable parameters reach the budget."""
+
+    exit_code = 4
+
+
+class ModelError(SubmillionError, RuntimeError):
+    """Weights, tokenizers or adapters that are missing, damaged or of an unsupported kind."""
+
+    exit_code = 5
+
+
+class RunError(SubmillionError, RuntimeError):
+    """A run that cannot go on: disk full, non-finite loss, damaged run folder."""
+
+    exit_code = 6

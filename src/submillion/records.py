@@ -1,0 +1,117 @@
+"""The nouns that every room passes on: records, label sets, splits, predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from submillion.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row of text.
+
+    Attributes:
+        id: The row's own id, or its 0-based row number in the file as a string; unique within a split.
+        columns: The text columns in reading order, empty ones included.
+        label: Label id in ``0..C-1``; None where the row has no label.
+        source: Where the row stands, as ``file:line`` with 1-based physical lines (rows for binary formats).
+    """
+
+    id: str
+    columns: tuple[str, ...]
+    label: int | None = None
+    source: str = ""
+
+    @property
+    def text(self) -> str:
+        """The non-empty columns joined by one space: what the model reads."""
+        return " ".join(column for column in self.columns if column)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSet:
+    """Class names in the order of their label ids.
+
+    Attributes:
+        names: One name a class; a name's position is its label id.
+    """
+
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse fewer than two classes and repeated names."""
+        if len(self.names) < 2:
+            raise DataError(
+                f"found {len(self.names)} class(es): {list(self.names)!r}",
+                hint="A classifier needs at least two classes; check the label column.",
+            )
+        if len(set(self.names)) != len(self.names):
+            raise DataError(
+                f"class names repeat: {list(self.names)!r}", hint="Give every class a name of its own."
+            )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def find_id(self, value: str | int) -> int | None:
+        """Return the label id of a class name, of an integer id or of its digits, or None where none fits.
+
+        A name wins over digits, so a class that is called "3" keeps its own id.
+        """
+        if isinstance(value, str) and value in self.names:
+            return self.names.index(value)
+        try:
+            number = int(value)
+        except ValueError:
+            return None
+        return number if 0 <= number < len(self.names) else None
+
+    def decode(self, record_id: str, probabilities: NDArray[np.floating]) -> Prediction:
+        """Turn one row of probabilities into a prediction.
+
+        Args:
+            record_id: The record's id.
+            probabilities: Shape (C,), sums to one.
+        """
+        label_id = int(np.argmax(probabilities))
+        return Prediction(
+            id=record_id,
+            label_id=label_id,
+            label=self.names[label_id],
+            probabilities=tuple(float(p) for p in probabilities),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """The three disjoint parts of a labelled data set, and their classes."""
+
+    train: Sequence[Record]
+    validation: Sequence[Record]
+    test: Sequence[Record]
+    labels: LabelSet
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the model says of one record.
+
+    Attributes:
+        id: The record's id.
+        label_id: The most probable class, ``0..C-1``.
+        label: Its name.
+        probabilities: One probability a class, in label order.
+    """
+
+    id: str
+    label_id: int
+    label: str
+    probabilities: tuple[float, ...]
