@@ -1,0 +1,306 @@
+"""Statistics of classifiers: figures, their intervals and paired tests, in plain numpy.
+
+Every function is pure; random ones take a seed and give the same numbers for it on every machine.
+Confusion matrices have shape (C, C): rows are true classes, columns predicted ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from submillion.errors import DataError
+
+NUM_RESAMPLES = 4000
+NUM_BINS = 15
+Z_95 = 1.959963984540054  # the 97.5 % point of the standard normal distribution
+_MAX_DRAWN_CELLS = 4_000_000  # cells drawn at once, which keeps many-class bootstraps under 32 MB
+
+Interval = tuple[float, float]
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassFigures:
+    """Figures of every class, each of shape (C,).
+
+    Attributes:
+        precision: Share of the predictions of a class that are right; 0 where it was never predicted.
+        recall: Share of the rows of a class that were found; 0 where it has no rows.
+        f1: Harmonic mean of the two; 0 where there is nothing to divide by.
+        num_records: True rows of each class.
+        present: Whether the class stands in the labels or in the predictions; macro averages run over these.
+    """
+
+    precision: FloatArray
+    recall: FloatArray
+    f1: FloatArray
+    num_records: NDArray[np.int64]
+    present: NDArray[np.bool_]
+
+    def average(self, values: FloatArray) -> float:
+        """Return the unweighted mean of one of the figures over the classes present (the macro average)."""
+        return float(values[self.present].mean())
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityBin:
+    """One bin of a reliability diagram.
+
+    Attributes:
+        confidence: Mean probability of the predicted class, 0..1.
+        accuracy: Share of right predictions, 0..1.
+        num_records: Rows in the bin.
+    """
+
+    confidence: float
+    accuracy: float
+    num_records: int
+
+
+def wilson_interval(num_right: int, num_records: int, *, z: float = Z_95) -> Interval:
+    """Return the score interval of a proportion.
+
+    Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
+
+    Args:
+        num_right: Successes, ``0..num_records``.
+        num_records: Trials, at least 1.
+        z: Point of the standard normal distribution; the default gives 95 %.
+
+    Raises:
+        DataError: No trials, or successes outside their range.
+    """
+    if num_records < 1:
+        raise DataError("an interval needs at least one record, got 0", hint="Check that the split has rows.")
+    if not 0 <= num_right <= num_records:
+        raise DataError(f"{num_right} right of {num_records} records is impossible")
+    share = num_right / num_records
+    spread = z * z / num_records
+    centre = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * math.sqrt(share * (1 - share) / num_records + spread / (4 * num_records))
+    # Rounding must not push the certain ends (all right, all wrong) off 1 and 0.
+    low = 0.0 if num_right == 0 else max(0.0, centre - half)
+    high = 1.0 if num_right == num_records else min(1.0, centre + half)
+    return low, high
+
+
+def count_confusion(labels: NDArray[np.integer], predicted: NDArray[np.integer], num_labels: int) -> NDArray[np.int64]:
+    """Count the rows of every pair (true class, predicted class).
+
+    Args:
+        labels: True label ids, shape (n,), ``0..num_labels-1``.
+        predicted: Predicted label ids, shape (n,), in the same range.
+        num_labels: Number of classes C.
+
+    Returns:
+        Shape (C, C), int64.
+
+    Raises:
+        DataError: No rows, different lengths, or an id outside the range.
+    """
+    if len(labels) == 0:
+        raise DataError("no records to count", hint="Check that the split has rows.")
+    if len(labels) != len(predicted):
+        raise DataError(f"{len(labels)} labels but {len(predicted)} predictions")
+    for name, ids in (("label", labels), ("prediction", predicted)):
+        low, high = int(ids.min()), int(ids.max())
+        if low < 0 or high >= num_labels:
+            raise DataError(f"{name} {low if low < 0 else high} is outside 0..{num_labels - 1}")
+    cells = labels.astype(np.int64) * num_labels + predicted.astype(np.int64)
+    return np.bincount(cells, minlength=num_labels * num_labels).reshape(num_labels, num_labels).astype(np.int64)
+
+
+def _divide(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
+
+
+def count_classes(confusion: NDArray[np.int64]) -> ClassFigures:
+    """Return precision, recall and F1 of every class of a confusion matrix of shape (C, C)."""
+    right = np.diagonal(confusion).astype(np.float64)
+    found, true = confusion.sum(axis=0), confusion.sum(axis=1)
+    return ClassFigures(
+        precision=_divide(right, found.astype(np.float64)),
+        recall=_divide(right, true.astype(np.float64)),
+        f1=_divide(2 * right, (found + true).astype(np.float64)),
+        num_records=true.astype(np.int64),
+        present=(found + true) > 0,
+    )
+
+
+def _macro_f1_of(confusions: NDArray[np.int64]) -> FloatArray:
+    # (S, C, C) -> (S,): F1 = 2 * right / (predicted + true), averaged over classes present in each resample.
+    right = np.diagonal(confusions, axis1=1, axis2=2).astype(np.float64)
+    rows = (confusions.sum(axis=1) + confusions.sum(axis=2)).astype(np.float64)
+    averages: FloatArray = _divide(2 * right, rows).sum(axis=1) / (rows > 0).sum(axis=1)
+    return averages
+
+
+def bootstrap_confusion(
+    confusion: NDArray[np.int64],
+    statistic: Callable[[NDArray[np.int64]], FloatArray],
+    *,
+    seed: int,
+    num_resamples: int = NUM_RESAMPLES,
+) -> Interval:
+    """Return the 95 % percentile interval of a figure that depends on the confusion matrix alone.
+
+    Drawing n rows with replacement and counting them is the same as one multinomial draw of the counts, so
+    the cost does not grow with the number of rows. Source: B. Efron and R. J. Tibshirani, "An Introduction to
+    the Bootstrap" (1993), chapter 13.
+
+    Args:
+        confusion: Shape (C, C), at least one row counted.
+        statistic: From resampled matrices of shape (S, C, C) to figures of shape (S,).
+        seed: Of the draws.
+        num_resamples: Number of resamples.
+
+    Raises:
+        DataError: An empty confusion matrix.
+    """
+    num_records = int(confusion.sum())
+    if num_records == 0:
+        raise DataError("no records to resample", hint="Check that the split has rows.")
+    random = np.random.default_rng(seed)
+    flat = confusion.reshape(-1)
+    cells = np.flatnonzero(flat)
+    shares = flat[cells] / num_records
+    chunk = max(1, min(num_resamples, _MAX_DRAWN_CELLS // flat.size))
+    figures: list[FloatArray] = []
+    for start in range(0, num_resamples, chunk):
+        size = min(chunk, num_resamples - start)
+        drawn = np.zeros((size, flat.size), dtype=np.int64)
+        drawn[:, cells] = random.multinomial(num_records, shares, size=size)
+        figures.append(statistic(drawn.reshape(size, *confusion.shape)))
+    low, high = np.quantile(np.concatenate(figures), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def bootstrap_macro_f1(confusion: NDArray[np.int64], *, seed: int, num_resamples: int = NUM_RESAMPLES) -> Interval:
+    """Return the 95 % bootstrap interval of macro-F1; see `bootstrap_confusion`."""
+    return bootstrap_confusion(confusion, _macro_f1_of, seed=seed, num_resamples=num_resamples)
+
+
+def find_mcnemar_p(only_first: int, only_second: int) -> float:
+    """Return the two-sided exact p value that two classifiers are right equally often.
+
+    Under that hypothesis each row that just one of them got right is a fair coin. The sum runs in log space, so
+    it holds for any number of rows. Source: Q. McNemar, "Note on the sampling error of the difference between
+    correlated proportions or percentages", Psychometrika 12 (1947); exact form after T. G. Dietterich,
+    "Approximate statistical tests for comparing supervised classification learning algorithms" (1998).
+
+    Args:
+        only_first: Rows that only the first got right.
+        only_second: Rows that only the second got right.
+
+    Returns:
+        In ``[0, 1]``; 1 where they never differ.
+    """
+    total, smaller = only_first + only_second, min(only_first, only_second)
+    if total == 0:
+        return 1.0
+    logs = [
+        math.lgamma(total + 1) - math.lgamma(k + 1) - math.lgamma(total - k + 1) - total * math.log(2)
+        for k in range(smaller + 1)
+    ]
+    largest = max(logs)
+    tail = math.exp(largest) * math.fsum(math.exp(value - largest) for value in logs)
+    return min(1.0, 2 * tail)
+
+
+def bootstrap_difference(
+    only_first: int, only_second: int, num_records: int, *, seed: int, num_resamples: int = NUM_RESAMPLES
+) -> Interval:
+    """Return the 95 % paired bootstrap interval of the difference of two accuracies, first minus second.
+
+    Rows are resampled together with both outcomes, which only their three counts tell apart.
+
+    Args:
+        only_first: Rows that only the first got right.
+        only_second: Rows that only the second got right.
+        num_records: All rows, at least 1.
+        seed: Of the draws.
+        num_resamples: Number of resamples.
+
+    Raises:
+        DataError: No records, or more differing rows than rows.
+    """
+    same = num_records - only_first - only_second
+    if num_records < 1 or same < 0:
+        raise DataError(f"{only_first} + {only_second} differing rows of {num_records} records is impossible")
+    shares = np.array([only_first, only_second, same], dtype=np.float64) / num_records
+    drawn = np.random.default_rng(seed).multinomial(num_records, shares, size=num_resamples)
+    low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / num_records, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def log_softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> FloatArray:
+    """Return log probabilities of logits of shape (n, C), divided by a temperature first; float64."""
+    scaled = logits.astype(np.float64) / temperature
+    shifted = scaled - scaled.max(axis=1, keepdims=True)
+    result: FloatArray = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return result
+
+
+def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> FloatArray:
+    """Return probabilities of logits of shape (n, C), divided by a temperature first; float64, rows sum to 1."""
+    return np.exp(log_softmax(logits, temperature))
+
+
+def measure_log_loss(log_probabilities: FloatArray, labels: NDArray[np.integer]) -> float:
+    """Return the mean negative log probability, in nats, of the true classes; shapes (n, C) and (n,)."""
+    return float(-log_probabilities[np.arange(len(labels)), labels].mean())
+
+
+def measure_brier(probabilities: FloatArray, labels: NDArray[np.integer]) -> float:
+    """Return the Brier score in its sum form, 0 (perfect) to 2.
+
+    Source: G. W. Brier, "Verification of forecasts expressed in terms of probability", Monthly Weather Review
+    78 (1950): squared distances to the one-hot truth, summed over classes and averaged over rows.
+
+    Args:
+        probabilities: Shape (n, C).
+        labels: Shape (n,).
+    """
+    true = probabilities[np.arange(len(labels)), labels]
+    return float(((probabilities**2).sum(axis=1) - 2 * true + 1).mean())
+
+
+def bin_reliability(
+    confidence: FloatArray, right: NDArray[np.bool_], *, num_bins: int = NUM_BINS
+) -> tuple[ReliabilityBin, ...]:
+    """Sort rows by confidence into bins of equal mass.
+
+    Source: K. Nguyen and B. O'Connor, "Posterior calibration and exploratory analysis for natural language
+    processing models", EMNLP 2015, section 3 (adaptive bins). Rows of equal confidence share their
+    mean correctness, so the bins do not depend on the order of the rows.
+
+    Args:
+        confidence: Probability of the predicted class, shape (n,).
+        right: Whether the prediction is right, shape (n,).
+        num_bins: Number of bins; fewer where there are fewer rows.
+
+    Raises:
+        DataError: No rows.
+    """
+    if len(confidence) == 0:
+        raise DataError("no records to bin", hint="Check that the split has rows.")
+    values, position, counts = np.unique(confidence, return_inverse=True, return_counts=True)
+    shared = np.bincount(position, weights=right.astype(np.float64)) / counts
+    ordered, outcome = np.repeat(values, counts), np.repeat(shared, counts)
+    parts = np.array_split(np.arange(len(ordered)), min(num_bins, len(ordered)))
+    return tuple(ReliabilityBin(float(ordered[p].mean()), float(outcome[p].mean()), len(p)) for p in parts)
+
+
+def measure_calibration_error(bins: tuple[ReliabilityBin, ...]) -> float:
+    """Return the expected calibration error, 0..1: the mean gap between confidence and accuracy over the rows.
+
+    Source: M. P. Naeini, G. F. Cooper and M. Hauskrecht, "Obtaining well calibrated probabilities using Bayesian
+    binning", AAAI 2015; C. Guo et al., "On calibration of modern neural networks", ICML 2017, section 2.
+    """
+    total = sum(part.num_records for part in bins)
+    return sum(abs(part.accuracy - part.confidence) * part.num_records for part in bins) / total
