@@ -1,0 +1,128 @@
+"""The table of classification heads: which modules, which shapes, and what a usual checkpoint brings along.
+
+A head module that the base model's checkpoint provides stays frozen and is not counted as trained. Every other one
+starts at random values, so it is trained, saved and counted whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from submillion.budget.count import read_family, read_hidden_size
+from submillion.errors import ModelError
+
+HeadKind = Literal["native", "linear"]
+
+
+@dataclass(frozen=True, slots=True)
+class HeadModule:
+    """One module of a classification head.
+
+    Attributes:
+        name: Module name in the whole model: that of the stock ``*ForSequenceClassification`` for native heads.
+        tensors: Name and shape of each parameter, weight first.
+        provided: Whether a usual pre-training checkpoint brings it; then it stays frozen.
+    """
+
+    name: str
+    tensors: tuple[tuple[str, tuple[int, ...]], ...]
+    provided: bool = False
+
+    @property
+    def params(self) -> int:
+        """Number of parameters."""
+        return sum(math.prod(shape) for _, shape in self.tensors)
+
+    @property
+    def num_biases(self) -> int:
+        """Number of biases among them."""
+        return sum(math.prod(shape) for name, shape in self.tensors if name == "bias")
+
+
+# Stock models whose module for the encoder has this name (their base_model_prefix).
+_PREFIXES: dict[str, str] = {
+    "albert": "albert",
+    "bert": "bert",
+    "camembert": "roberta",
+    "deberta-v2": "deberta",
+    "distilbert": "distilbert",
+    "electra": "electra",
+    "modernbert": "model",
+    "mpnet": "mpnet",
+    "roberta": "roberta",
+    "xlm-roberta": "roberta",
+}
+
+# Native heads before the last layer: a dense layer of hidden size under this name, started at random.
+_DENSE: dict[str, str] = {
+    "camembert": "classifier.dense",
+    "deberta-v2": "pooler.dense",
+    "distilbert": "pre_classifier",
+    "electra": "classifier.dense",
+    "mpnet": "classifier.dense",
+    "roberta": "classifier.dense",
+    "xlm-roberta": "classifier.dense",
+}
+
+_NATIVE_POOLER = frozenset({"bert", "albert"})
+
+
+def get_model_prefix(config: Mapping[str, Any]) -> str:
+    """Return the name under which a stock classification model holds its encoder, such as ``roberta``."""
+    return _PREFIXES[read_family(config)]
+
+
+def uses_pooler(config: Mapping[str, Any], head: HeadKind) -> bool:
+    """Return whether the head reads the encoder's own pooler, which then belongs to the (frozen) encoder."""
+    return head == "native" and read_family(config) in _NATIVE_POOLER
+
+
+def list_head_modules(config: Mapping[str, Any], *, head: HeadKind, num_labels: int) -> list[HeadModule]:
+    """List the modules of a head, in the order in which they compute.
+
+    The last one maps to the C class logits. Poolers inside the encoder are not part of the list.
+
+    Args:
+        config: The model's ``config.json``.
+        head: ``native``, the architecture's own; ``linear``, one layer H -> C named ``head`` on a pooled state.
+        num_labels: Number of classes C.
+
+    Raises:
+        ModelError: Unsupported family or a damaged configuration.
+    """
+    family = read_family(config)
+    hidden = read_hidden_size(config)
+    if head == "linear":
+        return [_make_linear("head", hidden, num_labels)]
+    if family == "modernbert":
+        return _list_modernbert(config, hidden, num_labels)
+    modules = []
+    if family in _DENSE:
+        width = hidden
+        if family == "deberta-v2":
+            width = config.get("pooler_hidden_size", hidden)
+            if width != hidden:
+                raise ModelError(f"pooler_hidden_size {width!r} is not the hidden size {hidden}", where="config.json")
+        modules.append(_make_linear(_DENSE[family], width, width))
+    inside = family in _DENSE and _DENSE[family].startswith("classifier.")
+    modules.append(_make_linear("classifier.out_proj" if inside else "classifier", hidden, num_labels))
+    return modules
+
+
+def _list_modernbert(config: Mapping[str, Any], hidden: int, num_labels: int) -> list[HeadModule]:
+    # The masked-language checkpoint carries head.dense and head.norm under the same names.
+    dense = _make_linear("head.dense", hidden, hidden, bias=bool(config.get("classifier_bias", False)), provided=True)
+    norm: tuple[tuple[str, tuple[int, ...]], ...] = (("weight", (hidden,)),)
+    if config.get("norm_bias", False):
+        norm += (("bias", (hidden,)),)
+    return [dense, HeadModule("head.norm", norm, provided=True), _make_linear("classifier", hidden, num_labels)]
+
+
+def _make_linear(name: str, width_in: int, width_out: int, *, bias: bool = True, provided: bool = False) -> HeadModule:
+    tensors: tuple[tuple[str, tuple[int, ...]], ...] = (("weight", (width_out, width_in)),)
+    if bias:
+        tensors += (("bias", (width_out,)),)
+    return HeadModule(name, tensors, provided)
