@@ -1,0 +1,205 @@
+"""Dropout whose masks depend on (seed, step, record, position, site) alone.
+
+The mask of a record does not change with the records packed beside it, the number of devices or a resume, because
+every mask element is a hash of where it stands. The hash is a multiply-xorshift mix in the manner of Murmur3's
+finaliser (Appleby 2011) over 32-bit lanes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from submillion.batches import Batch
+
+_GOLDEN = 0x9E3779B97F4A7C15
+_MIX_1 = 0xBF58476D1CE4E5B9
+_MIX_2 = 0x94D049BB133111EB
+_MASK_64 = (1 << 64) - 1
+# Odd 32-bit multipliers as signed integers, since torch has no unsigned product.
+_LANE_1 = 0x85EBCA6B - (1 << 32)
+_LANE_2 = 0xC2B2AE35 - (1 << 32)
+# Column distance between attention heads; longer than any record.
+_HEAD_STRIDE = 1 << 16
+
+
+def mix_64(value: int) -> int:
+    """Return a well-mixed 64-bit hash of a 64-bit integer (the finaliser of splitmix64, Steele et al. 2014)."""
+    value = (value + _GOLDEN) & _MASK_64
+    value = ((value ^ (value >> 30)) * _MIX_1) & _MASK_64
+    value = ((value ^ (value >> 27)) * _MIX_2) & _MASK_64
+    return value ^ (value >> 31)
+
+
+def _mix_array(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    with np.errstate(over="ignore"):
+        values = values + np.uint64(_GOLDEN)
+        values = (values ^ (values >> np.uint64(30))) * np.uint64(_MIX_1)
+        values = (values ^ (values >> np.uint64(27))) * np.uint64(_MIX_2)
+        return values ^ (values >> np.uint64(31))
+
+
+@dataclass
+class DropoutState:
+    """What the masks of the forward pass under way are keyed by; shared by all sites of a model.
+
+    Attributes:
+        token_keys: Shape (N,) packed or (B, T) padded, int32; None outside of training.
+        record_keys: Shape (B,), int32.
+    """
+
+    token_keys: torch.Tensor | None = None
+    record_keys: torch.Tensor | None = None
+
+    def set_step(self, batch: Batch, *, seed: int, step: int) -> None:
+        """Key the next forward pass.
+
+        Args:
+            batch: The packed batch.
+            seed: The run's seed.
+            step: The optimizer step that this pass belongs to.
+        """
+        base = np.uint64(mix_64(mix_64(seed) ^ step))
+        records = _mix_array(batch.keys ^ base)
+        offsets = batch.offsets.cpu().numpy()
+        positions = batch.positions.cpu().numpy().astype(np.uint64)
+        tokens = _mix_array(np.repeat(records, np.diff(offsets)) ^ (positions + np.uint64(1)))
+        device = batch.input_ids.device
+        self.token_keys = _to_lanes(tokens).to(device)
+        self.record_keys = _to_lanes(records).to(device)
+
+    def clear(self) -> None:
+        """Forget the keys; a training forward pass without new ones is then an error."""
+        self.token_keys = self.record_keys = None
+
+
+def _to_lanes(keys: NDArray[np.uint64]) -> torch.Tensor:
+    return torch.from_numpy((keys >> np.uint64(32)).astype(np.uint32).view(np.int32))
+
+
+def column_keys(columns: torch.Tensor, site: int) -> torch.Tensor:
+    """Return int32 keys of the columns of a site; shape as given."""
+    offset = mix_64(site) & 0x7FFFFFFF
+    keys = columns.to(torch.int32) * 0x27D4EB2F + offset
+    keys ^= keys >> 15
+    keys *= _LANE_2
+    return keys
+
+
+def keep_mask(row_keys: torch.Tensor, columns: torch.Tensor, probability: float) -> torch.Tensor:
+    """Return the boolean keep mask of a site.
+
+    Args:
+        row_keys: Keys of the rows, int32, broadcastable against `columns`.
+        columns: `column_keys` of the site.
+        probability: Share of elements dropped, in [0, 1).
+    """
+    lanes = row_keys ^ columns
+    lanes *= _LANE_1
+    lanes ^= lanes >> 13
+    lanes *= _LANE_2
+    lanes ^= lanes >> 16
+    # Uniform over the signed 32-bit range: drop the lowest share.
+    return lanes >= int(probability * 2**32) - 2**31
+
+
+class KeyedDropout(nn.Module):
+    """Stands in for `nn.Dropout` at one site of a model.
+
+    Args:
+        probability: Share of elements dropped, in [0, 1).
+        state: The model's shared keys.
+        site: Number of this site; each site draws masks of its own.
+        per_record: Whether rows are records (a head's site) or tokens (an encoder's).
+    """
+
+    def __init__(self, probability: float, state: DropoutState, site: int, *, per_record: bool) -> None:
+        super().__init__()
+        self.p = probability
+        self.state = state
+        self.site = site
+        self.per_record = per_record
+
+    def mask(self, x: torch.Tensor) -> torch.Tensor | None:
+        """Return the keep mask for rows of `x`, or None where nothing is dropped.
+
+        Args:
+            x: Shape (..., H), its leading axes being all tokens or all records, or attention probabilities of
+                shape (B, heads, T, T) on the padded path.
+        """
+        if not self.training or self.p == 0.0:
+            return None
+        keys = self.state.record_keys if self.per_record else self.state.token_keys
+        if keys is None:
+            raise RuntimeError("a training forward pass needs DropoutState.set_step first")
+        if x.dim() == 4 and keys.dim() == 2 and x.shape[:2] != keys.shape:
+            return self._attention_mask(x, keys)
+        columns = column_keys(torch.arange(x.shape[-1], device=x.device), self.site)
+        return keep_mask(keys.reshape(*x.shape[:-1], 1), columns, self.p)
+
+    def _attention_mask(self, x: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        return attention_keep_mask(keys, x.shape[1], self.site, self.p)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return `x` with dropped elements zero and the others divided by the keep probability."""
+        mask = self.mask(x)
+        if mask is None:
+            return x
+        return x * mask * (1.0 / (1.0 - self.p))
+
+    def extra_repr(self) -> str:
+        """Show the probability and the site."""
+        return f"p={self.p}, site={self.site}"
+
+
+def attention_keep_mask(token_keys: torch.Tensor, num_heads: int, site: int, probability: float) -> torch.Tensor:
+    """Return the keep mask of attention probabilities.
+
+    Args:
+        token_keys: Keys of the query tokens, int32, shape (B, T).
+        num_heads: Number of heads.
+        site: Number of the site.
+        probability: Share of elements dropped, in [0, 1).
+
+    Returns:
+        Shape (B, heads, T, T), bool; the same for a record at any T that holds it.
+    """
+    length = token_keys.shape[1]
+    device = token_keys.device
+    heads = torch.arange(num_heads, device=device, dtype=torch.int32) * _HEAD_STRIDE
+    columns = heads[:, None] + torch.arange(length, device=device, dtype=torch.int32)[None, :]
+    return keep_mask(token_keys[:, None, :, None], column_keys(columns, site)[None, :, None, :], probability)
+
+
+def replace_dropout(module: nn.Module, state: DropoutState, *, is_head: frozenset[str], override: float | None) -> None:
+    """Replace every `nn.Dropout` inside a module by a keyed one, numbered in traversal order.
+
+    Args:
+        module: The model.
+        state: Shared keys.
+        is_head: Names of top-level children whose rows are records.
+        override: Probability for the encoder's own sites, or None to keep theirs; adapters keep theirs.
+    """
+    site = 0
+    for name, child in list(module.named_modules()):
+        for child_name, leaf in list(child.named_children()):
+            if type(leaf) is not nn.Dropout:
+                continue
+            full_name = f"{name}.{child_name}" if name else child_name
+            per_record = full_name.split(".", 1)[0] in is_head
+            keep_own = override is None or per_record or "lora_dropout" in full_name
+            probability = leaf.p if keep_own else override
+            assert probability is not None
+            site += 1
+            # ModuleDict and Sequential children are plain attributes of `_modules` all the same.
+            setattr_child(child, child_name, KeyedDropout(probability, state, site, per_record=per_record))
+
+
+def setattr_child(parent: nn.Module, name: str, child: nn.Module) -> None:
+    """Put a child module in place of another, whatever container holds it, keeping the training flag."""
+    child.train(parent.training)
+    parent._modules[name] = child

@@ -1,0 +1,212 @@
+"""Attention over packed records, registered with transformers' AttentionInterface.
+
+A packed batch is one row of N tokens; linear layers and norms see it whole. Only attention looks at the record
+boundaries: it works on runs of records of equal length (`Batch.groups`), so no padding is ever computed.
+Registered under `IMPLEMENTATION`; encoders that dispatch attention through the interface keep their own code.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from submillion.batches import Batch, LengthGroup
+from submillion.errors import ModelError
+from submillion.model.dropout import DropoutState, KeyedDropout, attention_keep_mask
+
+IMPLEMENTATION = "submillion_packed"
+
+# Families whose attention goes through the AttentionInterface and hands it the forward keywords; others take the
+# padded path (`PADDED_FAMILIES`) or are refused. Setting the implementation on an unsupported model only warns.
+PACKED_FAMILIES = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "modernbert"})
+PADDED_FAMILIES = frozenset({"deberta", "deberta-v2", "mpnet", "albert"})
+
+
+@dataclass(frozen=True, eq=False)
+class PackedLayout:
+    """Record boundaries of the forward pass under way, as the attention function needs them."""
+
+    groups: tuple[LengthGroup, ...]
+    num_tokens: int
+    state: DropoutState
+
+    @classmethod
+    def from_batch(cls, batch: Batch, state: DropoutState) -> PackedLayout:
+        """Take the boundaries of a packed batch."""
+        return cls(batch.groups, batch.num_tokens, state)
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    packed_layout: PackedLayout | None = None,
+    sliding_window: int | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attend within each record of a packed batch.
+
+    Args:
+        module: The attention layer.
+        query: Shape (1, heads, N, D); key and value likewise.
+        key: As query.
+        value: As query.
+        attention_mask: Always None; boundaries come from the layout.
+        scaling: Factor on the scores; 1/sqrt(D) if absent.
+        dropout: Probability on the attention weights; 0 outside of training.
+        packed_layout: Record boundaries.
+        sliding_window: Half-window plus one of local attention, or None.
+
+    Returns:
+        Shape (1, N, heads, D), and None for the weights.
+
+    Raises:
+        ModelError: Called without a layout, which would mix records.
+    """
+    if packed_layout is None:
+        raise ModelError(
+            f"{type(module).__name__} does not pass record boundaries to its attention",
+            hint="This architecture cannot run packed; please report it with its config.json.",
+        )
+    if scaling is None:
+        scaling = query.shape[-1] ** -0.5
+    site = _attention_site(module) if dropout > 0.0 else 0
+    arguments = (packed_layout, scaling, dropout, site, sliding_window)
+    # (1, heads, N, D) -> (N, heads, D): a view, since the projections are laid out so.
+    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    if q.is_cuda and dropout == 0.0 and sliding_window is None:
+        return _attend_nested(q, k, v, packed_layout, scaling)[None], None
+    out = _PackedAttention.apply(q, k, v, *arguments)
+    return out[None], None
+
+
+def _attention_site(module: torch.nn.Module) -> int:
+    # The layer's own KeyedDropout is never called by interface attention; its site number is free to use.
+    for child in module.children():
+        if isinstance(child, KeyedDropout):
+            return child.site
+    layer = getattr(module, "layer_idx", None)
+    if layer is None:
+        raise ModelError(f"{type(module).__name__} has neither a dropout module nor a layer number")
+    return 1_000_000 + int(layer)
+
+
+def _attend_nested(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: PackedLayout, scaling: float
+) -> torch.Tensor:
+    # torch's jagged tensors dispatch to variable-length flash attention on CUDA.
+    lengths = [group.length for group in layout.groups for _ in range(group.count)]
+    offsets = torch.tensor([0, *lengths], device=q.device).cumsum(0)
+    longest = max(lengths)
+    q, k, v = (
+        torch.nested.nested_tensor_from_jagged(t.contiguous(), offsets, min_seqlen=1, max_seqlen=longest)
+        .transpose(1, 2)
+        for t in (q, k, v)
+    )
+    out = torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=scaling)
+    return out.transpose(1, 2).values()
+
+
+class _PackedAttention(torch.autograd.Function):
+    """softmax(q k^T * scaling) v within records, with a hand-written backward pass.
+
+    One node in place of a graph over dozens of slices: autograd's own would build a full-size zero gradient
+    for each slice.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        layout: PackedLayout,
+        scaling: float,
+        dropout: float,
+        site: int,
+        sliding_window: int | None,
+    ) -> torch.Tensor:
+        """Inputs (N, heads, D); returns the same shape, contiguous."""
+        out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+        weights: list[torch.Tensor] = []
+        masks: list[torch.Tensor | None] = []
+        for group in layout.groups:
+            qg, kg, vg = (_view(t, group) for t in (q, k, v))
+            scores = torch.matmul(qg * scaling, kg.transpose(2, 3))
+            if sliding_window is not None and group.length > sliding_window:
+                scores.masked_fill_(_outside_window(group.length, sliding_window, q.device), -math.inf)
+            probabilities = torch.softmax(scores, dim=-1)
+            mask = _dropout_mask(layout, group, q.shape[1], site, dropout)
+            kept = probabilities if mask is None else probabilities * mask * (1.0 / (1.0 - dropout))
+            _view(out, group).copy_(torch.matmul(kept, vg))
+            weights.append(probabilities)
+            masks.append(mask)
+        ctx.save_for_backward(q, k, v)
+        ctx.weights, ctx.masks = weights, masks
+        ctx.groups, ctx.scaling, ctx.dropout = layout.groups, scaling, dropout
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Gradients of q, k and v; the other inputs have none."""
+        (grad_out,) = gradients
+        q, k, v = ctx.saved_tensors
+        grad_q, grad_k, grad_v = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (q, k, v))
+        for group, probabilities, mask in zip(ctx.groups, ctx.weights, ctx.masks, strict=True):
+            qg, kg, vg, gg = (_view(t, group) for t in (q, k, v, grad_out))
+            grad_p = torch.matmul(gg, vg.transpose(2, 3))
+            kept = probabilities
+            if mask is not None:
+                factor = mask * (1.0 / (1.0 - ctx.dropout))
+                grad_p *= factor
+                kept = probabilities * factor
+            _view(grad_v, group).copy_(torch.matmul(kept.transpose(2, 3), gg))
+            grad_scores = torch.ops.aten._softmax_backward_data(grad_p, probabilities, -1, probabilities.dtype)
+            grad_scores *= ctx.scaling
+            _view(grad_q, group).copy_(torch.matmul(grad_scores, kg))
+            _view(grad_k, group).copy_(torch.matmul(grad_scores.transpose(2, 3), qg))
+        return grad_q, grad_k, grad_v, None, None, None, None, None
+
+
+def _view(tensor: torch.Tensor, group: LengthGroup) -> torch.Tensor:
+    """(N, heads, D) -> (count, heads, length, D) of one run, without a copy."""
+    rows = tensor[group.start : group.start + group.count * group.length]
+    return rows.unflatten(0, (group.count, group.length)).transpose(1, 2)
+
+
+def _dropout_mask(
+    layout: PackedLayout, group: LengthGroup, num_heads: int, site: int, probability: float
+) -> torch.Tensor | None:
+    if probability == 0.0:
+        return None
+    keys = layout.state.token_keys
+    if keys is None:
+        raise RuntimeError("a training forward pass needs DropoutState.set_step first")
+    rows = keys[group.start : group.start + group.count * group.length].unflatten(0, (group.count, group.length))
+    return attention_keep_mask(rows, num_heads, site, probability)
+
+
+def _outside_window(length: int, sliding_window: int, device: torch.device) -> torch.Tensor:
+    distance = torch.arange(length, device=device)
+    return (distance[:, None] - distance[None, :]).abs() >= sliding_window
+
+
+def _no_mask(*_: Any, **__: Any) -> None:
+    """Boundaries come from the layout; a mask of (N, N) would be both useless and huge."""
+
+
+def register() -> None:
+    """Make `IMPLEMENTATION` known to transformers; harmless when repeated."""
+    AttentionInterface.register(IMPLEMENTATION, packed_attention)
+    AttentionMaskInterface.register(IMPLEMENTATION, _no_mask)
+
+

@@ -1,0 +1,37 @@
+"""How long work reports its progress; what is shown, and where, is the command line's business."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Receives stages, counts and notes. Stages follow each other and do not nest."""
+
+    def start(self, stage: str, total: int | None = None) -> None:
+        """Begin a stage, for example ``train``, with the number of units it has, if known."""
+
+    def advance(self, done: int, **figures: float) -> None:
+        """Report the units done so far of the stage, and figures to show beside them."""
+
+    def note(self, message: str) -> None:
+        """Say something once that a user should know."""
+
+    def finish(self) -> None:
+        """End the stage."""
+
+
+class Silent:
+    """A Progress that shows nothing."""
+
+    def start(self, stage: str, total: int | None = None) -> None:
+        """Ignore the stage."""
+
+    def advance(self, done: int, **figures: float) -> None:
+        """Ignore the count."""
+
+    def note(self, message: str) -> None:
+        """Ignore the note."""
+
+    def finish(self) -> None:
+        """Ignore the end."""
