@@ -256,7 +256,8 @@ def count_biases(config: Mapping[str, Any], *, pooler: bool = False) -> int:
     return sum(module.bias for module in list_modules(config, pooler=pooler))
 
 
-def _make_linear(name: str, kind: str, layer: int, in_features: int, out_features: int, bias: bool = True) -> Module:
+def _make_linear(name: str, kind: str, layer: int, shape: tuple[int, int], bias: bool = True) -> Module:
+    in_features, out_features = shape
     linear = Linear(name, kind, layer, in_features, out_features, bias)
     return Module(name, in_features * out_features, out_features if bias else 0, linear)
 
@@ -305,10 +306,10 @@ def _list_bert_like(facts: _Facts, config: Mapping[str, Any]) -> Iterator[Module
             group, position = divmod(layer, facts.get_size("inner_group_num", 1))
             prefix = f"{layout.stack}.{group}.albert_layers.{position}"
         for kind, name in (("query", layout.query), ("key", layout.key), ("value", layout.value), *extras):
-            yield _make_linear(f"{prefix}.{name}", kind, layer, hidden, inner)
-        yield _make_linear(f"{prefix}.{layout.attention_output}", "attention_output", layer, hidden, hidden)
-        yield _make_linear(f"{prefix}.{layout.ffn_in}", "ffn_in", layer, hidden, ffn)
-        yield _make_linear(f"{prefix}.{layout.ffn_out}", "ffn_out", layer, ffn, hidden)
+            yield _make_linear(f"{prefix}.{name}", kind, layer, (hidden, inner))
+        yield _make_linear(f"{prefix}.{layout.attention_output}", "attention_output", layer, (hidden, hidden))
+        yield _make_linear(f"{prefix}.{layout.ffn_in}", "ffn_in", layer, (hidden, ffn))
+        yield _make_linear(f"{prefix}.{layout.ffn_out}", "ffn_out", layer, (ffn, hidden))
         for norm in layout.norms:
             yield _make_norm(f"{prefix}.{norm}", hidden)
 
@@ -360,10 +361,10 @@ def _list_modernbert(facts: _Facts, config: Mapping[str, Any]) -> Iterator[Modul
         prefix = f"layers.{layer}"
         if layer > 0:  # The first layer takes the normalised embeddings as they are.
             yield _make_norm(f"{prefix}.attn_norm", hidden, norm_bias)
-        yield _make_linear(f"{prefix}.attn.Wqkv", "qkv", layer, hidden, 3 * hidden, attention_bias)
-        yield _make_linear(f"{prefix}.attn.Wo", "attention_output", layer, hidden, hidden, attention_bias)
+        yield _make_linear(f"{prefix}.attn.Wqkv", "qkv", layer, (hidden, 3 * hidden), attention_bias)
+        yield _make_linear(f"{prefix}.attn.Wo", "attention_output", layer, (hidden, hidden), attention_bias)
         yield _make_norm(f"{prefix}.mlp_norm", hidden, norm_bias)
         # One matrix holds the input and the gate of the gated linear unit.
-        yield _make_linear(f"{prefix}.mlp.Wi", "ffn_in", layer, hidden, 2 * ffn, mlp_bias)
-        yield _make_linear(f"{prefix}.mlp.Wo", "ffn_out", layer, ffn, hidden, mlp_bias)
+        yield _make_linear(f"{prefix}.mlp.Wi", "ffn_in", layer, (hidden, 2 * ffn), mlp_bias)
+        yield _make_linear(f"{prefix}.mlp.Wo", "ffn_out", layer, (ffn, hidden), mlp_bias)
     yield _make_norm("final_norm", hidden, norm_bias)

@@ -1,0 +1,343 @@
+"""Plans: every trainable parameter of a run, decided and counted before any weight is loaded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from submillion.budget.count import Linear, count_biases, count_encoder, list_modules, read_family
+from submillion.budget.heads import HeadKind, HeadModule, get_model_prefix, list_head_modules, uses_pooler
+from submillion.budget.targets import list_fixed_ranks, list_targets
+from submillion.config import AdapterConfig, ModelConfig, Variant
+from submillion.errors import BudgetError, ConfigError, RunError
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedModule:
+    """One linear layer that gets a low-rank update.
+
+    Attributes:
+        name: Module name in the saved model: with the stock model's prefix for native heads, the bare encoder name
+            for linear ones.
+        kind: What the layer does (query, ffn_in, ...).
+        layer: Layer number from 0.
+        in_features: Width of the input.
+        out_features: Width of the output.
+        rank: Rank R of the update.
+        alpha: Numerator of the scaling.
+        scaling: Factor on the update: alpha/R, or alpha/sqrt(R) for rsLoRA.
+        params: Trained numbers: R*(in + out), and the magnitudes (out) for DoRA.
+    """
+
+    name: str
+    kind: str
+    layer: int
+    in_features: int
+    out_features: int
+    rank: int
+    alpha: float
+    scaling: float
+    params: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Where every trainable parameter of a run is.
+
+    Attributes:
+        base: The base model's name.
+        family: Its ``model_type``.
+        num_labels: Number of classes C.
+        head: ``native`` or ``linear``.
+        head_modules: Head modules that train, in the order in which they compute; the last gives the logits.
+        variant: Kind of low-rank update.
+        bias: Which encoder biases train.
+        trainable_params: adapter_params + head_params + bias_params, strictly below the budget.
+        adapter_params: Of the low-rank updates.
+        head_params: Of the trained head modules, their biases included.
+        bias_params: Of the trained biases outside the trained head.
+        total_params: Of the whole model, the head counted once.
+        peft_all_params: As PEFT's `get_nb_trainable_parameters` counts all: the trained head twice, since PEFT keeps
+            a frozen copy.
+        budget: The limit.
+        modules: The adapted linear layers, in model order.
+    """
+
+    base: str
+    family: str
+    num_labels: int
+    head: HeadKind
+    head_modules: tuple[HeadModule, ...]
+    variant: Variant
+    bias: Literal["none", "lora_only", "all"]
+    trainable_params: int
+    adapter_params: int
+    head_params: int
+    bias_params: int
+    total_params: int
+    peft_all_params: int
+    budget: int
+    modules: tuple[PlannedModule, ...]
+
+    @property
+    def parts(self) -> tuple[tuple[str, int], ...]:
+        """The trainable parameters by part, for display: adapter by kind, head by module, biases."""
+        kinds: dict[str, int] = {}
+        for module in self.modules:
+            kinds[f"adapter {module.kind}"] = kinds.get(f"adapter {module.kind}", 0) + module.params
+        rows = [*kinds.items(), *((_label_head(head), head.params) for head in self.head_modules)]
+        if self.bias_params:
+            rows.append((f"biases ({self.bias})", self.bias_params))
+        return tuple(rows)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as JSON types; `from_json` reads it back."""
+        values: dict[str, Any] = _PLAN_TYPE.dump_python(self, mode="json")
+        return values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], *, where: str = "plan.json") -> Plan:
+        """Rebuild a plan and check that its sums hold.
+
+        Raises:
+            RunError: Missing or wrong entries, or counts that contradict each other.
+        """
+        hint = "The file is damaged; plan.json is written once and not meant to be edited."
+        try:
+            plan = _PLAN_TYPE.validate_python(dict(values))
+        except ValidationError as error:
+            first = error.errors()[0]
+            path = ".".join(str(part) for part in first["loc"])
+            raise RunError(f"{path}: {first['msg']}", where=where, hint=hint) from None
+        sums = {
+            "adapter_params": sum(module.params for module in plan.modules),
+            "head_params": sum(module.params for module in plan.head_modules),
+            "trainable_params": plan.adapter_params + plan.head_params + plan.bias_params,
+        }
+        for name, total in sums.items():
+            if getattr(plan, name) != total:
+                raise RunError(f"{name} is {getattr(plan, name)}, its parts sum to {total}", where=where, hint=hint)
+        return plan
+
+
+_PLAN_TYPE = TypeAdapter(Plan)
+
+
+def _label_head(module: HeadModule) -> str:
+    return module.name if module.name.startswith("head") else f"head {module.name}"
+
+
+def make_plan(
+    config: Mapping[str, Any],
+    *,
+    base: str,
+    num_labels: int,
+    model: ModelConfig,
+    adapter: AdapterConfig,
+    budget: int,
+) -> Plan:
+    """Decide and count every trainable parameter.
+
+    ``rank: auto`` is the largest uniform rank that keeps the sum strictly below the budget and that every matrix
+    allows; modules with a rank of their own in ``ranks`` keep it. What uniform ranks leave over stays unused. An
+    ``alpha`` that is given applies to every module, whatever its rank; without one, alpha is twice the module's rank.
+
+    Args:
+        config: The base model's ``config.json``.
+        base: Its name, for the record.
+        num_labels: Number of classes C.
+        model: Which head it gets.
+        adapter: Targets, ranks, variant and biases.
+        budget: Limit that trainable parameters stay strictly below.
+
+    Raises:
+        ConfigError: Targets, layers or ranks that the model has not or cannot take.
+        BudgetError: The parts reach the budget; says what would fit.
+        ModelError: Unsupported family or a damaged configuration.
+    """
+    sizes = _measure(config, num_labels, model.head, adapter)
+    rank = sizes.find_rank(budget) if adapter.rank == "auto" else adapter.rank
+    ranks = {linear.name: sizes.fixed_ranks.get(linear.name, rank) for linear in sizes.targets}
+    _check_ranks(sizes.targets, ranks)
+    trainable = sizes.count(rank)
+    if trainable >= budget or (rank < 1 and sizes.free):
+        excess = _explain_excess(
+            sizes,
+            max(rank, 1),
+            config=config,
+            num_labels=num_labels,
+            model=model,
+            adapter=adapter,
+            budget=budget,
+        )
+        raise excess
+
+    prefix = f"{get_model_prefix(config)}." if model.head == "native" else ""
+    modules = tuple(_plan_module(linear, ranks[linear.name], adapter, prefix) for linear in sizes.targets)
+    adapter_params = sum(module.params for module in modules)
+    encoder = count_encoder(config, pooler=uses_pooler(config, model.head))
+    head = list_head_modules(config, head=model.head, num_labels=num_labels)
+    total = encoder + sum(module.params for module in head) + adapter_params
+    return Plan(
+        base=base,
+        family=read_family(config),
+        num_labels=num_labels,
+        head=model.head,
+        head_modules=tuple(module for module in head if not module.provided),
+        variant=adapter.variant,
+        bias=adapter.bias,
+        trainable_params=trainable,
+        adapter_params=adapter_params,
+        head_params=sizes.head,
+        bias_params=sizes.bias,
+        total_params=total,
+        peft_all_params=total + sizes.head,
+        budget=budget,
+        modules=modules,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """What a configuration costs, as a function of the uniform rank."""
+
+    targets: list[Linear]
+    fixed_ranks: dict[str, int]
+    head: int
+    bias: int
+    magnitudes: int
+
+    @property
+    def free(self) -> list[Linear]:
+        """Targets whose rank the uniform rank sets."""
+        return [linear for linear in self.targets if linear.name not in self.fixed_ranks]
+
+    @property
+    def per_rank(self) -> int:
+        return sum(linear.in_features + linear.out_features for linear in self.free)
+
+    def count_adapter(self, rank: int) -> int:
+        fixed = sum(
+            self.fixed_ranks.get(linear.name, 0) * (linear.in_features + linear.out_features) for linear in self.targets
+        )
+        return fixed + self.magnitudes + rank * self.per_rank
+
+    def count(self, rank: int) -> int:
+        return self.count_adapter(rank) + self.head + self.bias
+
+    def find_rank(self, budget: int) -> int:
+        """Return the largest uniform rank whose sum is below the budget; 0 or less where none is."""
+        if not self.free:
+            return 0
+        cap = min(min(linear.in_features, linear.out_features) for linear in self.free)
+        return min(cap, (budget - 1 - self.count(0)) // self.per_rank)
+
+
+def _measure(config: Mapping[str, Any], num_labels: int, head: HeadKind, adapter: AdapterConfig) -> _Sizes:
+    targets = list_targets(config, adapter)
+    head_modules = list_head_modules(config, head=head, num_labels=num_labels)
+    bias = 0
+    if adapter.bias == "all":
+        bias = count_biases(config, pooler=uses_pooler(config, head))
+        bias += sum(module.num_biases for module in head_modules if module.provided)
+    elif adapter.bias == "lora_only":
+        bias = sum(linear.out_features for linear in targets if linear.bias)
+    return _Sizes(
+        targets=targets,
+        fixed_ranks=list_fixed_ranks(config, adapter, targets),
+        head=sum(module.params for module in head_modules if not module.provided),
+        bias=bias,
+        magnitudes=sum(linear.out_features for linear in targets) if adapter.variant == "dora" else 0,
+    )
+
+
+def _check_ranks(targets: list[Linear], ranks: Mapping[str, int]) -> None:
+    for linear in targets:
+        limit = min(linear.in_features, linear.out_features)
+        if ranks[linear.name] > limit:
+            raise ConfigError(
+                f"rank {ranks[linear.name]} of {linear.name} is above {limit}, the full rank of "
+                f"its {linear.out_features}x{linear.in_features} matrix",
+                where="adapter.rank",
+                hint=f"Use a rank of at most {limit}; a low-rank update pays far below that.",
+            )
+
+
+def _plan_module(linear: Linear, rank: int, adapter: AdapterConfig, prefix: str) -> PlannedModule:
+    alpha = float(2 * rank if adapter.alpha is None else adapter.alpha)
+    # Rank-stabilised scaling, arXiv:2312.03732, section 3.2.
+    scaling = alpha / math.sqrt(rank) if adapter.variant == "rslora" else alpha / rank
+    params = rank * (linear.in_features + linear.out_features)
+    if adapter.variant == "dora":
+        # One magnitude an output, arXiv:2402.09353, equation 5.
+        params += linear.out_features
+    return PlannedModule(
+        name=prefix + linear.name,
+        kind=linear.kind,
+        layer=linear.layer,
+        in_features=linear.in_features,
+        out_features=linear.out_features,
+        rank=rank,
+        alpha=alpha,
+        scaling=scaling,
+        params=params,
+    )
+
+
+def _explain_excess(
+    sizes: _Sizes,
+    rank: int,
+    *,
+    config: Mapping[str, Any],
+    num_labels: int,
+    model: ModelConfig,
+    adapter: AdapterConfig,
+    budget: int,
+) -> BudgetError:
+    shown = f" at rank {rank}" if sizes.free else ""
+    parts = [f"adapter {sizes.count_adapter(rank):,}{shown}", f"{model.head} head {sizes.head:,}"]
+    if sizes.bias:
+        parts.append(f"biases ({adapter.bias}) {sizes.bias:,}")
+
+    changes: list[tuple[list[str], HeadKind, AdapterConfig]] = [([], model.head, adapter)]
+    if model.head == "native":
+        changes.append((["model.head=linear"], "linear", adapter))
+    if adapter.bias != "none":
+        changes.append((["adapter.bias=none"], model.head, adapter.model_copy(update={"bias": "none"})))
+    options = []
+    for settings, head, changed in changes:
+        measured = _measure(config, num_labels, head, changed)
+        best = measured.find_rank(budget)
+        if measured.free and adapter.rank != "auto":
+            best = min(best, rank)
+            settings.append(f"adapter.rank={best}")
+        if measured.count(best) < budget and (best >= 1 or not measured.free):
+            options.append(f"{' '.join(settings)} ({measured.count(best):,})")
+    options.append(f"a budget of at least {sizes.count(rank) + 1:,}")
+    return BudgetError(
+        f"{sizes.count(rank):,} trainable parameters are not below the budget of {budget:,}: {', '.join(parts)}",
+        where="budget",
+        hint=f"What fits: {'; '.join(options)}.",
+    )
+
+
+def list_trained_biases(config: Mapping[str, Any], plan: Plan) -> list[str]:
+    """List the encoder biases that a plan trains, by parameter name in the saved model.
+
+    Biases of trained head modules are not among them; they belong to the head.
+    """
+    prefix = f"{get_model_prefix(config)}." if plan.head == "native" else ""
+    if plan.bias == "none":
+        return []
+    modules = list_modules(config, pooler=uses_pooler(config, plan.head))
+    if plan.bias == "lora_only":
+        names = {module.name for module in plan.modules}
+        return [f"{prefix}{module.name}.bias" for module in modules if module.bias and prefix + module.name in names]
+    frozen = [m for m in list_head_modules(config, head=plan.head, num_labels=plan.num_labels) if m.provided]
+    return [f"{prefix}{module.name}.bias" for module in modules if module.bias] + [
+        f"{module.name}.bias" for module in frozen if module.num_biases
+    ]
