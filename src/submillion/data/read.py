@@ -1,0 +1,267 @@
+"""Find the files of a data set and read them: splits of records, their classes, the digests of their bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from submillion.data import arrow, hub
+from submillion.data.columns import Columns, Selection, iter_labelled, select_columns
+from submillion.data.formats import SUFFIXES, Table, find_suffix, iter_lines, open_table
+from submillion.data.labels import RawLabels, apply_labels, find_label_set, normalise_label
+from submillion.errors import DataError
+from submillion.records import LabelSet, Record
+
+__all__ = ["Columns", "Dataset", "iter_records", "join_labels", "read_dataset", "read_records"]
+
+SPLIT_NAMES: Mapping[str, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing"),
+}
+HUB_PREFIX = "hf:"
+FOUND_BY_NAME = Columns()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Everything read from one source.
+
+    Attributes:
+        splits: Records by split, keys among train, validation and test; one single file is ``all``.
+        labels: The classes; None where there is no label column anywhere.
+        files: SHA-256 of the bytes of every file read, by its name.
+        column_names: The text columns read, such as ``("title", "description")``.
+    """
+
+    splits: dict[str, list[Record]]
+    labels: LabelSet | None
+    files: dict[str, str]
+    column_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Files of each split, and what is known of their classes from elsewhere."""
+
+    splits: dict[str, list[Path]]
+    class_names: Mapping[str, tuple[str, ...]]
+
+
+def read_dataset(
+    data: str, columns: Columns = FOUND_BY_NAME, *, labels: LabelSet | None = None, revision: str | None = None
+) -> Dataset:
+    """Read a file, a folder of splits or a hub data set.
+
+    Args:
+        data: A path (an existing one always wins) or ``hf:owner/name``.
+        columns: Which columns to read; what it leaves out is found by name.
+        labels: The classes, where they are known beforehand; else they come from the training split.
+        revision: Commit of a hub data set.
+
+    Raises:
+        DataError: Files that are missing or damaged, columns that are not there, labels that fit no class.
+    """
+    source = _find_source(data, revision)
+    raw: dict[str, RawLabels] = {}
+    selected: dict[str, Selection] = {}
+    for split, paths in source.splits.items():
+        raw[split], selected[split] = _read_split(paths, columns, source.class_names)
+    _check_same_columns(selected, source)
+    with_labels = {split: part for split, part in raw.items() if selected[split].label is not None}
+    if labels is None and with_labels:
+        labels = find_label_set(with_labels.get("train") or next(iter(with_labels.values())))
+    splits = {
+        split: apply_labels(part, labels) if labels is not None and split in with_labels else list(part.records)
+        for split, part in raw.items()
+    }
+    files = {
+        file.name: hash_file(file) for paths in source.splits.values() for path in paths for file in _list_files(path)
+    }
+    column_names = next(iter(selected.values())).text
+    return Dataset(splits, labels, files, column_names)
+
+
+def read_records(data: str, columns: Columns = FOUND_BY_NAME, *, labels: LabelSet | None = None) -> list[Record]:
+    """Read one file; with `labels`, every row of a labelled file gets its label id.
+
+    Raises:
+        DataError: As `read_dataset`; also where the source has several splits.
+    """
+    path, class_names = _find_single(data)
+    raw, selection = _read_split([path], columns, class_names)
+    return apply_labels(raw, labels) if labels is not None and selection.label is not None else list(raw.records)
+
+
+def iter_records(data: str, columns: Columns = FOUND_BY_NAME) -> Iterator[Record]:
+    """Stream one file's rows in order, without labels, a bounded number in memory (ids of an id column are kept).
+
+    Raises:
+        DataError: As `read_records`; damage further down in the file shows when the stream comes to it.
+    """
+    path, _ = _find_single(data)
+    table = open_table(path)
+    selection = replace(select_columns(table, columns, path), label=None)
+    return (record for record, _ in iter_labelled(path, table, selection))
+
+
+def join_labels(records: Sequence[Record], path: str, labels: LabelSet) -> list[Record]:
+    """Return those records that a file of ``id,label`` rows labels, in their own order.
+
+    Raises:
+        DataError: An id that no record has or that stands twice, a label that is no class.
+    """
+    file = Path(path)
+    table = open_table(file)
+    wanted = [_find_column(table, name, file) for name in ("id", "label")]
+    known = {record.id: record for record in records}
+    found: dict[str, int | str | None] = {}
+    places: list[Record] = []
+    for place, (raw_id, value) in table.iter_rows(wanted):
+        record_id = str(raw_id).strip()
+        if record_id not in known or record_id in found:
+            raise DataError(
+                f"the id {record_id!r} {'stands twice' if record_id in found else 'belongs to no row of the data'}",
+                where=f"{file}:{place}",
+                hint="Ids are those of the data's id column, or 0-based row numbers.",
+            )
+        found[record_id] = normalise_label(value)
+        places.append(replace(known[record_id], source=f"{file.name}:{place}"))
+    raw = RawLabels(list(found.values()), places, False, None, _folder_of(file))
+    ids = {record.id: record.label for record in apply_labels(raw, labels)}
+    return [replace(record, label=ids[record.id]) for record in records if record.id in ids]
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _find_column(table: Table, name: str, path: Path) -> int:
+    lowered = [present.lower() for present in table.names]
+    if name not in lowered:
+        raise DataError(
+            f"there is no column {name!r}; the file has {', '.join(map(repr, table.names))}",
+            where=str(path),
+            hint="A file of labels has the columns id and label.",
+        )
+    return lowered.index(name)
+
+
+def _find_source(data: str, revision: str | None) -> _Source:
+    path = Path(data).expanduser()
+    if not path.exists() and data.startswith(HUB_PREFIX):
+        files, class_names = hub.fetch_dataset(data.removeprefix(HUB_PREFIX), revision)
+        return _Source(find_splits([(name, file) for name, file in files.items()], data), class_names)
+    if not path.is_dir():
+        return _Source({"all": [path]}, {})
+    if (path / "dataset_dict.json").is_file():
+        names = arrow.read_json_file(path / "dataset_dict.json").get("splits")
+        if not isinstance(names, list) or not all(isinstance(name, str) and name == Path(name).name for name in names):
+            raise DataError("names no splits", where=str(path / "dataset_dict.json"), hint="Save the data set again.")
+        return _Source(find_splits([(name, path / name) for name in names], data), {})
+    if (path / "state.json").is_file():
+        return _Source({"all": [path]}, {})
+    files_here = sorted(entry for entry in path.iterdir() if entry.is_file() and find_suffix(entry) is not None)
+    return _Source(find_splits([(file.name, file) for file in files_here], data), {})
+
+
+def _find_single(data: str) -> tuple[Path, Mapping[str, tuple[str, ...]]]:
+    source = _find_source(data, None)
+    paths = [path for paths in source.splits.values() for path in paths]
+    if len(paths) != 1:
+        raise DataError(
+            f"expected one file, found {', '.join(path.name for path in paths)}",
+            where=data,
+            hint="Give the path of one of these files.",
+        )
+    return paths[0], source.class_names
+
+
+def find_splits(files: Sequence[tuple[str, Path]], where: str) -> dict[str, list[Path]]:
+    """Sort files into splits by their names: ``train.csv``, ``dev.jsonl``, ``test-00000-of-00002.parquet``.
+
+    Args:
+        files: Names and paths.
+        where: The data set, for messages.
+
+    Raises:
+        DataError: No file is named as a split, two files claim one, or a part is missing.
+    """
+    result: dict[str, list[Path]] = {}
+    for split, aliases in SPLIT_NAMES.items():
+        pattern = re.compile(rf"({'|'.join(aliases)})(-\d+-of-(?P<count>\d+))?(\..*)?", re.IGNORECASE)
+        matches = [(match, path) for name, path in files if (match := pattern.fullmatch(name))]
+        if not matches:
+            continue
+        count = int(matches[0][0]["count"] or 1)
+        if len(matches) != count:
+            names = ", ".join(path.name for _, path in matches)
+            raise DataError(
+                f"the {split} split needs {count} file(s), found {len(matches)}: {names}",
+                where=where,
+                hint="Keep exactly one file of a split, or all of its numbered parts.",
+            )
+        result[split] = [path for _, path in matches]
+    if not result:
+        present = ", ".join(name for name, _ in files[:10]) or "no data files"
+        raise DataError(
+            f"found no train, validation or test file; it holds {present}",
+            where=where,
+            hint=f"Name files train, validation and test with one of {', '.join(SUFFIXES)}; or give one file.",
+        )
+    return result
+
+
+def _read_split(
+    paths: Sequence[Path], columns: Columns, class_names: Mapping[str, tuple[str, ...]]
+) -> tuple[RawLabels, Selection]:
+    records: list[Record] = []
+    values: list[int | str | None] = []
+    selections: list[Selection] = []
+    known = dict(class_names)
+    for path in paths:
+        table = open_table(path)
+        selection = select_columns(table, columns, path)
+        selections.append(selection)
+        known = {**table.class_names, **known}
+        for record, value in iter_labelled(path, table, selection, first_row=len(records)):
+            records.append(record)
+            values.append(normalise_label(value))
+    if not records:
+        raise DataError("the file holds no rows", where=str(paths[0]), hint="It needs at least one row.")
+    first = selections[0]
+    if any(selection != first for selection in selections):
+        raise DataError("the parts of one split have different columns", where=str(paths[0].parent))
+    names = _read_class_names(paths[0].parent) or (known.get(first.label) if first.label is not None else None)
+    return RawLabels(values, records, first.is_one_based, names, _folder_of(paths[0])), first
+
+
+def _folder_of(path: Path) -> str:
+    return "" if path.parent == Path() else f"{path.parent}/"
+
+
+def _read_class_names(folder: Path) -> tuple[str, ...] | None:
+    path = folder / "classes.txt"
+    if not path.is_file():
+        return None
+    names = tuple(line.strip() for line in iter_lines(path) if line.strip())
+    return names or None
+
+
+def _check_same_columns(selected: Mapping[str, Selection], source: _Source) -> None:
+    if len({selection.text for selection in selected.values()}) > 1:
+        found = "; ".join(
+            f"{source.splits[split][0].name}: {', '.join(selection.text)}" for split, selection in selected.items()
+        )
+        raise DataError(
+            f"the splits have different text columns ({found})", hint="Choose columns that all have with --text."
+        )
+
+
+def _list_files(path: Path) -> list[Path]:
+    return sorted(entry for entry in path.iterdir() if entry.is_file()) if path.is_dir() else [path]
