@@ -1,1 +1,12 @@
-"""The shipped corpus of original news items for the demo."""
+"""The shipped news items of the demo: 165 for each of World, Sports, Business and Sci/Tech, written for this project.
+
+`train.jsonl` and `test.jsonl` lie side by side, so that this folder is read like any other folder of splits. Every row
+has `id`, `split`, `label`, `title` and `description`; 115 items of a class are for training, 50 for the test.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+CORPUS_FOLDER = Path(__file__).parent
+"""The folder to give as ``data.source``."""
