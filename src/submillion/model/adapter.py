@@ -160,21 +160,10 @@ def _is_trainable(name: str, plan: Plan, targeted: set[str]) -> bool:
         return True
     if ".lora_" in name:
         return True
-    if not name.endswith("bias") or is_head_parameter(name, plan):
+    if not name.endswith("bias"):
         return False
-    if plan.bias == "all":
-        return True
     owner = strip_wrappers(name).rpartition(".")[0]
-    return plan.bias == "lora_only" and owner in targeted
-
-
-def is_head_parameter(name: str, plan: Plan) -> bool:
-    """Tell whether a parameter of the wrapped model lies outside of its encoder."""
-    if plan.head == "linear":
-        return False
-    prefix = plan.modules[0].name.split(".", 1)[0]
-    bare = strip_wrappers(name)
-    return not bare.startswith(f"{prefix}.") or bare.startswith("bert.pooler.")
+    return plan.bias == "all" or (plan.bias == "lora_only" and owner in targeted)
 
 
 def strip_wrappers(name: str) -> str:

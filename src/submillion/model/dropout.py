@@ -175,31 +175,21 @@ def attention_keep_mask(token_keys: torch.Tensor, num_heads: int, site: int, pro
     return keep_mask(token_keys[:, None, :, None], column_keys(columns, site)[None, :, None, :], probability)
 
 
-def replace_dropout(module: nn.Module, state: DropoutState, *, is_head: frozenset[str], override: float | None) -> None:
+def replace_dropout(module: nn.Module, state: DropoutState, *, head_roots: frozenset[str]) -> None:
     """Replace every `nn.Dropout` inside a module by a keyed one, numbered in traversal order.
 
     Args:
         module: The model.
         state: Shared keys.
-        is_head: Names of top-level children whose rows are records.
-        override: Probability for the encoder's own sites, or None to keep theirs; adapters keep theirs.
+        head_roots: Names of the children whose rows are records; rows of all others are tokens.
     """
     site = 0
-    for name, child in list(module.named_modules()):
-        for child_name, leaf in list(child.named_children()):
-            if type(leaf) is not nn.Dropout:
-                continue
-            full_name = f"{name}.{child_name}" if name else child_name
-            per_record = full_name.split(".", 1)[0] in is_head
-            keep_own = override is None or per_record or "lora_dropout" in full_name
-            probability = leaf.p if keep_own else override
-            assert probability is not None
-            site += 1
-            # ModuleDict and Sequential children are plain attributes of `_modules` all the same.
-            setattr_child(child, child_name, KeyedDropout(probability, state, site, per_record=per_record))
-
-
-def setattr_child(parent: nn.Module, name: str, child: nn.Module) -> None:
-    """Put a child module in place of another, whatever container holds it, keeping the training flag."""
-    child.train(parent.training)
-    parent._modules[name] = child
+    for name, parent in list(module.named_modules()):
+        for child_name, leaf in list(parent.named_children()):
+            if type(leaf) is nn.Dropout:
+                site += 1
+                root = (f"{name}.{child_name}" if name else child_name).split(".", 1)[0]
+                keyed = KeyedDropout(leaf.p, state, site, per_record=root in head_roots)
+                keyed.train(parent.training)
+                # The one slot that every container reads, be it a plain module, a dict or a list.
+                parent._modules[child_name] = keyed

@@ -1,0 +1,307 @@
+"""The classifier: a frozen encoder with an adapter and a head, run on packed batches.
+
+Shape letters: B records, N tokens of a packed batch, T longest record, H hidden, C classes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from safetensors.torch import save
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+
+from submillion.batches import Batch
+from submillion.budget.plan import Plan
+from submillion.config import ModelConfig
+from submillion.errors import BudgetError, ModelError
+from submillion.model import packed
+from submillion.model.adapter import (
+    check_realised,
+    inject_adapter,
+    initialise_head,
+    load_adapter_weights,
+    mark_trainable,
+    read_safetensors,
+    save_adapter,
+)
+from submillion.model.dropout import DropoutState, replace_dropout
+from submillion.model.heads import LinearHead, find_native_head, pool_first, pool_mean
+from submillion.model.sources import BaseModel
+from submillion.rundir import RunDir, write_atomically
+
+# Settings by which families name the dropout of their encoders.
+_ENCODER_DROPOUTS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "dropout",
+    "attention_dropout",
+    "embedding_dropout",
+    "mlp_dropout",
+)
+
+
+class Classifier(nn.Module):
+    """A frozen encoder, its adapter and its head.
+
+    Args:
+        wrapped: The stock model inside PEFT's wrapper: with its own head for native heads, the bare encoder else.
+        plan: What was injected.
+        head: The linear head, or None for a native one.
+        pooling: State that a linear head reads.
+        dropout_state: Keys shared by all dropout sites.
+    """
+
+    def __init__(
+        self, wrapped: Any, plan: Plan, head: LinearHead | None, pooling: str, dropout_state: DropoutState
+    ) -> None:
+        super().__init__()
+        self.wrapped = wrapped
+        self.head = head
+        self.plan = plan
+        self.pooling = pooling
+        self.dropout_state = dropout_state
+        self.is_packed = plan.family in packed.PACKED_FAMILIES
+
+    @property
+    def stock_model(self) -> Any:
+        """The stock transformers model inside PEFT's wrapper."""
+        return self.wrapped.base_model.model
+
+    @property
+    def encoder(self) -> Any:
+        """The stock encoder: input ids to states."""
+        stock = self.stock_model
+        return stock if self.head is not None else getattr(stock, stock.base_model_prefix)
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Return logits, float32 (B, C), in packed order.
+
+        In training mode, `dropout_state.set_step` must have been called for this batch.
+        """
+        hidden = self._encode_packed(batch) if self.is_packed else self._encode_padded(batch)
+        if self.head is not None:
+            pool = pool_mean if self.pooling == "mean" else pool_first
+            logits: torch.Tensor = self.head(pool(hidden, batch.offsets))
+            return logits
+        return find_native_head(self.plan.family)(self.stock_model, hidden, batch.offsets)
+
+    def _encode_packed(self, batch: Batch) -> torch.Tensor:
+        layout = packed.PackedLayout.from_batch(batch, self.dropout_state)
+        positions = batch.positions + first_position(self.stock_model.config)
+        output = self.encoder(
+            input_ids=batch.input_ids[None],
+            position_ids=positions[None],
+            packed_layout=layout,
+        )
+        return cast(torch.Tensor, output.last_hidden_state[0])
+
+    def _encode_padded(self, batch: Batch) -> torch.Tensor:
+        # The declared path of families whose attention cannot see record boundaries. States of padding are dropped
+        # at once, so that heads and pooling have one form.
+        lengths = batch.offsets.diff()
+        longest = int(lengths.max())
+        mask = torch.arange(longest, device=lengths.device)[None] < lengths[:, None]
+        pad = self.stock_model.config.pad_token_id or 0
+        input_ids = torch.full(mask.shape, pad, dtype=torch.int64, device=lengths.device)
+        input_ids[mask] = batch.input_ids
+        keys = self.dropout_state.token_keys
+        if keys is not None:
+            padded_keys = torch.zeros(mask.shape, dtype=keys.dtype, device=keys.device)
+            padded_keys[mask] = keys
+            self.dropout_state.token_keys = padded_keys
+        output = self.encoder(input_ids=input_ids, attention_mask=mask.long())
+        return cast(torch.Tensor, output.last_hidden_state[mask])
+
+    def trainable_parameters(self) -> dict[str, nn.Parameter]:
+        """Return the parameters that train, by name, in a stable order."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def save(self, run: RunDir) -> None:
+        """Write the adapter and, if it is not part of it, the head into a run folder, each file atomically."""
+        save_adapter(self.wrapped, run.adapter)
+        if self.head is not None:
+            tensors = {
+                "head.weight": self.head.linear.weight.detach().cpu().contiguous(),
+                "head.bias": self.head.linear.bias.detach().cpu().contiguous(),
+            }
+            payload = save(tensors, metadata={"format": "pt"})
+            write_atomically(run.head, lambda file: file.write(payload))
+
+    def load(self, run: RunDir) -> None:
+        """Load what `save` wrote.
+
+        Raises:
+            ModelError: A file is missing, damaged, or does not fit the plan.
+        """
+        load_adapter_weights(self.wrapped, run.adapter)
+        if self.head is not None:
+            tensors = read_safetensors(run.head)
+            shapes = {key: tuple(value.shape) for key, value in tensors.items()}
+            weight, bias = self.head.linear.weight, self.head.linear.bias
+            if shapes != {"head.weight": tuple(weight.shape), "head.bias": tuple(bias.shape)}:
+                raise ModelError(f"does not fit the plan: it holds {shapes}", where=str(run.head))
+            with torch.no_grad():
+                weight.copy_(tensors["head.weight"])
+                bias.copy_(tensors["head.bias"])
+
+
+def first_position(config: Any) -> int:
+    """Return the position id of a record's first token: RoBERTa's count from padding_idx + 1, others from 0."""
+    if config.model_type in {"roberta", "xlm-roberta", "camembert"}:
+        return int(config.pad_token_id) + 1
+    return 0
+
+
+def build_classifier(
+    base: BaseModel,
+    plan: Plan,
+    model: ModelConfig,
+    *,
+    adapter_dropout: float,
+    dtype: torch.dtype,
+    seed: int,
+) -> Classifier:
+    """Load a base model and make it what the plan says.
+
+    Args:
+        base: Where the weights are.
+        plan: The adapter and the head.
+        model: Head, pooling and dropout settings.
+        adapter_dropout: Probability on the adapters' input.
+        dtype: Of frozen weights and activations; trained parameters and the head are float32.
+        seed: Seed of all initial values.
+
+    Raises:
+        ModelError: Unsupported architecture, or weights that do not fit it.
+        BudgetError: The realised parameters differ from the plan.
+    """
+    if plan.family not in packed.PACKED_FAMILIES | packed.PADDED_FAMILIES:
+        raise ModelError(
+            f"{plan.family!r} encoders are not supported",
+            where=base.name,
+            hint=f"Supported: {', '.join(sorted(packed.PACKED_FAMILIES | packed.PADDED_FAMILIES))}.",
+        )
+    packed.register()
+    stock = _load_stock(base, plan, model)
+    head = None
+    if plan.head == "linear":
+        head = LinearHead(stock.config.hidden_size, plan.num_labels, model.head_dropout)
+        nn.init.zeros_(head.linear.bias)
+        initialise_head(head, 0.02, seed)
+    else:
+        std = getattr(stock.config, "initializer_range", 0.02)
+        for root in {module.name.split(".", 1)[0] for module in plan.head_modules}:
+            initialise_head(getattr(stock, root), std, seed)
+    wrapped = inject_adapter(stock, plan, dropout=adapter_dropout, seed=seed)
+    mark_trainable(wrapped, plan)
+    check_realised(wrapped, plan)
+    state = DropoutState()
+    encoder_root = None if head is not None else stock.base_model_prefix
+    roots = frozenset(name for name, _ in stock.named_children() if head is None and name != encoder_root)
+    replace_dropout(stock, state, head_roots=roots)
+    if head is not None:
+        replace_dropout(head, state, head_roots=frozenset({"dropout"}))
+    _lower_precision(stock, encoder_root, dtype)
+    classifier = Classifier(wrapped, plan, head, model.pooling, state)
+    total = sum(p.numel() for p in classifier.trainable_parameters().values())
+    if total != plan.trainable_params or total >= plan.budget:
+        raise BudgetError(f"{total:,} trainable parameters; planned {plan.trainable_params:,}", where=base.name)
+    return classifier
+
+
+def _load_stock(base: BaseModel, plan: Plan, model: ModelConfig) -> Any:
+    config = AutoConfig.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
+    if plan.head == "native":
+        config.num_labels = plan.num_labels
+    if model.dropout is not None:
+        if getattr(config, "classifier_dropout", 0.0) is None:
+            # The head's dropout defaults to the encoder's; only the encoder's is overridden.
+            config.classifier_dropout = config.hidden_dropout_prob
+        for name in _ENCODER_DROPOUTS:
+            if hasattr(config, name):
+                setattr(config, name, model.dropout)
+    kind = AutoModelForSequenceClassification if plan.head == "native" else AutoModel
+    options: dict[str, Any] = {"add_pooling_layer": False} if _has_optional_pooler(config, plan) else {}
+    implementation = packed.IMPLEMENTATION if plan.family in packed.PACKED_FAMILIES else "eager"
+    with _quiet_loading():
+        try:
+            stock, info = kind.from_pretrained(
+                base.folder,
+                config=config,
+                dtype=torch.float32,
+                attn_implementation=implementation,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ModelError(f"cannot be loaded: {error}", where=str(base.folder)) from None
+    trained = {module.name for module in plan.head_modules}
+    missing = [key for key in info["missing_keys"] if key.rpartition(".")[0] not in trained]
+    if missing:
+        raise ModelError(
+            f"the checkpoint lacks {len(missing)} tensors that would stay at random values: {sorted(missing)[:4]}",
+            where=str(base.folder),
+            hint="Only the planned head may be new. Use model.head=linear, or a complete checkpoint.",
+        )
+    return stock
+
+
+def _has_optional_pooler(config: Any, plan: Plan) -> bool:
+    poolers = {"bert", "roberta", "xlm-roberta", "camembert", "albert", "mpnet"}
+    return plan.head == "linear" and config.model_type in poolers
+
+
+@contextmanager
+def _quiet_loading() -> Iterator[None]:
+    # The load report lists head tensors as new; which may be new is checked above, so the report only frightens.
+    from transformers.utils import logging as transformers_logging
+
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+        transformers_logging.enable_progress_bar()
+
+
+def _lower_precision(stock: Any, encoder_root: str | None, dtype: torch.dtype) -> None:
+    """Cast the encoder's frozen parameters; the head, all trained parameters and buffers keep float32."""
+    encoder = stock if encoder_root is None else getattr(stock, encoder_root)
+    pooler = getattr(encoder, "pooler", None)
+    kept = set() if pooler is None else {id(parameter) for parameter in pooler.parameters()}
+    for parameter in encoder.parameters():
+        if not parameter.requires_grad and id(parameter) not in kept:
+            parameter.data = parameter.data.to(dtype)
+    for module in list(encoder.modules()):
+        bias = getattr(module, "bias", None)
+        if isinstance(bias, nn.Parameter) and bias.requires_grad and bias.dtype != dtype:
+            if type(module) is nn.Linear:
+                module.__class__ = _LinearWithTrainedBias
+            elif type(module) is nn.LayerNorm:
+                module.__class__ = _LayerNormWithTrainedBias
+
+
+class _LinearWithTrainedBias(nn.Linear):
+    """A frozen low-precision matrix with a float32 bias."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, self.weight, self.bias.to(x.dtype))
+
+
+class _LayerNormWithTrainedBias(nn.LayerNorm):
+    """A frozen low-precision norm with a float32 bias."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.layer_norm(x, self.normalized_shape, self.weight, self.bias.to(x.dtype), self.eps)
+
+

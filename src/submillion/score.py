@@ -1,0 +1,48 @@
+"""Scoring: logits for features, packed, in the order given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from submillion.batches import Features, pack, split_micro_batches
+from submillion.model.encoder import Classifier
+
+
+def score(
+    classifier: Classifier,
+    features: Sequence[Features],
+    *,
+    max_tokens: int,
+    on_progress: Callable[[int], None] | None = None,
+) -> NDArray[np.float32]:
+    """Return logits, float32 (n, C), row i for features i.
+
+    Args:
+        classifier: Its training flag is restored afterwards.
+        features: Encoded records.
+        max_tokens: Tokens per forward pass.
+        on_progress: Called with the number of records done.
+    """
+    logits = np.full((len(features), classifier.plan.num_labels), np.nan, dtype=np.float32)
+    device = next(classifier.parameters()).device
+    places = {id(item): row for row, item in enumerate(features)}
+    was_training = classifier.training
+    classifier.eval()
+    done = 0
+    try:
+        with torch.inference_mode():
+            for part in split_micro_batches(features, max_tokens):
+                batch = pack(part)
+                rows = np.array([places[id(part[i])] for i in batch.order])
+                logits[rows] = classifier(batch.to(device)).float().cpu().numpy()
+                done += len(part)
+                if on_progress is not None:
+                    on_progress(done)
+    finally:
+        classifier.train(was_training)
+    assert not np.isnan(logits).all(axis=1).any(), "a record was not scored"
+    return logits

@@ -1,0 +1,239 @@
+"""Checkpoints: everything a run needs to go on in the same bytes, as safetensors and JSON, never pickle.
+
+A checkpoint is a new folder ``step-N`` that appears whole by a rename; ``last`` and ``best`` are small files that
+name one and are replaced atomically. Data order and dropout masks are functions of (seed, step), so there is no
+generator state to keep.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
+
+from submillion.errors import RunError
+from submillion.rundir import full_disk_is_run_error, sync_folder, write_text
+from submillion.train.optim import MovingAverage
+
+_STATE = "state.json"
+_PARAMETERS = "parameters.safetensors"
+_MOMENTS = "optimizer.safetensors"
+_AVERAGE = "average.safetensors"
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run stands, besides its tensors.
+
+    Attributes:
+        step: Optimizer steps made.
+        best_step: Step of the best validation so far, 0 before the first.
+        best_value: Its figure, or None.
+        validations_since_best: For early stopping.
+        stopped: Whether early stopping has ended the run.
+        elapsed_s: Seconds of training so far, over all attempts.
+        log_bytes: Length of log.jsonl when the checkpoint was made.
+        average_updates: Updates of the moving average.
+    """
+
+    step: int = 0
+    best_step: int = 0
+    best_value: float | None = None
+    validations_since_best: int = 0
+    stopped: bool = False
+    elapsed_s: float = 0.0
+    log_bytes: int = 0
+    average_updates: int = 0
+
+
+def save_checkpoint(
+    folder: Path,
+    position: Position,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    average: MovingAverage | None,
+) -> None:
+    """Write ``step-N`` and let ``last`` point to it.
+
+    Args:
+        folder: The run's checkpoints folder.
+        position: Where the run stands.
+        parameters: Trained parameters by name.
+        optimizer: Its moments are kept by parameter name.
+        average: Moving average, if the run keeps one.
+
+    Raises:
+        RunError: The disk is full; checkpoints made before stay valid.
+    """
+    files = {
+        _STATE: (json.dumps(asdict(position), indent=2) + "\n").encode(),
+        _PARAMETERS: save({name: p.detach().cpu().contiguous() for name, p in parameters.items()}),
+        _MOMENTS: save(_collect_moments(parameters, optimizer)),
+    }
+    if average is not None:
+        files[_AVERAGE] = save({name: value.cpu().contiguous() for name, value in average.values.items()})
+    name = f"step-{position.step}"
+    final = folder / name
+    temporary = folder / f".{name}.tmp"
+    with full_disk_is_run_error(final):
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            for file_name, content in files.items():
+                _write_synced(temporary / file_name, content)
+            sync_folder(temporary)
+            # A checkpoint of the same step can be there if a kill came between this rename and the pointer.
+            shutil.rmtree(final, ignore_errors=True)
+            os.rename(temporary, final)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync_folder(folder)
+    point_to(folder, "last", position.step)
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _collect_moments(
+    parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[str, torch.Tensor]:
+    moments = {}
+    for name, parameter in parameters.items():
+        for key, value in optimizer.state[parameter].items():
+            moments[f"{name}/{key}"] = value.detach().cpu().contiguous()
+    return moments
+
+
+def point_to(folder: Path, pointer: str, step: int) -> None:
+    """Let ``last`` or ``best`` name the checkpoint of a step, atomically."""
+    write_text(folder / pointer, f"step-{step}\n")
+
+
+def find_checkpoint(folder: Path, pointer: str) -> Path | None:
+    """Return the checkpoint that ``last`` or ``best`` names, or None before the first one.
+
+    Raises:
+        RunError: The pointer names a checkpoint that is not there.
+    """
+    path = folder / pointer
+    if not path.exists():
+        return None
+    target = folder / path.read_text(encoding="utf-8").strip()
+    if not (target / _STATE).exists():
+        raise RunError(
+            f"names {target.name!r}, which is not there",
+            where=str(path),
+            hint="The checkpoints folder is damaged; start the run again in a new folder.",
+        )
+    return target
+
+
+def read_position(checkpoint: Path) -> Position:
+    """Read where a checkpoint stands.
+
+    Raises:
+        RunError: Its state file is damaged.
+    """
+    path = checkpoint / _STATE
+    try:
+        return Position(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(f"is damaged: {error}", where=str(path)) from None
+
+
+def load_parameters(checkpoint: Path, parameters: Mapping[str, nn.Parameter], *, averaged: bool = False) -> None:
+    """Copy a checkpoint's parameters, or their moving averages, into a model.
+
+    Raises:
+        RunError: The file is damaged or belongs to another model.
+    """
+    path = checkpoint / (_AVERAGE if averaged else _PARAMETERS)
+    _copy_tensors(_read_tensors(path, parameters), parameters)
+
+
+def load_optimizer(
+    checkpoint: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> None:
+    """Restore an optimizer's moments.
+
+    Raises:
+        RunError: The file is damaged or belongs to another model.
+    """
+    tensors = _read_file(checkpoint / _MOMENTS)
+    for key, value in tensors.items():
+        name, _, moment = key.rpartition("/")
+        if name not in parameters:
+            raise RunError(f"holds moments of an unknown parameter {name!r}", where=str(checkpoint / _MOMENTS))
+        parameter = parameters[name]
+        on_device = value.to(parameter.device) if value.dim() else value
+        optimizer.state[parameter][moment] = on_device
+
+
+def load_average(checkpoint: Path, average: MovingAverage, num_updates: int) -> None:
+    """Restore a moving average.
+
+    Raises:
+        RunError: The file is damaged or belongs to another model.
+    """
+    tensors = _read_tensors(checkpoint / _AVERAGE, average.values)
+    average.num_updates = num_updates
+    _copy_tensors(tensors, average.values)
+
+
+def _copy_tensors(source: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor]) -> None:
+    with torch.no_grad():
+        for name, tensor in target.items():
+            tensor.copy_(source[name])
+
+
+def _read_tensors(path: Path, wanted: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    tensors = _read_file(path)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if shapes != {name: tuple(tensor.shape) for name, tensor in wanted.items()}:
+        raise RunError("belongs to another model: its tensors differ from the plan's", where=str(path))
+    return tensors
+
+
+def _read_file(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise RunError(
+            f"is damaged: {error}", where=str(path), hint="Start the run again in a new folder."
+        ) from None
+
+
+def delete_old_checkpoints(folder: Path, *, keep: int, best_step: int) -> None:
+    """Delete all but the newest checkpoints and the best, and what a kill left half written.
+
+    Args:
+        folder: The run's checkpoints folder.
+        keep: Newest ones to keep, at least 1.
+        best_step: Step of the best one, kept besides.
+    """
+    steps = sorted(_list_steps(folder), reverse=True)
+    for step in steps[keep:]:
+        if step != best_step:
+            shutil.rmtree(folder / f"step-{step}")
+    for leftover in folder.glob(".step-*.tmp"):
+        shutil.rmtree(leftover)
+
+
+def _list_steps(folder: Path) -> Iterable[int]:
+    for path in folder.glob("step-*"):
+        number = path.name.removeprefix("step-")
+        if number.isdigit():
+            yield int(number)
