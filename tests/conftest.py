@@ -31,7 +31,7 @@ os.environ.update(
 for _variable in ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "TRANSFORMERS_OFFLINE"):
     os.environ.pop(_variable, None)
 
-# Test servers are modules beside the tests that use them; this makes them importable without packages.
+# The test server is a module, not a test; this makes it importable without packages.
 sys.path.insert(0, str(Path(__file__).parent / "integration"))
 
 
@@ -53,6 +53,15 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", connect_loopback)
+
+
+@pytest.fixture
+def hub() -> Iterator[Any]:
+    """Yield an empty hub on loopback; give its `url` to a subprocess as HF_ENDPOINT, with HF_HUB_OFFLINE=0."""
+    from hub_server import HubServer
+
+    with HubServer() as server:
+        yield server
 
 
 # ---------------------------------------------------------------------------------------------- tiny base models

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from submillion.errors import ConfigError, ModelError, RunError
-from submillion.rundir import full_disk_is_run_error, write_json
+from submillion.rundir import full_disk_is_run_error, write_json, write_text
 
 Origin = Literal["path", "package", "cache", "hub"]
 
@@ -328,13 +328,18 @@ def _download(wanted: _Wanted, *, choose: Callable[[str, Collection[str]], list[
             info = HfApi().model_info(wanted.repo, revision=wanted.revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
             names = choose(wanted.repo, [sibling.rfilename for sibling in info.siblings or ()])
             paths = [hf_hub_download(wanted.repo, name, revision=info.sha) for name in names]
+            folder = Path(paths[0]).parent
+            revision = wanted.revision or constants.DEFAULT_REVISION
+            if info.sha is not None and not _COMMIT.fullmatch(revision):
+                # Last, so that a download that broke off leaves the name on the commit whose files are whole.
+                write_text(folder.parent.parent / "refs" / revision, info.sha)
     except (ModelError, RunError):
         raise
     except Exception as error:
         # Whatever the client raises means that the hub did not give the file. It has no common base class for that,
         # and the HTTP library whose errors come through has changed with its major versions.
         raise _NotHere(_explain_hub_error(error, wanted)) from error
-    return Path(paths[0]).parent, info.sha
+    return folder, info.sha
 
 
 def _explain_hub_error(error: Exception, wanted: _Wanted) -> str:
