@@ -1,0 +1,366 @@
+"""Plans of adapters that exist: what a PEFT adapter folder trained, read from its headers without any weight."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from submillion.budget.count import Linear, list_linears, list_modules, read_family
+from submillion.budget.headers import read_tensor_shapes
+from submillion.budget.heads import HeadKind, HeadModule, get_model_prefix, list_head_modules, uses_pooler
+from submillion.budget.plan import Plan, PlannedModule
+from submillion.config import Variant
+from submillion.errors import BudgetError, ModelError
+
+CONFIG_NAME = "adapter_config.json"
+WEIGHTS_NAME = "adapter_model.safetensors"
+HEAD_NAME = "head.safetensors"
+_ROOT = "base_model.model."
+_TYPES: dict[str, tuple[type, ...]] = {
+    "target_modules": (list, str),
+    "modules_to_save": (list,),
+    "rank_pattern": (dict,),
+    "alpha_pattern": (dict,),
+    "bias": (str,),
+}
+
+
+def read_adapter_config(folder: Path) -> dict[str, Any]:
+    """Read a PEFT adapter's configuration and check that it is one that can be counted.
+
+    Raises:
+        ModelError: No such file, damaged, or an adapter of another type than LoRA.
+    """
+    path = folder / CONFIG_NAME
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(
+            f"there is no {CONFIG_NAME}", where=str(folder), hint="Give the folder of a saved PEFT adapter."
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"cannot be read: {error}", where=str(path), hint="Fetch or save the adapter again.") from None
+    if not isinstance(values, dict):
+        raise ModelError(f"expected settings, found {type(values).__name__}", where=str(path))
+    kind = values.get("peft_type")
+    if kind != "LORA":
+        raise ModelError(f"an adapter of type {kind!r} cannot be counted", where=str(path), hint="Only LORA can.")
+    for key, kinds in _TYPES.items():
+        if not isinstance(values.get(key), (*kinds, type(None))):
+            raise ModelError(f"{key} is {values[key]!r:.120}", where=str(path), hint="Fetch or save the adapter again.")
+    if values.get("lora_bias"):
+        raise ModelError("lora_bias adds biases to matrices B, which is not supported", where=str(path))
+    return values
+
+
+def read_adapter_base(folder: Path) -> str:
+    """Return the name of the base model that an adapter was trained on.
+
+    Raises:
+        ModelError: The configuration is missing, damaged, or names none.
+    """
+    base = read_adapter_config(folder).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise ModelError(
+            f"base_model_name_or_path is {base!r}", where=str(folder / CONFIG_NAME), hint="Name the base by --base."
+        )
+    return base
+
+
+def plan_adapter_folder(folder: Path, config: Mapping[str, Any], *, budget: int, base: str | None = None) -> Plan:
+    """Count what a PEFT adapter folder trained.
+
+    Shapes in the weights' header give ranks, classes and counts; adapter_config.json gives scalings, and everything
+    that it says of the weights must hold. A linear head may lie in ``head.safetensors``, in the folder or beside it.
+
+    Args:
+        folder: With adapter_config.json and adapter_model.safetensors.
+        config: The base model's ``config.json``.
+        budget: Limit that the adapter must stay strictly below.
+        base: Name of the base model, for the record; the adapter's own if absent.
+
+    Raises:
+        ModelError: Missing, damaged or pickled files, or weights that contradict the configuration or the base.
+        BudgetError: The adapter's trainable parameters reach the budget.
+    """
+    settings = read_adapter_config(folder)
+    shapes = _read_weights(folder)
+    tensors = _sort_tensors(shapes, config, folder)
+    _check_targets(tensors, settings, config, folder)
+    modules = _plan_modules(tensors, settings, config, folder)
+    head, head_modules, num_labels = _read_head(tensors, settings, config, folder)
+    bias: Literal["none", "lora_only", "all"] = settings.get("bias") or "none"
+    _check_biases(tensors, bias, config, folder)
+
+    adapter_params = sum(module.params for module in modules)
+    head_params = sum(module.params for module in head_modules)
+    bias_params = sum(math.prod(shape) for shape in tensors.biases.values())
+    trainable = adapter_params + head_params + bias_params
+    if trainable >= budget:
+        raise BudgetError(
+            f"{trainable:,} trainable parameters are not below the budget of {budget:,}: adapter "
+            f"{adapter_params:,}, head {head_params:,}, biases {bias_params:,}",
+            where=str(folder),
+            hint=f"It fits a budget of at least {trainable + 1:,}.",
+        )
+    total = _count_model(tensors, head, head_modules, num_labels, config) + adapter_params
+    return Plan(
+        base=base or str(settings.get("base_model_name_or_path") or ""),
+        family=read_family(config),
+        num_labels=num_labels,
+        head=head,
+        head_modules=head_modules,
+        variant=_read_variant(settings),
+        bias=bias,
+        trainable_params=trainable,
+        adapter_params=adapter_params,
+        head_params=head_params,
+        bias_params=bias_params,
+        total_params=total,
+        peft_all_params=total + head_params,
+        budget=budget,
+        modules=modules,
+    )
+
+
+@dataclass(slots=True)
+class _Tensors:
+    """An adapter's tensors by role, under module names without PEFT's root."""
+
+    prefix: str = ""
+    a: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    b: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    magnitudes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    biases: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    saved: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+def _fail(folder: Path, problem: str) -> ModelError:
+    return ModelError(
+        f"the weights do not fit the configuration: {problem}",
+        where=str(folder),
+        hint=f"{WEIGHTS_NAME} and {CONFIG_NAME} must come from one save, for the base model that was given.",
+    )
+
+
+def _read_weights(folder: Path) -> dict[str, tuple[int, ...]]:
+    path = folder / WEIGHTS_NAME
+    if not path.is_file():
+        if (folder / "adapter_model.bin").is_file():
+            raise ModelError(
+                "adapter_model.bin is a pickle, which can run any code, and is not opened",
+                where=str(folder),
+                hint=f"Save the adapter as {WEIGHTS_NAME}.",
+            )
+        raise ModelError(f"there is no {WEIGHTS_NAME}", where=str(folder), hint="Give a folder with a saved adapter.")
+    return read_tensor_shapes(path)
+
+
+def _sort_tensors(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], folder: Path) -> _Tensors:
+    tensors = _Tensors()
+    lora_parts = {".lora_A.weight": tensors.a, ".lora_B.weight": tensors.b}
+    lora_parts |= dict.fromkeys((".lora_magnitude_vector", ".lora_magnitude_vector.weight"), tensors.magnitudes)
+    others: dict[str, tuple[int, ...]] = {}
+    for key, shape in shapes.items():
+        if not key.startswith(_ROOT):
+            raise _fail(folder, f"the tensor {key!r} does not begin with {_ROOT!r}")
+        name = key.removeprefix(_ROOT)
+        suffix = next((suffix for suffix in lora_parts if name.endswith(suffix)), None)
+        if suffix:
+            lora_parts[suffix][name.removesuffix(suffix)] = shape
+        elif "lora_" in name:
+            raise _fail(folder, f"the tensor {key!r} is no part of a LoRA on linear layers")
+        elif not _is_redundant(name):
+            others[name.replace(".base_layer.", ".")] = shape
+    if not tensors.a:
+        raise _fail(folder, "there is no LoRA matrix among them")
+    prefix = f"{get_model_prefix(config)}."
+    tensors.prefix = prefix if all(name.startswith(prefix) for name in tensors.a) else ""
+    biases = _list_biases(config, tensors.prefix)
+    for name, shape in others.items():
+        # A module that is saved with its weight is trained whole, and its bias is part of it.
+        whole = f"{name.rpartition('.')[0]}.weight" in others
+        if name in biases and not whole and shape != (biases[name],):
+            raise _fail(folder, f"{name} has the shape {list(shape)}, the base model's has {[biases[name]]}")
+        (tensors.biases if name in biases and not whole else tensors.saved)[name] = shape
+    return tensors
+
+
+def _is_redundant(name: str) -> bool:
+    # What PEFT writes with bias="all" besides the trained biases, because its filter looks for the word "bias":
+    # those of its frozen copy of the head, those of the trained head a second time, and MPNet's frozen table.
+    return ".original_module." in name or ".modules_to_save." in name or name.endswith("relative_attention_bias.weight")
+
+
+def _list_biases(config: Mapping[str, Any], prefix: str) -> dict[str, int]:
+    """Return the size of every bias that ``bias="all"`` may train, by parameter name."""
+    sizes = {f"{prefix}{m.name}.bias": m.bias for m in list_modules(config, pooler=True) if m.bias}
+    native = list_head_modules(config, head="native", num_labels=2)
+    return sizes | {f"{m.name}.bias": m.num_biases for m in native if m.provided and m.num_biases}
+
+
+def _check_targets(tensors: _Tensors, settings: Mapping[str, Any], config: Mapping[str, Any], folder: Path) -> None:
+    names = {tensors.prefix + linear.name for linear in list_linears(config)}
+    unknown = sorted(tensors.a.keys() - names)
+    if unknown:
+        raise _fail(folder, f"{unknown[0]!r} is no linear layer of this {read_family(config)} model")
+    targets = settings.get("target_modules")
+    if targets is None or targets == "all-linear":
+        return
+    stray = sorted(name for name in tensors.a if not _matches(targets, name, folder))
+    if stray:
+        raise _fail(folder, f"{stray[0]!r} has an adapter and is not among target_modules {targets!r:.200}")
+    if settings.get("layers_to_transform") is None and not settings.get("exclude_modules"):
+        absent = sorted(name for name in names - tensors.a.keys() if _matches(targets, name, folder))
+        if absent:
+            raise _fail(folder, f"{absent[0]!r} is among target_modules and has no adapter")
+
+
+def _matches(targets: Any, name: str, folder: Path) -> bool:
+    # PEFT reads a string as a pattern of the whole name, and the entries of a list as endings of it.
+    if isinstance(targets, str):
+        return _match_pattern(targets, name, folder)
+    return any(name == target or name.endswith(f".{target}") for target in targets)
+
+
+def _match_pattern(pattern: str, name: str, folder: Path) -> bool:
+    try:
+        return re.fullmatch(pattern, name) is not None
+    except re.error as error:
+        raise _fail(folder, f"{pattern!r} is no valid pattern: {error}") from None
+
+
+def _find_by_pattern(settings: Mapping[str, Any], key: str, default: Any, name: str, folder: Path) -> float:
+    """Return a module's rank or alpha as PEFT finds it: the first pattern that matches, else the default."""
+    value = default
+    for pattern, candidate in (settings.get(key) or {}).items():
+        if _match_pattern(rf"(.*\.)?({pattern})", name, folder):
+            value = candidate
+            break
+    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        raise _fail(folder, f"{value!r} is no rank or alpha for {name!r}")
+    return value
+
+
+def _plan_modules(
+    tensors: _Tensors, settings: Mapping[str, Any], config: Mapping[str, Any], folder: Path
+) -> tuple[PlannedModule, ...]:
+    dora = bool(settings.get("use_dora"))
+    if tensors.a.keys() != tensors.b.keys():
+        raise _fail(folder, f"{sorted(tensors.a.keys() ^ tensors.b.keys())[0]!r} has only one of its two matrices")
+    if tensors.magnitudes.keys() != (tensors.a.keys() if dora else set()):
+        raise _fail(folder, f"use_dora is {dora}, and {len(tensors.magnitudes)} modules have magnitudes")
+    modules = []
+    for linear in list_linears(config):
+        if tensors.prefix + linear.name in tensors.a:
+            modules.append(_plan_module(tensors, linear, settings, folder))
+    return tuple(modules)
+
+
+def _plan_module(tensors: _Tensors, linear: Linear, settings: Mapping[str, Any], folder: Path) -> PlannedModule:
+    name = tensors.prefix + linear.name
+    rank = int(_find_by_pattern(settings, "rank_pattern", settings.get("r"), name, folder))
+    alpha = _find_by_pattern(settings, "alpha_pattern", settings.get("lora_alpha"), name, folder)
+    expected = {
+        "lora_A": (tensors.a[name], (rank, linear.in_features)),
+        "lora_B": (tensors.b[name], (linear.out_features, rank)),
+        "magnitude": (tensors.magnitudes.get(name, (linear.out_features,)), (linear.out_features,)),
+    }
+    for part, (found, wanted) in expected.items():
+        if found != wanted:
+            raise _fail(folder, f"{part} of {name} has the shape {list(found)}, expected {list(wanted)}")
+    params = sum(math.prod(found) for part, (found, _) in expected.items() if part != "magnitude")
+    return PlannedModule(
+        name=name,
+        kind=linear.kind,
+        layer=linear.layer,
+        in_features=linear.in_features,
+        out_features=linear.out_features,
+        rank=rank,
+        alpha=float(alpha),
+        scaling=alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank),
+        params=params + math.prod(tensors.magnitudes.get(name, (0,))),
+    )
+
+
+def _read_variant(settings: Mapping[str, Any]) -> Variant:
+    if settings.get("use_dora"):
+        return "dora"
+    if settings.get("use_rslora"):
+        return "rslora"
+    return "pissa" if str(settings.get("init_lora_weights")).startswith("pissa") else "lora"
+
+
+def _read_head(
+    tensors: _Tensors, settings: Mapping[str, Any], config: Mapping[str, Any], folder: Path
+) -> tuple[HeadKind, tuple[HeadModule, ...], int]:
+    modules = _group_modules(tensors.saved)
+    wanted = settings.get("modules_to_save") or []
+    for name in modules:
+        if not any(name == root or f".{root}." in f".{name}." for root in wanted):
+            raise _fail(folder, f"{name!r} was saved whole and is not among modules_to_save {wanted!r}")
+    last = list_head_modules(config, head="native", num_labels=2)[-1].name
+    if last in modules:
+        num_labels = dict(modules[last].tensors).get("weight", (0,))[0]
+        native = list_head_modules(config, head="native", num_labels=num_labels)
+        for module in native:
+            covered = any(f".{root}." in f".{module.name}." for root in wanted)
+            if covered and modules.get(module.name, module) != HeadModule(module.name, module.tensors):
+                found = dict(modules[module.name].tensors)
+                raise _fail(folder, f"{module.name} holds {found}, expected {dict(module.tensors)}")
+            if covered and module.name not in modules:
+                raise _fail(folder, f"{module.name!r} is among modules_to_save and has no weights")
+        order = {module.name: position for position, module in enumerate(native)}
+        return "native", tuple(sorted(modules.values(), key=lambda m: order.get(m.name, -1))), num_labels
+    path = next((path for path in (folder / HEAD_NAME, folder.parent / HEAD_NAME) if path.is_file()), None)
+    if path is None:
+        raise _fail(folder, f"there is no classification head among them ({last!r}), so the classes are unknown")
+    shapes = read_tensor_shapes(path)
+    num_labels = shapes.get("head.weight", (0,))[0]
+    [linear] = list_head_modules(config, head="linear", num_labels=num_labels)
+    if shapes != {f"head.{tensor}": shape for tensor, shape in linear.tensors}:
+        raise _fail(folder, f"{path.name} holds {shapes}, expected a head.weight and head.bias of this base's width")
+    return "linear", (*modules.values(), linear), num_labels
+
+
+def _group_modules(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, HeadModule]:
+    groups: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
+    for name, shape in shapes.items():
+        module, _, tensor = name.rpartition(".")
+        groups.setdefault(module, []).append((tensor, shape))
+    # "weight" before "bias", as in the table of heads.
+    return {name: HeadModule(name, tuple(sorted(group, reverse=True))) for name, group in groups.items()}
+
+
+def _check_biases(tensors: _Tensors, bias: str, config: Mapping[str, Any], folder: Path) -> None:
+    found = tensors.biases.keys()
+    least: set[str] = set()
+    most: set[str] = set()
+    if bias == "all":
+        least = {f"{tensors.prefix}{module.name}.bias" for module in list_modules(config) if module.bias}
+        most = set(_list_biases(config, tensors.prefix))
+    elif bias == "lora_only":
+        linears = {tensors.prefix + linear.name for linear in list_linears(config) if linear.bias}
+        least = most = {f"{name}.bias" for name in tensors.a if name in linears}
+    elif bias != "none":
+        raise _fail(folder, f"bias is {bias!r}, not none, lora_only or all")
+    wrong = sorted((least - found) | (found - most))
+    if wrong:
+        state = "is there" if wrong[0] in found else "is missing"
+        raise _fail(folder, f"bias is {bias!r}, and {wrong[0]} {state}")
+
+
+def _count_model(
+    tensors: _Tensors, head: HeadKind, saved: Sequence[HeadModule], num_labels: int, config: Mapping[str, Any]
+) -> int:
+    """Count encoder and head once, whichever of their modules were trained."""
+    native = list_head_modules(config, head=head, num_labels=num_labels)
+    encoder = list_modules(config, pooler=uses_pooler(config, head))
+    known = {tensors.prefix + module.name for module in encoder} | {module.name for module in native}
+    total = sum(module.weight + module.bias for module in encoder) + sum(module.params for module in native)
+    return total + sum(module.params for module in saved if module.name not in known)
