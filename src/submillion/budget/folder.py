@@ -255,11 +255,8 @@ def _plan_modules(
         raise _fail(folder, f"{sorted(tensors.a.keys() ^ tensors.b.keys())[0]!r} has only one of its two matrices")
     if tensors.magnitudes.keys() != (tensors.a.keys() if dora else set()):
         raise _fail(folder, f"use_dora is {dora}, and {len(tensors.magnitudes)} modules have magnitudes")
-    modules = []
-    for linear in list_linears(config):
-        if tensors.prefix + linear.name in tensors.a:
-            modules.append(_plan_module(tensors, linear, settings, folder))
-    return tuple(modules)
+    targets = [linear for linear in list_linears(config) if tensors.prefix + linear.name in tensors.a]
+    return tuple(_plan_module(tensors, linear, settings, folder) for linear in targets)
 
 
 def _plan_module(tensors: _Tensors, linear: Linear, settings: Mapping[str, Any], folder: Path) -> PlannedModule:

@@ -24,7 +24,7 @@ def list_targets(config: Mapping[str, Any], adapter: AdapterConfig) -> list[Line
         ConfigError: A name that the model has not, a layer number out of range, or layers that nothing heeds.
     """
     linears = list_linears(config)
-    layers = _check_layers(config, adapter)
+    layers = check_layers(config, adapter)
     chosen: set[str] = set()
     for target in adapter.targets:
         found = find_linears(config, target, linears, where="adapter.targets")
@@ -53,6 +53,33 @@ def list_fixed_ranks(config: Mapping[str, Any], adapter: AdapterConfig, targets:
         named = len(found) == 1 and is_full_name(config, key, found[0])
         (by_name if named else by_kind).update({linear.name: rank for linear in matched})
     return by_kind | by_name
+
+
+def check_layers(config: Mapping[str, Any], adapter: AdapterConfig) -> frozenset[int]:
+    """Return the layer numbers that an adapter configuration allows.
+
+    Raises:
+        ConfigError: No layer, a number out of range, or layers beside full module names only, which heed none.
+    """
+    num_layers = read_num_layers(config)
+    if adapter.layers is None:
+        return frozenset(range(num_layers))
+    if not adapter.layers:
+        raise ConfigError("no layer is left to adapt: []", where="adapter.layers", hint="Leave it out for all layers.")
+    outside = sorted(layer for layer in set(adapter.layers) if layer >= num_layers)
+    if outside:
+        raise ConfigError(
+            f"layers {outside} are not there: the model has {num_layers}, numbered 0 to {num_layers - 1}",
+            where="adapter.layers",
+            hint="Remove them, or pick numbers within the model.",
+        )
+    if all("." in target for target in adapter.targets):
+        raise ConfigError(
+            f"layers {list(adapter.layers)} have no effect: every target is a full module name",
+            where="adapter.layers",
+            hint="Leave layers out, or target kinds.",
+        )
+    return frozenset(adapter.layers)
 
 
 def is_full_name(config: Mapping[str, Any], target: str, linear: Linear) -> bool:
@@ -106,25 +133,3 @@ def _suggest(name: str, candidates: Sequence[str], shown: Sequence[str] = ()) ->
     if close:
         return f"Did you mean {close[0]!r}?"
     return f"For example: {', '.join(shown or sorted(set(candidates))[:8])}."
-
-
-def _check_layers(config: Mapping[str, Any], adapter: AdapterConfig) -> frozenset[int]:
-    num_layers = read_num_layers(config)
-    if adapter.layers is None:
-        return frozenset(range(num_layers))
-    if not adapter.layers:
-        raise ConfigError("no layer is left to adapt: []", where="adapter.layers", hint="Leave it out for all layers.")
-    outside = sorted(layer for layer in set(adapter.layers) if layer >= num_layers)
-    if outside:
-        raise ConfigError(
-            f"layers {outside} are not there: the model has {num_layers}, numbered 0 to {num_layers - 1}",
-            where="adapter.layers",
-            hint="Remove them, or pick numbers within the model.",
-        )
-    if all("." in target for target in adapter.targets):
-        raise ConfigError(
-            f"layers {list(adapter.layers)} have no effect: every target is a full module name",
-            where="adapter.layers",
-            hint="Leave layers out, or target kinds.",
-        )
-    return frozenset(adapter.layers)
