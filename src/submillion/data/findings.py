@@ -1,0 +1,176 @@
+"""What the data doctor writes down: findings with examples, leaks, lengths, and the signs of damaged encoding."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+Kind = Literal["exact", "near", "column"]
+KINDS: tuple[Kind, ...] = ("exact", "near", "column")
+
+MAX_EXAMPLES = 100
+"""Examples listed of each finding; its count always says how many there are."""
+
+_SHOWN_CHARS = 160
+_NUM_BINS = 30
+_PERCENTILES = (50, 90, 95, 99)
+
+# Characters that Windows-1252 shows for the bytes 0x80-0xBF, which continue a character in UTF-8.
+_CONTINUATION = "".join(
+    sorted(
+        {bytes([byte]).decode("cp1252", "ignore") for byte in range(0x80, 0xC0)}
+        | {chr(c) for c in range(0x80, 0xA0)} - {""}
+    )
+)
+
+DAMAGE: Mapping[str, re.Pattern[str]] = {
+    "replacement_character": re.compile("\ufffd"),
+    "mojibake": re.compile(f"[ÂÃ][{_CONTINUATION}]|[à-ï][{_CONTINUATION}]{{2}}|[ð-ô][{_CONTINUATION}]{{3}}"),
+    "entity": re.compile(
+        r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]\w{1,31});|(?:^| )(?:#\d{2,5}|quot|amp|lt|gt|nbsp);"
+    ),
+    "control_character": re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f]"),
+}
+"""Signs of damage by name: characters that a decoder gave up on, UTF-8 read as Windows-1252 (``Ã©``), entities with or
+without their ampersand, control characters."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A count and its first examples.
+
+    Attributes:
+        num_records: How many there are in all.
+        examples: At most `MAX_EXAMPLES`, each with places and text.
+    """
+
+    num_records: int
+    examples: tuple[Mapping[str, str], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return count and examples."""
+        return {"num_records": self.num_records, "examples": [dict(example) for example in self.examples]}
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Rows of one split that stand in another.
+
+    Attributes:
+        left: The split whose rows are counted.
+        right: The split they stand in.
+        kind: ``exact``: equal after normalisation; ``near``: Jaccard similarity of word 3-shingles of at least 0.8;
+            ``column``: one text column of at least five words is equal.
+        num_records: Rows of `left` concerned.
+        ids: Their ids.
+        examples: First pairs, with both places.
+    """
+
+    left: str
+    right: str
+    kind: Kind
+    num_records: int
+    ids: frozenset[str]
+    examples: tuple[Mapping[str, str], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return counts and examples; ids are left out."""
+        return {
+            "left": self.left,
+            "right": self.right,
+            "kind": self.kind,
+            "num_records": self.num_records,
+            "examples": [dict(example) for example in self.examples],
+        }
+
+
+@dataclass(frozen=True)
+class LeakCounts:
+    """Rows dropped because they stand in other splits.
+
+    Attributes:
+        num_dropped: Rows dropped; a row that stands in two splits counts once.
+        by_split: Rows by split and kind; a row that stands in two splits counts in both.
+    """
+
+    num_dropped: int
+    by_split: Mapping[str, Mapping[str, int]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return both counts."""
+        return {"num_dropped": self.num_dropped, "by_split": {key: dict(value) for key, value in self.by_split.items()}}
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """Findings inside one split.
+
+    Attributes:
+        num_records: Its rows.
+        class_counts: Rows by class name; None without labels.
+        lengths: As `describe_lengths` returns.
+        empty: Rows without any text.
+        too_long: Rows of more tokens than the model reads.
+        exact_duplicates: Rows beyond the first of a group of equal texts.
+        near_duplicates: Distinct texts beyond the first of a group linked by near pairs.
+        damage: By sign of damage.
+    """
+
+    num_records: int
+    class_counts: Mapping[str, int] | None
+    lengths: Mapping[str, Any]
+    empty: Finding
+    too_long: Finding
+    exact_duplicates: Finding
+    near_duplicates: Finding
+    damage: Mapping[str, Finding]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        return {
+            "num_records": self.num_records,
+            "class_counts": None if self.class_counts is None else dict(self.class_counts),
+            "lengths": dict(self.lengths),
+            "empty": self.empty.to_json(),
+            "too_long": self.too_long.to_json(),
+            "exact_duplicates": self.exact_duplicates.to_json(),
+            "near_duplicates": self.near_duplicates.to_json(),
+            "damage": {name: finding.to_json() for name, finding in self.damage.items()},
+        }
+
+
+def describe_lengths(lengths: Sequence[int], unit: Literal["tokens", "words"]) -> dict[str, Any]:
+    """Return the distribution of text lengths.
+
+    Args:
+        lengths: One a row.
+        unit: What they count.
+
+    Returns:
+        ``unit, min, mean, max, percentiles {p50, p90, p95, p99}`` and ``histogram {edges, counts}``, where bin i holds
+        the lengths from edge i up to, but not including, edge i + 1. Empty but for the unit where there are no rows.
+    """
+    if not lengths:
+        return {"unit": unit}
+    values = np.asarray(lengths, np.int64)
+    # Whole edges of equal width, the last one beyond the longest text.
+    width = max(1, -(-int(values.max() + 1) // _NUM_BINS))
+    edges = np.arange(0, int(values.max()) + width + 1, width)
+    counts = np.bincount(values // width, minlength=len(edges) - 1)
+    return {
+        "unit": unit,
+        "min": int(values.min()),
+        "mean": float(values.mean()),
+        "max": int(values.max()),
+        "percentiles": {f"p{p}": float(np.percentile(values, p)) for p in _PERCENTILES},
+        "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
+    }
+
+
+def shorten(text: str) -> str:
+    """Cut a text for showing."""
+    return text if len(text) <= _SHOWN_CHARS else f"{text[: _SHOWN_CHARS - 3]}..."
