@@ -1,0 +1,205 @@
+"""Read a run folder into one typed structure. Parts that a run does not have are empty, never invented."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pyarrow import parquet
+
+from submillion.config import load_yaml
+from submillion.errors import RunError
+from submillion.rundir import RunDir, read_json, read_log
+
+FIRST_SPLITS = ("test", "validation")  # the order of reading; watched sets follow by name
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Per-record outcomes of one split, in the order of its rows.
+
+    Attributes:
+        ids: Record ids, n of them.
+        labels: True label ids, shape (n,).
+        predicted: Predicted label ids, shape (n,).
+        confidence: Probability of the prediction, shape (n,).
+        texts: Texts as the model read them.
+        sources: Where each row stands, ``file:line``.
+    """
+
+    ids: tuple[str, ...]
+    labels: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    confidence: FloatArray
+    texts: tuple[str, ...]
+    sources: tuple[str, ...]
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each prediction is right, shape (n,)."""
+        return np.asarray(self.labels == self.predicted)
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """What a run folder holds.
+
+    Attributes:
+        path: The folder.
+        title: Short name for tables and legends.
+        config: The resolved settings.
+        plan: The parameter plan; empty if there is none.
+        data: The data doctor's findings, split sizes, digests; empty if there are none.
+        manifest: Versions, seeds, machine; empty if there is none.
+        steps: One array a numeric field of the log's steps; all of one length.
+        learning_rates: One array a parameter group.
+        evaluations: Log entries of the evaluations during training, by split or watched set.
+        notes: Messages of the log.
+        results: Figures after training, by split or watched set, test first.
+        baselines: Figures of the baseline, by split.
+        labels: Class names in label order; empty if nothing names them.
+    """
+
+    path: Path
+    title: str
+    config: dict[str, Any]
+    plan: dict[str, Any]
+    data: dict[str, Any]
+    manifest: dict[str, Any]
+    steps: dict[str, FloatArray]
+    learning_rates: dict[str, FloatArray]
+    evaluations: dict[str, list[dict[str, Any]]]
+    notes: tuple[str, ...]
+    results: dict[str, dict[str, Any]]
+    baselines: dict[str, dict[str, Any]]
+    labels: tuple[str, ...]
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The validation that chose the checkpoint: the last one marked best."""
+        marked = [entry for entry in self.evaluations.get("validation", []) if entry.get("best")]
+        return marked[-1] if marked else None
+
+    @property
+    def train_s(self) -> float | None:
+        """Seconds from the start of training to its last log entry."""
+        entries = [self.steps["elapsed_s"][-1]] if len(self.steps.get("elapsed_s", ())) else []
+        entries += [values[-1]["elapsed_s"] for values in self.evaluations.values() if "elapsed_s" in values[-1]]
+        return float(max(entries)) if entries else None
+
+    @property
+    def records_per_s(self) -> float | None:
+        """Records through the training steps per second of them, validations left out."""
+        seconds, records = self.steps.get("step_s"), self.steps.get("num_records")
+        if seconds is None or records is None or not seconds.sum():
+            return None
+        return float(records.sum() / seconds.sum())
+
+
+def load_run(path: Path) -> LoadedRun:
+    """Read a run folder.
+
+    Raises:
+        RunError: The folder is none of a run, or a file in it is damaged.
+    """
+    run = RunDir(path)
+    if not path.is_dir() or not run.config.exists():
+        raise RunError("is not a run folder: it has no config.yaml", where=str(path), hint="Give a folder under runs/.")
+    config = load_yaml(run.config.read_text(encoding="utf-8"), where=str(run.config))
+    entries = read_log(run.log)
+    steps = [entry for entry in entries if entry.get("kind") == "step"]
+    evaluations: dict[str, list[dict[str, Any]]] = {}
+    for entry in entries:
+        if entry.get("kind") == "evaluation":
+            evaluations.setdefault(str(entry.get("split", "validation")), []).append(entry)
+    results, baselines = _read_results(path / "evaluation")
+    return LoadedRun(
+        path=path,
+        title=path.resolve().name,
+        config=config,
+        plan=_read_optional(run.plan),
+        data=_read_optional(run.data),
+        manifest=_read_optional(run.manifest),
+        steps=_gather(steps),
+        learning_rates=_gather(entry.get("learning_rates") or {} for entry in steps),
+        evaluations=evaluations,
+        notes=tuple(str(entry.get("message", "")) for entry in entries if entry.get("kind") == "note"),
+        results=results,
+        baselines=baselines,
+        labels=_find_labels(config, results),
+    )
+
+
+def _read_optional(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}
+
+
+def _read_results(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    results: dict[str, dict[str, Any]] = {}
+    baselines: dict[str, dict[str, Any]] = {}
+    for file in sorted(folder.glob("*.json")):
+        split, _, kind = file.stem.partition(".")
+        if not kind:
+            results[split] = read_json(file)
+        elif kind == "baseline":
+            baselines[split] = read_json(file)
+    order = [split for split in FIRST_SPLITS if split in results] + sorted(set(results) - set(FIRST_SPLITS))
+    return {split: results[split] for split in order}, baselines
+
+
+def _gather(rows: Iterable[Mapping[str, Any]]) -> dict[str, FloatArray]:
+    listed = list(rows)
+    keys = [key for key, value in listed[0].items() if _is_number(value)] if listed else []
+    return {
+        key: np.array([row[key] if _is_number(row.get(key)) else np.nan for row in listed], dtype=np.float64)
+        for key in keys
+    }
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _find_labels(config: Mapping[str, Any], results: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    for result in results.values():
+        if result.get("per_class"):
+            return tuple(str(entry["label"]) for entry in result["per_class"])
+    return tuple(str(name) for name in (config.get("data") or {}).get("labels") or ())
+
+
+def read_predictions(path: Path, split: str) -> Predictions | None:
+    """Read the per-record predictions of one split, or None where the run has none.
+
+    Args:
+        path: The run folder.
+        split: Split or watched set.
+
+    Raises:
+        RunError: The file is damaged or lacks a column.
+    """
+    file = RunDir(path).predictions(split)
+    if not file.exists():
+        return None
+    try:
+        content = parquet.read_table(file)
+        probabilities = sorted(
+            (name for name in content.column_names if name.startswith("probability_")), key=lambda n: int(n[12:])
+        )
+        scores = np.stack([content[name].to_numpy() for name in probabilities], axis=1)
+        predicted = content["predicted_id"].to_numpy().astype(np.int64)
+        return Predictions(
+            ids=tuple(content["id"].to_pylist()),
+            labels=content["label_id"].to_numpy().astype(np.int64),
+            predicted=predicted,
+            confidence=scores[np.arange(len(predicted)), predicted].astype(np.float64),
+            texts=tuple(content["text"].to_pylist()),
+            sources=tuple(content["source"].to_pylist()),
+        )
+    except (KeyError, ValueError, IndexError, OSError) as error:
+        raise RunError(f"is damaged: {error}", where=str(file), hint="Evaluate the run again to rewrite it.") from None

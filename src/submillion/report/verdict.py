@@ -1,0 +1,77 @@
+"""The plain sentences of a report: what was measured, how sure it is, and against what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from submillion.report.load import LoadedRun
+from submillion.report.words import count, p_value, percent, percent_range, points
+
+BASELINE = "TF-IDF with a linear SVM"
+SIGNIFICANT = 0.05
+
+
+def main_split(run: LoadedRun) -> str | None:
+    """Return the split that the verdict rests on: test, else validation, else any evaluated set."""
+    return next(iter(run.results), None)
+
+
+def name_split(split: str) -> str:
+    """Return a split's name as it stands in a sentence."""
+    return (
+        split
+        if split in ("test", "validation")
+        else f"\N{LEFT DOUBLE QUOTATION MARK}{split}\N{RIGHT DOUBLE QUOTATION MARK}"
+    )
+
+
+def describe_accuracy(split: str, result: Mapping[str, Any]) -> str:
+    """Return one sentence on the accuracy of a split and its interval."""
+    return (
+        f"The model is right on {percent(result['accuracy'])} of the {count(result['num_records'])} "
+        f"{name_split(split)} records (95{chr(0x202F)}% interval {percent_range(result['accuracy_interval'])})."
+    )
+
+
+def describe_comparison(comparison: Mapping[str, Any], first: str, second: str) -> str:
+    """Return one sentence on a paired comparison: its size, its interval, and whether chance explains it."""
+    difference, p = comparison["difference"], comparison["mcnemar_p"]
+    low, high = (points(end) for end in comparison["interval"])
+    evidence = f"95{chr(0x202F)}% interval {low} to {high}, exact McNemar {p_value(p)}"
+    if p < SIGNIFICANT:
+        better, worse = (first, second) if difference > 0 else (second, first)
+        return (
+            f"{better[0].upper()}{better[1:]} is better than {worse} by {points(abs(difference)).lstrip('+')} points "
+            f"on the same records ({evidence})."
+        )
+    return (
+        f"Between {first} and {second} lie {points(difference)} points on the same records ({evidence}): "
+        "chance alone can explain that."
+    )
+
+
+def describe_baseline(split: str, run: LoadedRun) -> str:
+    """Return the sentences on the baseline of a split, or why there is none."""
+    baseline = run.baselines.get(split)
+    if not baseline:
+        return "No baseline was trained in this run, so there is no yardstick beside the model."
+    text = f"{BASELINE}, trained on the same rows, is right on {percent(baseline['accuracy'])}."
+    if baseline.get("comparison"):
+        text += " " + describe_comparison(baseline["comparison"], "the model", "the baseline")
+    return text
+
+
+def describe_budget(plan: Mapping[str, Any]) -> str:
+    """Return one sentence on the trainable parameters and their limit."""
+    trainable, budget = plan["trainable_params"], plan["budget"]
+    return (
+        f"{count(trainable)} parameters were trained, {percent(trainable / plan['total_params'], 2)} of "
+        f"{count(plan['total_params'])}; the budget is {count(budget)}, so {count(budget - trainable)} were left."
+    )
+
+
+def count_test_evaluations(run: LoadedRun) -> int | None:
+    """Return how often this run looked at its test split, if the manifest says so."""
+    value = run.manifest.get("num_test_evaluations")
+    return value if isinstance(value, int) else None

@@ -1,0 +1,88 @@
+"""Numbers as a reader wants them: percentages, intervals, p values, durations, sizes of counts."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MINUS = "\N{MINUS SIGN}"
+NARROW = "\N{NARROW NO-BREAK SPACE}"
+
+
+def percent(share: float, digits: int = 2) -> str:
+    """Return 0.9355 as ``93.55 %``."""
+    return f"{100 * share:.{digits}f}{NARROW}%"
+
+
+def percent_range(interval: Sequence[float], digits: int = 2) -> str:
+    """Return an interval of shares as ``92.97 to 94.08 %``."""
+    return f"{100 * interval[0]:.{digits}f} to {100 * interval[1]:.{digits}f}{NARROW}%"
+
+
+def points(difference: float, digits: int = 2) -> str:
+    """Return a difference of shares in percentage points with its sign."""
+    return f"{100 * difference:+.{digits}f}".replace("-", MINUS)
+
+
+def p_value(p: float) -> str:
+    """Return ``p = 0.031``, or ``p < 0.001`` below that."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def count(number: float) -> str:
+    """Return a whole number with thousands separated."""
+    return f"{number:,.0f}"
+
+
+def number(value: float) -> str:
+    """Return a number with four significant digits, whole numbers whole."""
+    if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e15):
+        return f"{int(value):,}".replace("-", MINUS)
+    return f"{value:.4g}".replace("-", MINUS)
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as ``41 s``, ``27 min 5 s`` or ``2 h 3 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f}{NARROW}s" if seconds < 10 else f"{whole}{NARROW}s"
+    if whole < 3600:
+        return f"{whole // 60}{NARROW}min {whole % 60}{NARROW}s"
+    return f"{whole // 3600}{NARROW}h {whole % 3600 // 60}{NARROW}min"
+
+
+def shorten(text: str, length: int) -> str:
+    """Return one line of printable text of at most `length` characters, an ellipsis where it was cut.
+
+    Control and other unprintable characters, which neither XML nor a font can show, become a visible mark.
+    """
+    line = " ".join(text.split())
+    if len(line) > length:
+        line = line[: length - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
+    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in ("Cc", "Cs", "Cn") else c for c in line)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings under dotted paths, in order; empty mappings and lists stay values."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{path}.")
+        else:
+            flat[path] = value
+    return flat
+
+
+def setting(value: Any) -> str:
+    """Return a setting as YAML would show it on one line."""
+    if value is None:
+        return "\N{EN DASH}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(setting(item) for item in value) or "\N{EN DASH}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {setting(item)}" for key, item in value.items()) or "\N{EN DASH}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
