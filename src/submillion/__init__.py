@@ -1,3 +1,20 @@
 """Fine-tune a text classifier with fewer than a million trainable parameters, and know exactly what you got."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from submillion.api import load, plan, train
+
 __version__ = "0.1.0"
+__all__ = ["__version__", "load", "plan", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the API on first use, so that importing the package costs nothing."""
+    if name in ("load", "plan", "train"):
+        from submillion import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

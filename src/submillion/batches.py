@@ -131,6 +131,11 @@ class TextEncoder:
         self._tokenizer.no_truncation()
         self._num_special = self._tokenizer.num_special_tokens_to_add(False)
 
+    def to_json(self) -> str:
+        """Return the tokenizer as the content of a ``tokenizer.json`` without padding or truncation."""
+        text: str = self._tokenizer.to_str(pretty=True)
+        return text
+
     def encode(self, records: Sequence[Record], on_progress: Callable[[int], None] | None = None) -> list[Features]:
         """Return one Features per record, in order.
 

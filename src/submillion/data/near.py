@@ -1,8 +1,8 @@
 """Find pairs of nearly equal texts: MinHash proposes, exact Jaccard similarity of word 3-shingles decides.
 
 Broder, "On the resemblance and containment of documents" (1997), sections 2 and 3, for the resemblance of shingle sets
-and its estimate by minima of random orders; Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", 3rd ed., section 3.4,
-for banding: with b bands of r rows a pair of similarity s becomes a candidate with probability 1 - (1 - s^r)^b.
+and its estimate by minima of random orders; Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", 3rd ed., section
+3.4, for banding: with b bands of r rows a pair of similarity s becomes a candidate with probability 1 - (1 - s^r)^b.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ NUM_BANDS, BAND_ROWS = 20, 5
 NUM_HASHES = NUM_BANDS * BAND_ROWS
 # The estimate of a pair at 0.8 has a standard deviation of sqrt(0.8 * 0.2 / 100) = 0.04: five of them below.
 MIN_ESTIMATE = 0.6
-WINDOW = 32
-"""Neighbours that each member of a bucket is compared with; smaller buckets are compared whole."""
+WHOLE_BUCKET, CROWD_NEIGHBOURS = 33, 2
+"""Largest bucket whose texts are all compared; in larger ones each text meets this many on either side, in each band."""
 
 _WORD = re.compile(r"[^\W_]+")
 _VOCABULARY_BITS = 21
 _CHUNK_SHINGLES = 1 << 15
+_CHUNK_PAIRS = 1 << 12
 
 Progress = Callable[[str], None]
 
@@ -41,9 +42,9 @@ def find_near_pairs(texts: Sequence[str], on_progress: Progress | None = None) -
     """Return the pairs of distinct normalised texts whose 3-shingles have a Jaccard similarity of at least 0.8.
 
     A text of fewer than three words is its own single shingle, so it is near to no other text. Every returned pair is
-    verified exactly. In buckets of more than 33 texts, each is compared with its 32 neighbours in the order of their
-    signatures, in every band anew: time stays linear where thousands of rows follow one template, at the cost of
-    missing some pairs among them (not the groups they form).
+    verified exactly. Where more than 33 texts fall into one bucket, each is compared with four neighbours in the order
+    of their signatures, in every band anew: time stays linear where thousands of rows follow one template, at the cost
+    of missing some of the pairs among them.
 
     Args:
         texts: Distinct texts from `normalise_text`.
@@ -132,29 +133,27 @@ def _find_candidates(signatures: NDArray[np.uint32]) -> NDArray[np.int64]:
         beyond = signatures[:, (first + BAND_ROWS + 1) % NUM_HASHES].astype(np.uint64)
         order = np.lexsort((beyond, after, key))
         key = key[order]
-        for distance in range(1, min(WINDOW, num_texts - 1) + 1):
-            same = np.flatnonzero(key[distance:] == key[:-distance])
+        begins = np.flatnonzero(np.append(True, key[1:] != key[:-1]))
+        sizes = np.diff(np.append(begins, num_texts))
+        reach = np.repeat(np.where(sizes <= WHOLE_BUCKET, WHOLE_BUCKET, CROWD_NEIGHBOURS), sizes)
+        for distance in range(1, min(int(sizes.max()), WHOLE_BUCKET)):
+            same = np.flatnonzero((key[distance:] == key[:-distance]) & (reach[distance:] >= distance))
             if not len(same):
                 break
             left, right = order[same], order[same + distance]
-            found.append(_filter_pairs(np.minimum(left, right), np.maximum(left, right), signatures))
-    if not found:
-        return np.empty((0, 2), np.int64)
-    codes = np.unique(np.concatenate(found))
-    return np.stack([codes // num_texts, codes % num_texts], axis=1)
+            found.append(np.minimum(left, right) * num_texts + np.maximum(left, right))
+    codes = np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+    return _keep_likely(np.stack([codes // num_texts, codes % num_texts], axis=1), signatures)
 
 
-def _filter_pairs(
-    left: NDArray[np.int64], right: NDArray[np.int64], signatures: NDArray[np.uint32]
-) -> NDArray[np.int64]:
-    """Return the pairs worth verifying, each as one number ``left * texts + right``."""
-    kept: list[NDArray[np.int64]] = []
-    for begin in range(0, len(left), 1 << 15):
-        a, b = left[begin : begin + (1 << 15)], right[begin : begin + (1 << 15)]
-        agreement = np.count_nonzero(signatures[a] == signatures[b], axis=1)
-        likely = agreement >= MIN_ESTIMATE * NUM_HASHES
-        kept.append(a[likely] * len(signatures) + b[likely])
-    return np.concatenate(kept)
+def _keep_likely(pairs: NDArray[np.int64], signatures: NDArray[np.uint32]) -> NDArray[np.int64]:
+    """Return the pairs whose signatures agree in enough places."""
+    likely = np.zeros(len(pairs), np.bool_)
+    for begin in range(0, len(pairs), _CHUNK_PAIRS):
+        left, right = pairs[begin : begin + _CHUNK_PAIRS].T
+        agreement = np.count_nonzero(signatures[left] == signatures[right], axis=1)
+        likely[begin : begin + _CHUNK_PAIRS] = agreement >= MIN_ESTIMATE * NUM_HASHES
+    return pairs[likely]
 
 
 def _verify(

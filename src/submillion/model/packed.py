@@ -166,9 +166,9 @@ class _PackedAttention(torch.autograd.Function):
             grad_p = torch.matmul(gg, vg.transpose(2, 3))
             kept = probabilities
             if mask is not None:
-                factor = mask * (1.0 / (1.0 - ctx.dropout))
-                grad_p *= factor
-                kept = probabilities * factor
+                keep_scale = 1.0 / (1.0 - ctx.dropout)
+                grad_p.mul_(mask).mul_(keep_scale)
+                kept = probabilities * mask * keep_scale
             _view(grad_v, group).copy_(torch.matmul(kept.transpose(2, 3), gg))
             grad_scores = torch.ops.aten._softmax_backward_data(grad_p, probabilities, -1, probabilities.dtype)
             grad_scores *= ctx.scaling

@@ -44,7 +44,7 @@ def show_comparison_heading(runs: Sequence[LoadedRun]) -> Html:
         "header",
         paragraph("submillion \N{MIDDLE DOT} comparison of runs", class_="eyebrow"),
         element("h1", f"{len(runs)} runs side by side"),
-        paragraph(", ".join(run.title for run in runs), class_="sub"),
+        paragraph(" \N{MIDDLE DOT} ".join(run.title for run in runs), class_="sub"),
     )
 
 
@@ -57,7 +57,7 @@ def _run_row(run: LoadedRun, splits: Sequence[str]) -> list[Child]:
         return render(words.percent(result["accuracy"]), Html("<br>"), interval)
 
     return [
-        run.title,
+        render(run.title, Html("<br>"), element("small", run.path.resolve().name, class_="faint")),
         str((run.config.get("model") or {}).get("base", DASH)),
         str(run.config.get("seed", DASH)),
         words.count(run.plan["trainable_params"]) if run.plan else DASH,
@@ -155,15 +155,14 @@ def settings_section(runs: Sequence[LoadedRun]) -> Section:
 
 
 def show_summary(runs: Sequence[LoadedRun]) -> Html:
-    """Return one sentence on which run is ahead where, or that none was evaluated."""
-    sentences = []
+    """Return which run is ahead where, or that none was evaluated."""
+    ahead = []
     for split in list_splits(runs):
         known = [run for run in runs if split in run.results]
         best = max(known, key=lambda run: float(run.results[split]["accuracy"]))
-        sentences.append(
-            f"On {verdict.name_split(split)}, {best.title} has the highest accuracy: "
-            f"{words.percent(best.results[split]['accuracy'])}."
-        )
-    if not sentences:
-        sentences = ["None of these runs has been evaluated yet."]
-    return paragraph(" ".join(sentences), class_="lead")
+        accuracy = words.percent(best.results[split]["accuracy"])
+        ahead.append(f"{best.title} on {verdict.name_split(split)} ({accuracy})")
+    if not ahead:
+        return paragraph("None of these runs has been evaluated yet.", class_="lead")
+    text = f"Highest accuracy: {'; '.join(ahead)}. Which of the differences are more than chance stands below."
+    return paragraph(text, class_="lead")

@@ -117,11 +117,12 @@ def draw_series(
     else:
         axes.yaxis.set_major_locator(MaxNLocator(6))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    long = max(len(line.label) for line in series) > 16
     if len(series) > 1 or series[0].best is not None:
         axes.legend(
             loc="lower left",
             bbox_to_anchor=(0, 1.02),
-            ncols=3 if len(series) > 2 else 4,
+            ncols=2 if long else 4,
             columnspacing=1.4,
             handletextpad=0.5,
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +134,14 @@ def load_run(path: Path) -> LoadedRun:
         baselines=baselines,
         labels=_find_labels(config, results),
     )
+
+
+def name_runs(runs: Sequence[LoadedRun]) -> list[LoadedRun]:
+    """Title several runs by recipe and seed where that tells them apart; otherwise they keep their folders' names."""
+    titles = [f"{run.config.get('name', run.title)} seed {run.config.get('seed', 0)}" for run in runs]
+    if len(runs) == 1 or len(set(titles)) < len(runs):
+        return list(runs)
+    return [replace(run, title=title) for run, title in zip(runs, titles, strict=True)]
 
 
 def _read_optional(path: Path) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class Estimate:
 def draw_intervals(theme: Theme, *, estimates: Sequence[Estimate]) -> Figure:
     """Draw accuracies as points with their intervals, one line each, grouped."""
     groups = list(dict.fromkeys(entry.group for entry in estimates))
-    figure, axes = new_figure(10.0, 0.75 + 0.27 * len(estimates) + 0.16 * len(groups))
+    figure, axes = new_figure(9.2, 0.75 + 0.27 * len(estimates) + 0.16 * len(groups))
     names, places, place = [], [], 0.0
     for group in groups:
         for entry in (entry for entry in estimates if entry.group == group):
@@ -80,7 +80,7 @@ def draw_confusion(theme: Theme, *, confusion: Sequence[Sequence[int]], labels: 
     counts = np.asarray(confusion, dtype=np.float64)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = len(counts)
-    figure, axes = new_figure(4.9, 4.1)
+    figure, axes = new_figure(4.4, 3.8)
     for row, column in zip(*np.nonzero(counts), strict=True):
         share = float(shares[row, column])
         colour = theme.series[0] if row == column else theme.series[1]
@@ -120,7 +120,7 @@ def draw_confusion(theme: Theme, *, confusion: Sequence[Sequence[int]], labels: 
 
 def draw_reliability(theme: Theme, *, result: Mapping[str, Any]) -> Figure:
     """Draw accuracy against confidence in bins of equal mass, before and after temperature."""
-    figure, axes = new_figure(4.9, 4.1)
+    figure, axes = new_figure(4.4, 3.8)
     kinds = (("reliability_raw", "before temperature", 1, "none"), ("reliability", "after temperature", 0, None))
     lowest = 1.0
     for key, label, colour, face in kinds:
@@ -154,7 +154,7 @@ def draw_coverage(theme: Theme, *, predictions: Predictions) -> Figure:
     accuracy = predictions.right[order].cumsum() / np.arange(1, len(order) + 1)
     share = np.arange(1, len(order) + 1) / len(order)
     kept = np.unique(np.linspace(max(1, len(order) // 50), len(order), 300).round().astype(int)) - 1
-    figure, axes = new_figure(4.9, 4.1)
+    figure, axes = new_figure(4.4, 3.8)
     axes.plot(100 * share[kept], 100 * accuracy[kept], color=theme.series[0])
     axes.fill_between(100 * share[kept], 100 * accuracy[kept], 100, color=theme.series[1], alpha=0.14, linewidth=0)
     axes.set_xlim(0, 102)
@@ -191,7 +191,7 @@ def draw_lengths(theme: Theme, *, edges: FloatArray, counts: FloatArray, unit: s
 def draw_balance(theme: Theme, *, balance: Mapping[str, Mapping[str, int]]) -> Figure:
     """Draw the share of every class in every split."""
     labels = list(dict.fromkeys(label for counts in balance.values() for label in counts))
-    figure, axes = new_figure(4.9, 0.9 + 0.3 * len(labels) * max(1, len(balance) * 0.5))
+    figure, axes = new_figure(4.4, 0.9 + 0.3 * len(labels) * max(1, len(balance) * 0.5))
     height = 0.8 / len(balance)
     for number, (split, counts) in enumerate(balance.items()):
         total = max(1, sum(counts.values()))
@@ -219,7 +219,7 @@ def draw_plan(theme: Theme, *, plan: Mapping[str, Any]) -> Figure:
         parts[kind] = parts.get(kind, 0) + int(module["params"])
     order = sorted(layers, key=lambda row: (row == "other", int(row[6:]) if row != "other" else 0))
     rows = [*order, "head", *(["biases"] if plan.get("bias_params") else [])]
-    figure, axes = new_figure(10.0, 1.0 + 0.24 * len(rows))
+    figure, axes = new_figure(9.2, 1.0 + 0.24 * len(rows))
     found = {kind for parts in layers.values() for kind in parts}
     kinds = [kind for kind in KIND_NAMES if kind in found] + sorted(found - set(KIND_NAMES))
     totals = np.zeros(len(rows))

@@ -254,7 +254,7 @@ def plan_section(run: LoadedRun) -> Section | None:
         ("Trainable", words.count(plan["trainable_params"])),
         ("Budget, never reached", words.count(plan["budget"])),
         ("All parameters", words.count(plan["total_params"])),
-        ("All parameters as PEFT counts them, head twice", words.count(plan["peft_all_params"])),
+        ("As PEFT counts them, head twice", words.count(plan["peft_all_params"])),
         ("Adapted modules", words.count(len(plan.get("modules") or []))),
         ("Ranks", ", ".join(str(rank) for rank in ranks) or "\N{EN DASH}"),
         ("Variant", str(plan.get("variant", "lora"))),

@@ -116,8 +116,8 @@ def _settings(theme: Theme) -> dict[Any, Any]:
     }
 
 
-def new_figure(width: float = 4.9, height: float = 3.0) -> tuple[Figure, Axes]:
-    """Return a figure with one pair of axes; sizes in inches, 4.9 being half the page."""
+def new_figure(width: float = 4.4, height: float = 2.8) -> tuple[Figure, Axes]:
+    """Return a figure with one pair of axes; sizes in inches, 4.4 being half the page."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
 

@@ -38,7 +38,7 @@ def write_report(runs: Sequence[Path], out: Path | None = None) -> Path:
         raise RunError("no run folder given", hint="Give at least one folder under runs/.")
     if len({run.resolve() for run in runs}) != len(runs):
         raise RunError("a run folder is given twice", hint="Give each folder once.")
-    loaded = [load_run(path) for path in runs]
+    loaded = name_runs([load_run(path) for path in runs])
     if len(loaded) == 1:
         file = _place(out, runs[0], "report.html")
         page, plots = _report_run(loaded[0])

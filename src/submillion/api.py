@@ -1,0 +1,207 @@
+"""The Python API: `train`, `load` and `plan`, and how a recipe becomes the configuration of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from submillion.budget.folder import plan_adapter_folder, read_adapter_config
+from submillion.budget.plan import Plan, make_plan
+from submillion.config import RunConfig, apply_overrides, load_yaml, parse_config
+from submillion.corpus import CORPUS_FOLDER
+from submillion.errors import ConfigError
+from submillion.model.sources import load_base_config
+from submillion.progress import Progress, Silent
+from submillion.recipes import list_recipes, read_recipe
+
+if TYPE_CHECKING:
+    from submillion.pipeline import RunSummary
+    from submillion.run_model import RunModel
+
+NUM_HUB_LABELS: Mapping[str, int] = {"hf:fancyzhx/ag_news": 4}
+"""Number of classes of the hub data sets that shipped recipes name, so that they can be planned with no network."""
+
+
+def train(
+    recipe: str | PathLike[str] | Mapping[str, Any] | RunConfig,
+    *,
+    data: str | None = None,
+    base: str | None = None,
+    budget: int | None = None,
+    seed: int | None = None,
+    set: Sequence[str] = (),
+    out: str | PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> RunSummary:
+    """Train a classifier and return what came of it; `load(summary.run)` gives the classifier.
+
+    Args:
+        recipe: Name of a shipped recipe, path of a YAML file, nested settings, or a whole configuration.
+        data: File, folder or hub id; the recipe's own source if absent.
+        base: Base model; the recipe's own if absent.
+        budget: Trainable parameters stay strictly below this.
+        seed: Seed of the training.
+        set: ``key.path=value`` settings, applied last.
+        out: The run folder, empty or absent; a new one under ``runs/`` if not given.
+        progress: Receives stages and counts.
+
+    Raises:
+        SubmillionError: Of the kind that says what is wrong: settings, data, budget, model or run.
+    """
+    from submillion.pipeline import start_run
+
+    config = make_config(recipe, data=data, base=base, budget=budget, seed=seed, settings=set)
+    return start_run(config, None if out is None else Path(out), progress=progress or Silent())
+
+
+def load(run: str | PathLike[str]) -> RunModel:
+    """Return a trained run, ready to classify: ``load("runs/news").classify(["Rain stops play"])``.
+
+    Raises:
+        RunError: The folder is no finished run.
+        ModelError: Its base model cannot be found.
+    """
+    from submillion.run_model import load_run
+
+    return load_run(Path(run))
+
+
+def plan(
+    target: str | PathLike[str] | Mapping[str, Any] | RunConfig,
+    *,
+    data: str | None = None,
+    base: str | None = None,
+    budget: int | None = None,
+    set: Sequence[str] = (),
+) -> Plan:
+    """Count every trainable parameter of a recipe, or of a PEFT adapter folder, without loading weights.
+
+    Args:
+        target: What `train` takes as a recipe, or a folder with adapter_config.json and adapter_model.safetensors.
+        data: Where the number of classes is taken from, if the recipe does not say.
+        base: Base model; the one named by the recipe or the adapter if absent.
+        budget: Limit that the trainable parameters must stay strictly below.
+        set: ``key.path=value`` settings of a recipe.
+
+    Raises:
+        ConfigError: Settings that do not fit each other or the base model.
+        BudgetError: The plan reaches the budget; says what would fit.
+        ModelError: The base model's configuration or the adapter cannot be read.
+
+    Examples:
+        >>> plan("agnews-qkv-r4").trainable_params
+        814852
+    """
+    if isinstance(target, (str, PathLike)) and Path(target).is_dir():
+        return _plan_folder(Path(target), data=data, base=base, budget=budget, settings=set)
+    config = make_config(target, data=data, base=base, budget=budget, settings=set)
+    return make_plan(
+        load_base_config(config.model.base, config.model.revision),
+        base=config.model.base,
+        num_labels=_count_labels(config),
+        model=config.model,
+        adapter=config.adapter,
+        budget=config.budget,
+    )
+
+
+def make_config(
+    recipe: str | PathLike[str] | Mapping[str, Any] | RunConfig,
+    *,
+    data: str | None = None,
+    base: str | None = None,
+    budget: int | None = None,
+    seed: int | None = None,
+    text: Sequence[str] = (),
+    label: str | None = None,
+    row_id: str | None = None,
+    settings: Sequence[str] = (),
+) -> RunConfig:
+    """Return the configuration of a run: a recipe, then the arguments, then the settings.
+
+    A new `data` or `base` drops the revision that pinned the old one. The recipe ``demo`` gets the shipped news items
+    where it has no other data.
+
+    Raises:
+        ConfigError: Unknown recipe, broken YAML, or settings that do not fit, all of them at once.
+    """
+    values, where = _read_values(recipe)
+    values = apply_overrides(values, ())
+    sections: dict[str, dict[str, Any]] = {}
+    for name in ("data", "model"):
+        section = values.get(name) or {}
+        if not isinstance(section, dict):
+            raise ConfigError(f"{name}: expected settings, got {section!r}", where=where)
+        sections[name] = section
+    columns = {"source": data, "text": list(text) or None, "label": label, "id": row_id}
+    sections["data"].update({key: value for key, value in columns.items() if value is not None})
+    if data is not None:
+        sections["data"].pop("revision", None)
+    if recipe == "demo":
+        sections["data"].setdefault("source", str(CORPUS_FOLDER))
+    if base is not None:
+        sections["model"]["base"] = base
+        sections["model"].pop("revision", None)
+    top = {"budget": budget, "seed": seed}
+    values |= {key: value for key, value in top.items() if value is not None}
+    values |= {name: section for name, section in sections.items() if section}
+    return parse_config(apply_overrides(values, settings), where=where)
+
+
+def _read_values(recipe: str | PathLike[str] | Mapping[str, Any] | RunConfig) -> tuple[dict[str, Any], str]:
+    """Return a recipe's settings and where they come from."""
+    if isinstance(recipe, RunConfig):
+        return recipe.model_dump(mode="json"), "settings"
+    if isinstance(recipe, Mapping):
+        return dict(recipe), "settings"
+    name = str(recipe)
+    values = load_yaml(read_recipe(name), where=name)
+    if name not in list_recipes():
+        values.setdefault("name", _make_name(Path(name).stem))
+    return values, name
+
+
+def _make_name(stem: str) -> str:
+    """Turn a file's stem into a name that a run folder may begin with."""
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "-" for c in stem.lower()).lstrip("_.-")
+    return kept or "run"
+
+
+def _count_labels(config: RunConfig) -> int:
+    """Return the number of classes, from the settings, the data, or what is known of the data."""
+    source = config.data.source
+    if config.data.labels:
+        return len(config.data.labels)
+    if source in NUM_HUB_LABELS and not Path(source).exists():
+        return NUM_HUB_LABELS[source]
+    if source is not None:
+        from submillion.data.read import Columns, read_dataset
+
+        columns = Columns(config.data.text, config.data.label, config.data.id)
+        labels = read_dataset(source, columns, revision=config.data.revision).labels
+        if labels is not None:
+            return len(labels)
+    raise ConfigError(
+        "the number of classes is unknown: there are no labels in the settings and none in the data",
+        where="data.labels",
+        hint="Give the data, or name the classes: --set 'data.labels=[yes, no]'",
+    )
+
+
+def _plan_folder(
+    folder: Path, *, data: str | None, base: str | None, budget: int | None, settings: Sequence[str]
+) -> Plan:
+    if data is not None or settings:
+        given = "data" if data is not None else settings[0]
+        raise ConfigError(
+            f"{given!r} has no effect on an adapter folder",
+            where=str(folder),
+            hint="Its counts come from the adapter itself; leave the setting out.",
+        )
+    name = base or str(read_adapter_config(folder).get("base_model_name_or_path") or "")
+    if not name:
+        raise ConfigError("the adapter does not name its base model", where=str(folder), hint="Name it with --base.")
+    limit = RunConfig().budget if budget is None else budget
+    return plan_adapter_folder(folder, load_base_config(name), budget=limit, base=name)

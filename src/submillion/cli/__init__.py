@@ -1,0 +1,80 @@
+"""The command line: `main` runs one command and returns its exit code."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+
+from submillion.errors import RunError, SubmillionError
+
+DEBUG_FLAG = "--debug"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: The words after the program's name; those of the process if absent.
+
+    Returns:
+        0 success; 1 a bug; 2 usage or configuration; 3 data; 4 budget; 5 model; 6 run; 130 interrupted; 141 the reader
+        of stdout went away.
+    """
+    words, debug = _take_debug(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character gets its escape; it is no reason to fail.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        return _run(words)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        return _explain(error)
+
+
+def _take_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
+    """Remove ``--debug``, wherever it stands before a ``--``."""
+    words = list(arguments)
+    end = words.index("--") if "--" in words else len(words)
+    kept = [word for word in words[:end] if word != DEBUG_FLAG]
+    return kept + words[end:], len(kept) < end
+
+
+def _run(words: list[str]) -> int:
+    from typer.main import get_command
+
+    from submillion.cli.app import app
+
+    result = get_command(app).main(args=words, prog_name="submillion", standalone_mode=False)
+    return result if isinstance(result, int) else 0
+
+
+def _explain(error: Exception) -> int:
+    """Print what went wrong in one message and return the exit code for it."""
+    import typer
+
+    from submillion.cli.console import print_error, print_submillion_error
+
+    if isinstance(error, SubmillionError):
+        print_submillion_error(error)
+        return error.exit_code
+    if isinstance(error, typer.TyperException):
+        context = getattr(error, "ctx", None)
+        hint = f"Try '{context.command_path} --help'." if context is not None else ""
+        print_error(error.format_message(), hint=hint)
+        return error.exit_code
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        print_error(f"{place}{error.strerror or error}", hint=f"{DEBUG_FLAG} shows where this happened.")
+        return RunError.exit_code
+    if isinstance(error, MemoryError):
+        print_error("out of memory", hint="Use less at a time: --set train.micro_batch_tokens=1024, or fewer rows.")
+        return RunError.exit_code
+    cause = error.__cause__ if isinstance(error, typer.Abort) and error.__cause__ is not None else error
+    print_error(
+        f"unexpected {type(cause).__name__}: {cause}",
+        hint=f"This is a bug. Run the command again with {DEBUG_FLAG} to see where it happened.",
+    )
+    return 1

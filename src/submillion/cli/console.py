@@ -1,0 +1,85 @@
+"""What commands say and where: results on stdout, everything else on stderr, untrusted text never as markup."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from submillion.errors import SubmillionError
+
+PIPED_WIDTH = 160
+"""Columns where there is no terminal to ask, so that tables are not folded in files and pipes."""
+
+# Control characters except tab and newline, and the marks that reverse the direction of what follows.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def clean_controls(text: str) -> str:
+    """Return the text with every control character replaced, so that it cannot steer a terminal."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def make_text(text: object, style: str = "") -> Text:
+    """Return anything as text that is shown as it stands: no markup, no control characters."""
+    return Text(clean_controls(str(text)), style=style)
+
+
+def open_console(*, stderr: bool = False) -> Console:
+    """Return a console on the current stdout or stderr that interprets nothing."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else PIPED_WIDTH
+    return Console(stderr=stderr, width=width, markup=False, highlight=False, emoji=False)
+
+
+def print_result(result: RenderableType) -> None:
+    """Print a result on stdout; plain strings are cleaned first and never folded."""
+    if isinstance(result, str):
+        open_console().print(make_text(result), soft_wrap=True)
+    else:
+        open_console().print(result)
+
+
+def print_raw(text: str) -> None:
+    """Write text to stdout as it is, for output that other programs read."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def print_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Print one JSON value on stdout, in ASCII, so that no encoding can break it."""
+    print_raw(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def print_note(note: RenderableType) -> None:
+    """Say something on stderr that is not the result."""
+    if isinstance(note, str):
+        open_console(stderr=True).print(make_text(note), soft_wrap=True)
+    else:
+        open_console(stderr=True).print(note)
+
+
+def print_error(message: str, *, hint: str = "") -> None:
+    """Print `error: message` on stderr, and what to do about it below."""
+    text = Text("error: ", style="bold red").append_text(make_text(message))
+    if hint:
+        text.append("\n").append_text(make_text(hint))
+    open_console(stderr=True).print(text, soft_wrap=True)
+
+
+def print_submillion_error(error: SubmillionError) -> None:
+    """Print one of this package's own errors: place, message, hint."""
+    where = f"{error.where}: " if error.where else ""
+    print_error(f"{where}{error.message}", hint=error.hint)
+
+
+def silence_stdout() -> None:
+    """Send what is left of stdout nowhere, after its reader has gone."""
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -1,0 +1,131 @@
+"""`submillion check`: the data doctor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from submillion.cli import options
+from submillion.cli.console import make_text, print_json, print_note, print_result
+
+if TYPE_CHECKING:
+    from submillion.data.read import Dataset
+
+SHOWN_EXAMPLES = 3
+
+
+def check(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="File, folder or hf:owner/name.", show_default=False)],
+    against: Annotated[
+        str | None, typer.Option("--against", metavar="DATA", help="Look for rows that stand in this data too.")
+    ] = None,
+    text: options.Text = None,
+    label: options.Label = None,
+    row_id: options.Id = None,
+    strict: Annotated[bool, typer.Option("--strict", help="End in 3 where there are findings.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Examine data: duplicates, label conflicts, leaks, lengths, damage. Lengths are in tokens of minilm-l6."""
+    from submillion.cli.progress import open_progress
+    from submillion.config import ModelConfig
+    from submillion.data.check import check_records
+    from submillion.data.read import read_dataset
+
+    progress = open_progress()
+    columns = options.choose_columns(text, label, row_id)
+    progress.start("read")
+    dataset = read_dataset(data, columns)
+    others = read_dataset(against, columns, labels=dataset.labels) if against is not None else None
+    progress.finish()
+    report = check_records(
+        dataset.splits,
+        dataset.labels,
+        count_tokens=_find_token_counter(),
+        max_length=ModelConfig().max_length,
+        column_names=dataset.column_names,
+        against=_name_splits(against, others),
+        on_progress=progress.start,
+    )
+    progress.finish()
+    findings = report.to_json()
+    if as_json:
+        print_json(findings)
+    else:
+        _print_findings(findings)
+    if strict and _has_findings(findings):
+        raise typer.Exit(3)
+
+
+def _name_splits(against: str | None, dataset: Dataset | None) -> dict[str, Sequence[Any]] | None:
+    if dataset is None:
+        return None
+    return {name if name == "all" else f"{against}:{name}": rows for name, rows in dataset.splits.items()}
+
+
+def _find_token_counter() -> Callable[[Sequence[str]], Sequence[int]] | None:
+    """Return the token counter of the default base model, or None, with a note, where that is not installed."""
+    from submillion.config import ModelConfig
+    from submillion.errors import ModelError
+    from submillion.model.sources import find_base
+
+    settings = ModelConfig()
+    try:
+        folder = find_base(settings.base, settings.revision).folder
+    except ModelError as error:
+        print_note(f"lengths are in words, not tokens: {error.message}")
+        return None
+    from submillion.batches import TextEncoder
+
+    return TextEncoder(folder, settings.max_length).count_tokens
+
+
+_COUNTS = {
+    "num_empty": "empty rows",
+    "num_too_long": "rows longer than the model reads",
+    "num_exact_duplicates": "exact duplicates",
+    "num_near_duplicates": "near duplicates",
+    "num_label_conflicts": "texts with more than one label",
+    "num_encoding_damage": "signs of damaged encoding",
+}
+
+
+def _has_findings(findings: Mapping[str, Any]) -> bool:
+    return bool(findings["leaks"]) or any(findings[key] for key in _COUNTS)
+
+
+def _print_findings(findings: Mapping[str, Any]) -> None:
+    from submillion.cli.tables import make_table
+
+    splits = make_table("split", "records", "median length", "longest", "classes")
+    for name, split in findings["splits"].items():
+        lengths = split["lengths"]
+        counts = split["class_counts"] or {}
+        classes = ", ".join(f"{label} {count:,}" for label, count in list(counts.items())[:8]) or "no labels"
+        more = f" and {len(counts) - 8} more" if len(counts) > 8 else ""
+        median = f"{lengths['percentiles']['p50']:g} {lengths['unit']}"
+        splits.add_row(make_text(name), f"{split['num_records']:,}", median, f"{lengths['max']:,}", classes + more)
+    print_result(splits)
+    print_result("")
+    table = make_table("finding", "count")
+    for key, name in _COUNTS.items():
+        table.add_row(name, f"{findings[key]:,}")
+    print_result(table)
+    for leak in findings["leaks"]:
+        kind = {"exact": "equal texts", "near": "nearly equal texts", "column": "one column equal"}[leak["kind"]]
+        print_result("")
+        print_result(f"leak: {leak['num_records']:,} rows of {leak['left']} stand in {leak['right']} ({kind})")
+        for example in leak["examples"][:SHOWN_EXAMPLES]:
+            print_result(f"  {example['left']} ~ {example['right']}: {example['text']}")
+    for example in findings["label_conflicts"]["examples"][:SHOWN_EXAMPLES]:
+        places = ", ".join(f"{name} at {place}" for name, place in example.items() if name != "text")
+        print_result(f"conflict: {places}: {example['text']}")
+    for name, split in findings["splits"].items():
+        for key in ("exact_duplicates", "near_duplicates"):
+            for example in split[key]["examples"][:SHOWN_EXAMPLES]:
+                shown = f"{example['left']} ~ {example['right']}: {example['text']}"
+                print_result(f"{key.replace('_', ' ').removesuffix('s')} in {name}: {shown}")
+        for sign, finding in split["damage"].items():
+            for example in finding["examples"][:SHOWN_EXAMPLES]:
+                print_result(f"{sign.replace('_', ' ')} at {example['place']}: {example['text']}")

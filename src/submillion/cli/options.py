@@ -1,0 +1,40 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from submillion.config import DataConfig
+    from submillion.data.read import Columns
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
+Text = Annotated[str | None, typer.Option("--text", metavar="A,B", help="Text columns, joined by a space.")]
+Label = Annotated[str | None, typer.Option("--label", metavar="COLUMN", help="Label column.")]
+Id = Annotated[str | None, typer.Option("--id", metavar="COLUMN", help="Id column; row numbers if there is none.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON value on stdout; everything else on stderr.")]
+Base = Annotated[str | None, typer.Option("--base", metavar="MODEL", help="Base model: short name, hub id or folder.")]
+Budget = Annotated[int | None, typer.Option("--budget", metavar="N", help="Trainable parameters stay below N.")]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of the training.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. train.epochs=2; repeatable.")
+]
+
+
+def split_names(text: str | None) -> tuple[str, ...]:
+    """Return the names of a comma-separated list."""
+    return tuple(name.strip() for name in text.split(",") if name.strip()) if text else ()
+
+
+def choose_columns(text: str | None, label: str | None, row_id: str | None, data: DataConfig | None = None) -> Columns:
+    """Return the columns asked for; where a flag is absent, those that a run was trained with, if it named any."""
+    from submillion.data.read import Columns
+
+    return Columns(
+        text=split_names(text) or (data.text if data else ()),
+        label=label or (data.label if data else None),
+        id=row_id or (data.id if data else None),
+    )

@@ -1,0 +1,127 @@
+"""Progress on stderr: moving bars on a terminal, now and then a line elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from submillion.cli.console import clean_controls, open_console, print_note
+from submillion.progress import Progress
+
+LINE_INTERVAL_S = 10.0
+
+
+class BarProgress:
+    """One bar a stage, for terminals; a finished stage leaves its bar behind."""
+
+    def __init__(self) -> None:
+        self._bars: Bars | None = None
+        self._task = TaskID(0)
+
+    def start(self, stage: str, total: int | None = None) -> None:
+        """Show a bar; without a total it only pulses and counts."""
+        self.finish()
+        console = open_console(stderr=True)
+        columns = [
+            TextColumn("{task.description:<12}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn() if total is not None else TextColumn("{task.completed:,}", markup=False),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}", markup=False),
+        ]
+        self._bars = Bars(*columns, console=console, refresh_per_second=5)
+        self._task = self._bars.add_task(clean_controls(stage), total=total, figures="")
+        self._bars.start()
+
+    def advance(self, done: int, **figures: float) -> None:
+        """Move the bar to `done`."""
+        if self._bars is not None:
+            self._bars.update(self._task, completed=done, figures=format_figures(figures))
+
+    def note(self, message: str) -> None:
+        """Print above the bar."""
+        if self._bars is not None:
+            self._bars.console.print(clean_controls(message), soft_wrap=True)
+        else:
+            print_note(message)
+
+    def finish(self) -> None:
+        """Leave the bar as it stands."""
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+
+class LineProgress:
+    """Plain lines for files and pipes: one at the start of a stage, at most one every ten seconds, one at the end."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._stage = ""
+        self._total: int | None = None
+        self._done = 0
+        self._figures: dict[str, float] = {}
+        self._started_s = 0.0
+        self._shown_s = 0.0
+
+    def start(self, stage: str, total: int | None = None) -> None:
+        """Print the stage's name and size."""
+        self.finish()
+        self._stage, self._total, self._done, self._figures = stage, total, 0, {}
+        self._started_s = self._shown_s = self._clock()
+        print_note(f"{stage}: started" + (f", {total:,} to do" if total is not None else ""))
+
+    def advance(self, done: int, **figures: float) -> None:
+        """Print a line where ten seconds have passed since the last one."""
+        self._done, self._figures = done, figures
+        now = self._clock()
+        if now - self._shown_s < LINE_INTERVAL_S:
+            return
+        self._shown_s = now
+        elapsed = now - self._started_s
+        parts = [f"{done:,}"]
+        if self._total:
+            parts[0] += f" of {self._total:,} ({done / self._total:.0%})"
+            if 0 < done < self._total:
+                parts.append(f"{format_duration(elapsed * (self._total - done) / done)} left")
+        if figures:
+            parts.append(format_figures(figures))
+        print_note(f"{self._stage}: {', '.join(parts)}")
+
+    def note(self, message: str) -> None:
+        """Print the note on a line of its own."""
+        print_note(message)
+
+    def finish(self) -> None:
+        """Print how much was done and how long it took."""
+        if self._stage:
+            count = f"{self._done:,} " if self._done else ""
+            figures = f", {format_figures(self._figures)}" if self._figures else ""
+            elapsed = format_duration(self._clock() - self._started_s)
+            print_note(f"{self._stage}: {count}done in {elapsed}{figures}")
+            self._stage = ""
+
+
+def open_progress() -> Progress:
+    """Return bars where stderr is a terminal, else lines."""
+    return BarProgress() if sys.stderr.isatty() else LineProgress()
+
+
+def format_figures(figures: dict[str, float]) -> str:
+    """Return figures as ``loss 0.31, rows/s 102``, four significant digits each."""
+    return ", ".join(f"{name.replace('_per_s', '/s').replace('_', ' ')} {value:.4g}" for name, value in figures.items())
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration as ``3.2 s``, ``4 min 05 s`` or ``1 h 02 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,222 @@
+"""`submillion train` and `submillion demo`."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from submillion.cli import options
+from submillion.cli.console import print_json, print_note, print_result
+
+if TYPE_CHECKING:
+    from submillion.config import RunConfig
+    from submillion.pipeline import RunSummary
+    from submillion.progress import Progress
+
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="The run folder, empty or absent.  [default: runs/NAME-TIME]")
+]
+
+
+def train(
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="RECIPE", help="Recipe name or YAML file.", show_default=False)
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="DATA", help="File, folder or hf:owner/name.  [default: the recipe's]")
+    ] = None,
+    base: options.Base = None,
+    budget: options.Budget = None,
+    seed: options.Seed = None,
+    text: options.Text = None,
+    label: options.Label = None,
+    row_id: options.Id = None,
+    settings: options.Settings = None,
+    out: Out = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", metavar="DIR", help="Continue the run in this folder; needs no recipe.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Train a classifier: read, clean, check, split, plan, train, test, report. Prints the run folder last."""
+    from submillion.errors import ConfigError
+
+    if resume is not None:
+        given = {
+            "RECIPE": recipe,
+            "--data": data,
+            "--base": base,
+            "--budget": budget,
+            "--seed": seed,
+            "--text": text,
+            "--label": label,
+            "--id": row_id,
+            "--set": settings or None,
+            "--out": out,
+        }
+        useless = [name for name, value in given.items() if value is not None]
+        if useless:
+            raise ConfigError(
+                f"{', '.join(useless)} cannot change a run that is continued",
+                where="--resume",
+                hint=f"Give only --resume {resume}; or start a new run without it.",
+            )
+        _print_summary(_resume(resume), as_json=as_json)
+        return
+    if recipe is None:
+        raise ConfigError(
+            "no recipe is given", where="train", hint="`submillion recipes` lists them; --resume DIR needs none."
+        )
+    from submillion import api
+
+    resolved = api.resolve_config(
+        recipe,
+        data=data,
+        base=base,
+        budget=budget,
+        seed=seed,
+        text=options.split_names(text),
+        label=label,
+        row_id=row_id,
+        settings=settings or (),
+    )
+    for note in resolved.notes:
+        print_note(note)
+    _print_summary(_start(resolved.config, out), as_json=as_json)
+
+
+def demo(out: Out = None) -> None:
+    """Train on the shipped news items with the bundled MiniLM: the whole pipeline, without any network."""
+    from submillion import api
+    from submillion.cli.tables import show_interval, show_percent
+    from submillion.rundir import RunDir
+
+    summary = _start(api.resolve_config("demo").config, out)
+    figures, baseline = summary.evaluations["test"], summary.baselines["test"]
+    _print_summary(summary, as_json=False)
+    print_result("")
+    for name, values in (("accuracy", figures), ("TF-IDF baseline", baseline)):
+        interval = show_interval(values["accuracy_interval"])
+        records = f"{values['num_records']:,} test items"
+        print_result(f"{name + ':':<17}{show_percent(values['accuracy'])} (95 % interval {interval}) on {records}")
+    print_result(f"{'report:':<17}{RunDir(summary.run).report}")
+
+
+def _start(config: RunConfig, out: Path | None) -> RunSummary:
+    from datetime import UTC, datetime
+
+    from submillion.pipeline import start_run
+
+    folder = out or Path("runs") / f"{config.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    with _resumable(folder):
+        return start_run(config, folder, progress=_ShowPlan(folder))
+
+
+def _resume(folder: Path) -> RunSummary:
+    from submillion.pipeline import resume_run
+
+    with _resumable(folder):
+        return resume_run(folder, progress=_ShowPlan(folder))
+
+
+@contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """Take SIGTERM for Ctrl-C, and tell after either how the run is continued."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, interrupt) if in_main_thread else None
+    try:
+        yield
+    except KeyboardInterrupt:
+        from submillion.rundir import RunDir
+
+        if RunDir(folder).config.exists():
+            print_note(f"interrupted; continue with: submillion train --resume {folder}")
+        raise typer.Exit(130) from None
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, before)
+
+
+class _ShowPlan:
+    """Progress that also shows the plan, once it stands in the run folder.
+
+    The plan needs the number of classes, which is known only after the data has been read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from submillion.cli.progress import open_progress
+
+        self._progress: Progress = open_progress()
+        self._folder = folder
+        self._shown = False
+
+    def start(self, stage: str, total: int | None = None) -> None:
+        """Show the plan before the first stage that follows it."""
+        from submillion.rundir import RunDir
+
+        run = RunDir(self._folder)
+        if not self._shown and stage != "read" and run.plan.exists():
+            from submillion.budget.plan import Plan
+            from submillion.cli.tables import tabulate_plan
+            from submillion.rundir import read_json
+
+            self._shown = True
+            for block in tabulate_plan(Plan.from_json(read_json(run.plan))):
+                print_note(block)
+        self._progress.start(stage, total)
+
+    def advance(self, done: int, **figures: float) -> None:
+        """Pass on."""
+        self._progress.advance(done, **figures)
+
+    def note(self, message: str) -> None:
+        """Pass on."""
+        self._progress.note(message)
+
+    def finish(self) -> None:
+        """Pass on."""
+        self._progress.finish()
+
+
+def _print_summary(summary: RunSummary, *, as_json: bool) -> None:
+    from submillion.cli.progress import format_duration
+    from submillion.cli.tables import tabulate_run
+    from submillion.rundir import RunDir
+
+    report = RunDir(summary.run).report
+    if as_json:
+        print_json(_describe(summary, report))
+        return
+    print_result(tabulate_run(summary.evaluations, summary.baselines))
+    print_result("")
+    rate = f", {summary.rows_per_s:.1f} training rows/s" if summary.rows_per_s is not None else ""
+    print_result(f"{summary.plan.trainable_params:,} trainable parameters, {format_duration(summary.wall_s)}{rate}")
+    print_result(f"report: {report}")
+    print_result(str(summary.run))
+
+
+def _describe(summary: RunSummary, report: Path) -> dict[str, Any]:
+    plan = summary.plan
+    return {
+        "run": str(summary.run),
+        "report": str(report),
+        "trainable_params": plan.trainable_params,
+        "adapter_params": plan.adapter_params,
+        "head_params": plan.head_params,
+        "bias_params": plan.bias_params,
+        "budget": plan.budget,
+        "evaluations": summary.evaluations,
+        "baselines": summary.baselines,
+        "wall_s": summary.wall_s,
+        "rows_per_s": summary.rows_per_s,
+    }

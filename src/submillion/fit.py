@@ -1,0 +1,297 @@
+"""Fitting: consumes the training loop, validates, keeps the best, writes checkpoints and the log."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from submillion import stats
+from submillion.batches import Features
+from submillion.config import Metric, RunConfig, TrainConfig
+from submillion.errors import RunError
+from submillion.model.encoder import Classifier
+from submillion.progress import Progress
+from submillion.rundir import RunDir, full_disk_is_run_error
+from submillion.score import score
+from submillion.train import checkpoint
+from submillion.train.checkpoint import Position
+from submillion.train.interrupt import deferred_stop
+from submillion.train.loop import StepResult, count_steps, train_steps
+from submillion.train.optim import MovingAverage, build_optimizer
+from submillion.train.track import Trackers
+
+# Scoring keeps no activations, so its passes can be larger than training's.
+SCORE_TOKENS_FACTOR = 2
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to stop, and has saved; `folder` resumes it."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(folder)
+        self.folder = folder
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What fitting came to.
+
+    Attributes:
+        best_step: Step whose parameters the classifier now holds.
+        best_value: Its validation figure.
+        num_steps: Steps made.
+        train_s: Seconds, validations and checkpoints included, over all attempts.
+        rows_per_s: Training rows per second of the steps made by this process; None if it made none.
+    """
+
+    best_step: int
+    best_value: float
+    num_steps: int
+    train_s: float
+    rows_per_s: float | None
+
+
+class RunLog:
+    """Appends JSON lines to log.jsonl.
+
+    Args:
+        run: The run folder.
+        keep_bytes: Length to cut an existing log back to.
+    """
+
+    def __init__(self, run: RunDir, keep_bytes: int) -> None:
+        self._path = run.log
+        self._file = run.log.open("ab")
+        self._file.truncate(keep_bytes)
+
+    def write(self, entry: Mapping[str, Any]) -> None:
+        """Append one object as a line.
+
+        Raises:
+            RunError: The disk is full.
+        """
+        with full_disk_is_run_error(self._path):
+            self._file.write(json.dumps(entry, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+            self._file.flush()
+
+    def sync(self) -> int:
+        """Flush to the disk and return the length in bytes."""
+        with full_disk_is_run_error(self._path):
+            os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def list_events(interval: float, unit: str, steps_per_epoch: int, num_steps: int) -> set[int]:
+    """Return the steps after which something happens every `interval` steps or epochs; the last one always."""
+    every = max(1.0, interval * steps_per_epoch if unit == "epochs" else interval)
+    events = {round(every * count) for count in range(1, int(num_steps / every) + 1)}
+    return {step for step in events if 1 <= step <= num_steps} | {num_steps}
+
+
+def is_better(metric: Metric, value: float, best: float | None) -> bool:
+    """Return whether a figure beats the best so far; the earliest wins ties."""
+    if best is None:
+        return True
+    return value < best if metric == "loss" else value > best
+
+
+class Fitting:
+    """One run's fitting under way.
+
+    Args:
+        classifier: Made by `build_classifier`; ends with the best parameters.
+        config: The run's configuration.
+        run: Its folder.
+        progress: Told of steps and validations.
+    """
+
+    def __init__(self, classifier: Classifier, config: RunConfig, run: RunDir, progress: Progress) -> None:
+        self.classifier = classifier
+        self.config = config
+        self.run = run
+        self.progress = progress
+        self.parameters = classifier.trainable_parameters()
+        self.optimizer = build_optimizer(self.parameters, config.train)
+        decay = config.train.ema_decay
+        self.average = None if decay is None else MovingAverage(self.parameters, decay)
+        self.position = self._restore()
+        self.log = RunLog(run, self.position.log_bytes)
+        self.trackers = Trackers(config.track, run.path, _flatten(config))
+        self._resumed_at = time.perf_counter() - self.position.elapsed_s
+
+    def _restore(self) -> Position:
+        folder = checkpoint.find_checkpoint(self.run.checkpoints, "last")
+        if folder is None:
+            return Position()
+        position = checkpoint.read_position(folder)
+        checkpoint.load_parameters(folder, self.parameters)
+        checkpoint.load_optimizer(folder, self.parameters, self.optimizer)
+        if self.average is not None:
+            checkpoint.load_average(folder, self.average, position.average_updates)
+        return position
+
+    def fit(
+        self, train: Sequence[Features], validation: Sequence[Features], watched: Mapping[str, Sequence[Features]]
+    ) -> FitResult:
+        """Train to the end, from the last checkpoint if there is one, and load the best parameters.
+
+        Args:
+            train: Training rows.
+            validation: Chooses the best parameters.
+            watched: Extra sets, scored at every validation and without any influence.
+
+        Raises:
+            Interrupted: A signal asked to stop; everything is saved.
+            RunError: Non-finite loss, full disk, damaged checkpoint.
+        """
+        settings = self.config.train
+        per_epoch, num_steps = count_steps(len(train), settings)
+        evaluations = list_events(settings.evaluate_every, settings.interval_unit, per_epoch, num_steps)
+        save_every = settings.save_every or settings.evaluate_every
+        saves = list_events(save_every, settings.interval_unit, per_epoch, num_steps) | evaluations
+        num_rows, step_s = 0, 0.0
+        self.progress.start("train", num_steps)
+        try:
+            with deferred_stop() as stop:
+                for result in self._steps(train):
+                    num_rows, step_s = num_rows + result.num_records, step_s + result.step_s
+                    self.position = replace(self.position, step=result.step)
+                    self._log_step(result)
+                    self.progress.advance(result.step, loss=result.loss, rows_per_s=num_rows / step_s)
+                    if result.step in evaluations:
+                        self._validate(result, validation, watched)
+                    if result.step in saves or stop.is_set or self.position.stopped:
+                        self._save()
+                    if stop.is_set and result.step < num_steps:
+                        raise Interrupted(str(self.run.path))
+                    if self.position.stopped:
+                        self.progress.note(f"stopped early: no better {settings.metric} since {self._best_step}")
+                        break
+        finally:
+            self.progress.finish()
+            self.log.close()
+            self.trackers.close()
+        self._load_best()
+        assert self.position.best_value is not None
+        return FitResult(
+            best_step=self.position.best_step,
+            best_value=self.position.best_value,
+            num_steps=self.position.step,
+            train_s=self.position.elapsed_s,
+            rows_per_s=num_rows / step_s if step_s else None,
+        )
+
+    @property
+    def _best_step(self) -> str:
+        return f"step {self.position.best_step:,}"
+
+    def _steps(self, train: Sequence[Features]) -> Any:
+        if self.position.stopped:
+            return iter(())
+        return train_steps(
+            self.classifier,
+            train,
+            self.optimizer,
+            self.config.train,
+            seed=self.config.seed,
+            first_step=self.position.step,
+            average=self.average,
+        )
+
+    def _elapsed(self) -> float:
+        return time.perf_counter() - self._resumed_at
+
+    def _log_step(self, result: StepResult) -> None:
+        entry: dict[str, Any] = {"kind": "step", **asdict(result)}
+        entry["learning_rate"] = result.learning_rates.get("adapter_a", max(result.learning_rates.values()))
+        entry["elapsed_s"] = self._elapsed()
+        self.log.write(entry)
+        figures = {"train/loss": result.loss, "train/learning_rate": entry["learning_rate"]}
+        self.trackers.log({**figures, "train/grad_norm": result.grad_norm}, result.step)
+
+    def _validate(
+        self, result: StepResult, validation: Sequence[Features], watched: Mapping[str, Sequence[Features]]
+    ) -> None:
+        with self.average.applied() if self.average is not None else nullcontext():
+            sets = {"validation": validation, **watched}
+            figures = {name: measure(self.classifier, features, self.config.train) for name, features in sets.items()}
+        metric = self.config.train.metric
+        value = figures["validation"][metric]
+        better = is_better(metric, value, self.position.best_value)
+        waited = 0 if better else self.position.validations_since_best + 1
+        patience = self.config.train.patience
+        self.position = replace(
+            self.position,
+            best_step=result.step if better else self.position.best_step,
+            best_value=value if better else self.position.best_value,
+            validations_since_best=waited,
+            stopped=patience is not None and waited >= patience,
+        )
+        for name, row in figures.items():
+            entry = {"kind": "evaluation", "step": result.step, "epoch": result.epoch, "split": name, **row}
+            entry["elapsed_s"] = self._elapsed()
+            if name == "validation":
+                entry["best"] = better
+            self.log.write(entry)
+            self.trackers.log({f"{name}/{key}": number for key, number in row.items()}, result.step)
+        shown = ", ".join(f"{name} {row['accuracy']:.2%}" for name, row in figures.items())
+        self.progress.note(f"step {result.step:,}: accuracy on {shown}{' (best)' if better else ''}")
+
+    def _save(self) -> None:
+        updates = self.average.num_updates if self.average is not None else 0
+        self.position = replace(
+            self.position, elapsed_s=self._elapsed(), log_bytes=self.log.sync(), average_updates=updates
+        )
+        folder = self.run.checkpoints
+        checkpoint.save_checkpoint(folder, self.position, self.parameters, self.optimizer, self.average)
+        if self.position.best_step == self.position.step:
+            checkpoint.point_to(folder, "best", self.position.step)
+        checkpoint.delete_old_checkpoints(
+            folder, keep=self.config.train.keep_checkpoints, best_step=self.position.best_step
+        )
+
+    def _load_best(self) -> None:
+        # The position is the authority on which step is best: a kill can come between a checkpoint and its pointer.
+        best = self.run.checkpoints / f"step-{self.position.best_step}"
+        if not best.is_dir():
+            raise RunError("the best checkpoint is not there", where=str(best), hint="Start the run again.")
+        checkpoint.point_to(self.run.checkpoints, "best", self.position.best_step)
+        checkpoint.load_parameters(best, self.parameters, averaged=self.average is not None)
+
+
+def measure(classifier: Classifier, features: Sequence[Features], config: TrainConfig) -> dict[str, float]:
+    """Score labelled rows and return the figures that the log keeps of them."""
+    logits = score(classifier, features, max_tokens=SCORE_TOKENS_FACTOR * config.micro_batch_tokens)
+    labels = np.array([item.label for item in features], dtype=np.int64)
+    predicted = logits.argmax(axis=1)
+    confusion = stats.count_confusion(labels, predicted, logits.shape[1])
+    classes = stats.count_classes(confusion)
+    return {
+        "loss": stats.measure_log_loss(stats.log_softmax(logits), labels),
+        "accuracy": float((predicted == labels).mean()),
+        "macro_precision": classes.average(classes.precision),
+        "macro_recall": classes.average(classes.recall),
+        "macro_f1": classes.average(classes.f1),
+    }
+
+
+def _flatten(config: RunConfig) -> dict[str, Any]:
+    sections = config.model_dump(mode="json")
+    flat: dict[str, Any] = {}
+    for key, value in sections.items():
+        if isinstance(value, dict):
+            flat.update({f"{key}.{name}": item for name, item in value.items()})
+        else:
+            flat[key] = value
+    return flat

@@ -1,0 +1,114 @@
+"""The manifest of a run: versions, seeds, digests, machine and state; one JSON file, replaced whole."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+from submillion import __version__
+from submillion.config import RunConfig
+from submillion.errors import RunError
+from submillion.model.sources import BaseModel
+from submillion.rundir import RUN_FORMAT, RunDir, read_json, write_json
+from submillion.train.device import Device, read_cpu_capabilities
+
+_PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "numpy", "scikit-learn", "pyarrow")
+
+
+def write_first_manifest(run: RunDir, config: RunConfig, base: BaseModel, device: Device) -> None:
+    """Write the manifest of a run that begins."""
+    values: dict[str, Any] = {
+        "run_format": RUN_FORMAT,
+        "state": "running",
+        "recipe": config.name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": config.seed,
+        "split_seed": config.data.split_seed,
+        "base": {
+            "name": base.name,
+            "origin": base.origin,
+            "revision": base.revision,
+            "weights_sha256": base.weights_sha256,
+        },
+        "precision": device.precision,
+        "device": str(device.device),
+        "threads": device.threads,
+        "notes": list(device.notes),
+        "versions": {
+            "submillion": __version__,
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in _PACKAGES},
+        },
+        "machine": describe_machine(),
+        "num_test_evaluations": 0,
+    }
+    write_json(run.manifest, values)
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return processor, cores, memory and system, as far as the system tells."""
+    capabilities = read_cpu_capabilities()
+    flags = [name for name in ("amx_bf16", "avx512_bf16", "avx512_vnni", "avx2") if capabilities.get(name)]
+    machine: dict[str, Any] = {
+        "processor": capabilities.get("cpu_name") or platform.processor() or platform.machine(),
+        "instructions": flags,
+        "num_cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.release()}",
+    }
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        machine["memory_bytes"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return machine
+
+
+def read_manifest(run: RunDir) -> dict[str, Any]:
+    """Read a manifest of this run format.
+
+    Raises:
+        RunError: Missing, damaged or of another format.
+    """
+    values = read_json(run.manifest)
+    if values.get("run_format") != RUN_FORMAT:
+        raise RunError(
+            f"has run format {values.get('run_format')!r}, this version reads {RUN_FORMAT}",
+            where=str(run.manifest),
+            hint="Use the version of submillion that made the run.",
+        )
+    return values
+
+
+def update_manifest(run: RunDir, entries: Mapping[str, Any]) -> None:
+    """Set entries of a manifest."""
+    write_json(run.manifest, {**read_manifest(run), **entries})
+
+
+def count_test_evaluation(run: RunDir) -> None:
+    """Note, before the fact, that the test rows are about to be scored once more."""
+    values = read_manifest(run)
+    update_manifest(run, {"num_test_evaluations": values.get("num_test_evaluations", 0) + 1})
+
+
+def check_unchanged(run: RunDir, base: BaseModel, device: Device) -> None:
+    """Refuse to continue a run with other weights, threads or precision than it began with.
+
+    Raises:
+        RunError: With what differs; the result would not be that of an uninterrupted run.
+    """
+    values = read_manifest(run)
+    now = {
+        "weights_sha256": base.weights_sha256,
+        "threads": device.threads,
+        "precision": device.precision,
+        "device": str(device.device),
+    }
+    before = {"weights_sha256": values["base"]["weights_sha256"], **{key: values[key] for key in list(now)[1:]}}
+    changed = [f"{key} was {before[key]}, is {now[key]}" for key in now if before[key] != now[key]]
+    if changed:
+        raise RunError(
+            "; ".join(changed),
+            where=str(run.manifest),
+            hint="Continue where these are as before, or start the run again in a new folder.",
+        )

@@ -1,0 +1,247 @@
+"""A run from its configuration to its report, in straight lines."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from submillion.baseline import train_baseline
+from submillion.batches import TextEncoder
+from submillion.budget.plan import Plan, make_plan
+from submillion.config import RunConfig, dump_config
+from submillion.errors import ConfigError, RunError
+from submillion.evaluate import fit_temperature
+from submillion.fit import SCORE_TOKENS_FACTOR, Fitting
+from submillion.manifest import check_unchanged, count_test_evaluation, read_manifest, update_manifest, write_first_manifest
+from submillion.model.encoder import build_classifier
+from submillion.model.sources import find_base, load_base_config
+from submillion.prepare import Prepared, prepare_data
+from submillion.progress import Progress, Silent
+from submillion.records import Record
+from submillion.report import write_report
+from submillion.results import labels_of, write_baseline_results, write_results
+from submillion.run_model import read_config
+from submillion.rundir import RunDir, read_json, write_json, write_text
+from submillion.score import score
+from submillion.train.device import open_device
+from submillion.verify import NUM_PROBES, verify_run
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a finished run came to.
+
+    Attributes:
+        run: Its folder.
+        plan: Its plan.
+        evaluations: Figures by split or watched name.
+        baselines: The baseline's figures and the paired comparison, likewise; empty if it was not trained.
+        wall_s: Seconds of this process from data to report.
+        rows_per_s: Training rows per second; None if this process made no step.
+    """
+
+    run: Path
+    plan: Plan
+    evaluations: dict[str, dict[str, Any]]
+    baselines: dict[str, dict[str, Any]]
+    wall_s: float
+    rows_per_s: float | None
+
+
+def start_run(config: RunConfig, out: Path | None = None, *, progress: Progress | None = None) -> RunSummary:
+    """Carry out a run in a new folder.
+
+    Args:
+        config: The complete configuration.
+        out: The run folder, empty or absent; ``runs/<name>-<time>`` if None.
+        progress: Told of stages, steps and notes.
+
+    Raises:
+        SubmillionError: Of the fitting kind; what was written so far stays resumable.
+    """
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    run = RunDir(out if out is not None else Path("runs") / f"{config.name}-{stamp}")
+    if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+        raise ConfigError(
+            "exists and is not an empty folder",
+            where=str(run.path),
+            hint=f"Choose another folder, or continue that run: submillion train --resume {run.path}",
+        )
+    write_text(run.config, dump_config(config))
+    return _carry_out(run, config, progress or Silent())
+
+
+def resume_run(folder: Path, *, progress: Progress | None = None) -> RunSummary:
+    """Continue a run from its last checkpoint, or from the start where it has none, to the same end.
+
+    Raises:
+        RunError: No run folder, or weights, threads, precision or data other than it began with.
+    """
+    run = RunDir(folder)
+    if not run.config.exists():
+        raise RunError(
+            "is no run folder: config.yaml is missing",
+            where=str(folder),
+            hint="Give the folder of a run that was started before.",
+        )
+    return _carry_out(run, read_config(run), progress or Silent())
+
+
+def _carry_out(run: RunDir, config: RunConfig, progress: Progress) -> RunSummary:
+    started = time.perf_counter()
+    device = open_device(config.model.precision, config.threads)
+    base = find_base(config.model.base, config.model.revision)
+    if run.manifest.exists():
+        check_unchanged(run, base, device)
+    else:
+        write_first_manifest(run, config, base, device)
+    for note in device.notes:
+        progress.note(note)
+
+    with _only_process(run):
+        tokens = TextEncoder(base.folder, config.model.max_length)
+        prepared = prepare_data(config, count_tokens=tokens.count_tokens, progress=progress)
+        _write_data_report(run, prepared)
+        splits = prepared.splits
+        plan = make_plan(
+            load_base_config(config.model.base, config.model.revision),
+            base=base.name,
+            num_labels=len(splits.labels),
+            model=config.model,
+            adapter=config.adapter,
+            budget=config.budget,
+        )
+        write_json(run.plan, plan.to_json())
+
+        progress.start("encode")
+        sets = {"validation": splits.validation, "test": splits.test, **prepared.watched}
+        sets = {name: rows for name, rows in sets.items() if rows}
+        train = tokens.encode(splits.train)
+        features = {name: tokens.encode(rows) for name, rows in sets.items()}
+        progress.finish()
+
+        classifier = build_classifier(
+            base, plan, config.model, adapter_dropout=config.adapter.dropout, dtype=device.dtype, seed=config.seed
+        )
+        classifier.to(device.device)
+        watched = {name: features[name] for name in prepared.watched}
+        fitted = Fitting(classifier, config, run, progress).fit(train, features["validation"], watched)
+        classifier.save(run)
+        _save_tokenizer(tokens, run)
+
+        max_tokens = SCORE_TOKENS_FACTOR * config.train.micro_batch_tokens
+        validation = score(classifier, features["validation"], max_tokens=max_tokens)
+        temperature = fit_temperature(validation, labels_of(splits.validation))
+        update_manifest(run, {"temperature": temperature, "best_step": fitted.best_step})
+        progress.start("verify")
+        proof = verify_run(run, splits.validation[:NUM_PROBES], validation[:NUM_PROBES])
+        progress.finish()
+
+        evaluations, predicted = {}, {}
+        for name, rows in sets.items():
+            if name == "test":
+                count_test_evaluation(run)
+            progress.start(f"evaluate {name}", len(rows))
+            logits = score(classifier, features[name], max_tokens=max_tokens, on_progress=progress.advance)
+            progress.finish()
+            predicted[name] = logits.argmax(axis=1)
+            evaluations[name] = write_results(
+                run,
+                name,
+                rows,
+                logits,
+                splits.labels,
+                temperature=temperature,
+                num_truncated=sum(item.truncated for item in features[name]),
+            )
+        baselines = _judge_baseline(run, config, prepared, sets, predicted, progress)
+        entries = {
+            "state": "complete",
+            "proof": proof,
+            "num_steps": fitted.num_steps,
+            "train_s": fitted.train_s,
+            "rows_per_s": fitted.rows_per_s or read_manifest(run).get("rows_per_s"),
+            "wall_s": time.perf_counter() - started,
+        }
+        update_manifest(run, entries)
+        progress.start("report")
+        write_report([run.path])
+        progress.finish()
+    return RunSummary(
+        run=run.path,
+        plan=plan,
+        evaluations=evaluations,
+        baselines=baselines,
+        wall_s=time.perf_counter() - started,
+        rows_per_s=fitted.rows_per_s,
+    )
+
+
+def _write_data_report(run: RunDir, prepared: Prepared) -> None:
+    # A run that is resumed must see the rows that it began with.
+    if run.data.exists():
+        before, now = read_json(run.data), prepared.report
+        changed = [key for key in ("files", "num_train", "test_sha256", "train_sha256") if before[key] != now[key]]
+        if changed:
+            raise RunError(
+                f"the data is not what the run began with: {', '.join(changed)} differ",
+                where=str(now["source"]),
+                hint="Restore the data, or start the run again in a new folder.",
+            )
+        return
+    write_json(run.data, prepared.report)
+
+
+def _save_tokenizer(tokens: TextEncoder, run: RunDir) -> None:
+    names = ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt")
+    run.tokenizer.mkdir(exist_ok=True)
+    write_text(run.tokenizer / "tokenizer.json", tokens.to_json())
+    for name in names:
+        if (tokens.folder / name).exists():
+            shutil.copyfile(tokens.folder / name, run.tokenizer / name)
+
+
+def _judge_baseline(
+    run: RunDir,
+    config: RunConfig,
+    prepared: Prepared,
+    sets: dict[str, Sequence[Record]],
+    predicted: dict[str, NDArray[np.int64]],
+    progress: Progress,
+) -> dict[str, dict[str, Any]]:
+    if not config.baseline:
+        return {}
+    progress.start("baseline")
+    train, labels = prepared.splits.train, prepared.splits.labels
+    baseline = train_baseline(
+        [record.text for record in train], labels_of(train), seed=config.seed, num_labels=len(labels)
+    )
+    results = {}
+    for name, rows in sets.items():
+        theirs = baseline.predict([record.text for record in rows])
+        results[name] = write_baseline_results(run, name, rows, predicted[name], theirs, labels)
+    progress.finish()
+    return results
+
+
+@contextmanager
+def _only_process(run: RunDir) -> Iterator[None]:
+    """Hold the run folder for this process; a second one that trains into it would damage both."""
+    with (run.path / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(
+                "another process is training in this folder", where=str(run.path), hint="Wait for it, or stop it."
+            ) from None
+        yield

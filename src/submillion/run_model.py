@@ -1,0 +1,182 @@
+"""A trained run, loaded for use: classify, score, predict in a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from submillion import stats
+from submillion.batches import TextEncoder
+from submillion.budget.plan import Plan
+from submillion.config import RunConfig, load_yaml, parse_config
+from submillion.data.clean import clean_records
+from submillion.errors import RunError
+from submillion.evaluate import Evaluation, evaluate_logits
+from submillion.fit import SCORE_TOKENS_FACTOR
+from submillion.manifest import count_test_evaluation, read_manifest
+from submillion.model.encoder import Classifier, build_classifier
+from submillion.model.sources import find_base
+from submillion.progress import Progress, Silent
+from submillion.records import LabelSet, Prediction, Record
+from submillion.results import hash_records, labels_of
+from submillion.rundir import RunDir, read_json
+from submillion.score import score
+from submillion.train.device import open_device
+
+# Records held at once by a stream: enough to fill passes of equal lengths, few enough to stay small.
+STREAM_WINDOW = 4096
+
+
+@dataclass(frozen=True)
+class ScoredRecords:
+    """Logits of records.
+
+    Attributes:
+        logits: Shape (n, C), float32, in the records' order.
+        num_truncated: Records cut to the model's length.
+    """
+
+    logits: NDArray[np.float32]
+    num_truncated: int
+
+
+@dataclass(frozen=True)
+class RunModel:
+    """A trained run in memory.
+
+    Attributes:
+        folder: The run folder.
+        config: Its configuration.
+        plan: Its plan.
+        labels: Its classes.
+        temperature: Fitted on its validation rows.
+        classifier: The model itself.
+        encoder: Text to token ids.
+    """
+
+    folder: RunDir
+    config: RunConfig
+    plan: Plan
+    labels: LabelSet
+    temperature: float
+    classifier: Classifier
+    encoder: TextEncoder
+
+    def classify(self, texts: Sequence[str]) -> list[Prediction]:
+        """Return the label and the probabilities of each text, in order."""
+        return list(self.predict_stream(Record(str(row), (text,)) for row, text in enumerate(texts)))
+
+    def score_records(self, records: Sequence[Record], *, progress: Progress | None = None) -> ScoredRecords:
+        """Clean, encode and score records as the run's own were."""
+        progress = progress or Silent()
+        cleaned = list(clean_records(records, self.config.data.clean))
+        assert [r.id for r in cleaned] == [r.id for r in records]
+        progress.start("score", len(cleaned))
+        features = self.encoder.encode(cleaned)
+        logits = score(self.classifier, features, max_tokens=self._max_tokens, on_progress=progress.advance)
+        progress.finish()
+        return ScoredRecords(logits, sum(f.truncated for f in features))
+
+    def predict_stream(self, records: Iterable[Record], *, progress: Progress | None = None) -> Iterator[Prediction]:
+        """Yield one prediction per record, in order, holding a window of records at a time."""
+        iterator = iter(records)
+        done = 0
+        while window := list(islice(iterator, STREAM_WINDOW)):
+            scored = self.score_records(window)
+            probabilities = stats.softmax(scored.logits, self.temperature)
+            for record, row in zip(window, probabilities, strict=True):
+                yield self.labels.decode(record.id, row)
+            done += len(window)
+            if progress is not None:
+                progress.advance(done)
+
+    @property
+    def _max_tokens(self) -> int:
+        return SCORE_TOKENS_FACTOR * self.config.train.micro_batch_tokens
+
+
+def load_run(folder: Path | str, *, threads: int | None = None) -> RunModel:
+    """Load a trained run.
+
+    Args:
+        folder: The run folder.
+        threads: CPU threads; None takes the process's allowance.
+
+    Raises:
+        RunError: No run folder, a damaged one, or a run that has not come to its end.
+        ModelError: The base model cannot be found, or is another than the run's.
+    """
+    run = RunDir(Path(folder))
+    if not run.manifest.exists():
+        raise RunError(
+            "is no run folder: manifest.json is missing",
+            where=str(folder),
+            hint="Give the folder that `submillion train` printed last.",
+        )
+    manifest = read_manifest(run)
+    if not run.adapter.is_dir() or "temperature" not in manifest:
+        raise RunError(
+            "has not been trained to the end",
+            where=str(folder),
+            hint=f"Continue it: submillion train --resume {folder}",
+        )
+    config = read_config(run)
+    plan = Plan.from_json(read_json(run.plan), where=str(run.plan))
+    base = find_base(config.model.base, config.model.revision or manifest["base"]["revision"])
+    if base.weights_sha256 != manifest["base"]["weights_sha256"]:
+        raise RunError(
+            f"was trained on weights {manifest['base']['weights_sha256'][:12]}…, found {base.weights_sha256[:12]}…",
+            where=str(folder),
+            hint="The base model has changed since; restore the one that the manifest names.",
+        )
+    device = open_device(config.model.precision, threads)
+    classifier = build_classifier(base, plan, config.model, adapter_dropout=0.0, dtype=device.dtype, seed=0)
+    classifier.load(run)
+    classifier.to(device.device).eval()
+    return RunModel(
+        folder=run,
+        config=config,
+        plan=plan,
+        labels=LabelSet(tuple(read_json(run.data)["labels"])),
+        temperature=cast(float, manifest["temperature"]),
+        classifier=classifier,
+        encoder=TextEncoder(run.tokenizer, config.model.max_length),
+    )
+
+
+def read_config(run: RunDir) -> RunConfig:
+    """Read the resolved configuration of a run folder.
+
+    Raises:
+        RunError: It is missing.
+        ConfigError: It has been edited into something that does not fit.
+    """
+    try:
+        text = run.config.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"cannot be read: {error.strerror}", where=str(run.config)) from None
+    return parse_config(load_yaml(text, where=str(run.config)), where=str(run.config))
+
+
+def evaluate_run(model: RunModel, records: Sequence[Record], *, progress: Progress | None = None) -> Evaluation:
+    """Evaluate a run on labelled records.
+
+    Where these are the run's own test rows, the manifest counts one more test evaluation.
+    """
+    cleaned = list(clean_records(records, model.config.data.clean))
+    if read_json(model.folder.data).get("test_sha256") == hash_records(cleaned):
+        count_test_evaluation(model.folder)
+    scored = model.score_records(records, progress=progress)
+    return evaluate_logits(
+        scored.logits,
+        labels_of(records),
+        model.labels,
+        temperature=model.temperature,
+        num_truncated=scored.num_truncated,
+    )
