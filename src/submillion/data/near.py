@@ -1,8 +1,9 @@
 """Find pairs of nearly equal texts: MinHash proposes, exact Jaccard similarity of word 3-shingles decides.
 
 Broder, "On the resemblance and containment of documents" (1997), sections 2 and 3, for the resemblance of shingle sets
-and its estimate by minima of random orders; Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", 3rd ed., section
-3.4, for banding: with b bands of r rows a pair of similarity s becomes a candidate with probability 1 - (1 - s^r)^b.
+and its estimate by minima of random orders; Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", 3rd edition,
+section 3.4, for banding: with b bands of r rows a pair of similarity s becomes a candidate with probability
+1 - (1 - s^r)^b.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ NUM_HASHES = NUM_BANDS * BAND_ROWS
 # The estimate of a pair at 0.8 has a standard deviation of sqrt(0.8 * 0.2 / 100) = 0.04: five of them below.
 MIN_ESTIMATE = 0.6
 WHOLE_BUCKET, CROWD_NEIGHBOURS = 33, 2
-"""Largest bucket whose texts are all compared; in larger ones each text meets this many on either side, in each band."""
+"""Largest bucket whose texts are all compared; in larger ones each meets this many on either side, in each band."""
 
 _WORD = re.compile(r"[^\W_]+")
 _VOCABULARY_BITS = 21
