@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from submillion.budget.folder import plan_adapter_folder, read_adapter_config
 from submillion.budget.plan import Plan, make_plan
-from submillion.config import RunConfig, apply_overrides, load_yaml, parse_config
+from submillion.budget.transfer import adapt_to_base
+from submillion.config import AdapterConfig, RunConfig, apply_overrides, load_yaml, parse_config
 from submillion.corpus import CORPUS_FOLDER
 from submillion.errors import ConfigError
 from submillion.model.sources import load_base_config
@@ -52,7 +54,7 @@ def train(
     """
     from submillion.pipeline import start_run
 
-    config = make_config(recipe, data=data, base=base, budget=budget, seed=seed, settings=set)
+    config = resolve_config(recipe, data=data, base=base, budget=budget, seed=seed, settings=set).config
     return start_run(config, None if out is None else Path(out), progress=progress or Silent())
 
 
@@ -96,7 +98,7 @@ def plan(
     """
     if isinstance(target, (str, PathLike)) and Path(target).is_dir():
         return _plan_folder(Path(target), data=data, base=base, budget=budget, settings=set)
-    config = make_config(target, data=data, base=base, budget=budget, settings=set)
+    config = resolve_config(target, data=data, base=base, budget=budget, settings=set).config
     return make_plan(
         load_base_config(config.model.base, config.model.revision),
         base=config.model.base,
@@ -107,7 +109,20 @@ def plan(
     )
 
 
-def make_config(
+@dataclass(frozen=True)
+class ResolvedConfig:
+    """The configuration of a run, and what its user should know of how it came about.
+
+    Attributes:
+        config: Complete and valid.
+        notes: One line for everything that was changed to fit another base model.
+    """
+
+    config: RunConfig
+    notes: tuple[str, ...] = ()
+
+
+def resolve_config(
     recipe: str | PathLike[str] | Mapping[str, Any] | RunConfig,
     *,
     data: str | None = None,
@@ -118,36 +133,68 @@ def make_config(
     label: str | None = None,
     row_id: str | None = None,
     settings: Sequence[str] = (),
-) -> RunConfig:
+) -> ResolvedConfig:
     """Return the configuration of a run: a recipe, then the arguments, then the settings.
 
-    A new `data` or `base` drops the revision that pinned the old one. The recipe ``demo`` gets the shipped news items
+    A new `data` or `base` drops the revision that pinned the old one. On another base model than the recipe's, its
+    layers and module names are mapped, which `about` then records. The recipe ``demo`` gets the shipped news items
     where it has no other data.
 
     Raises:
         ConfigError: Unknown recipe, broken YAML, or settings that do not fit, all of them at once.
+        ModelError: A recipe's names must be mapped, and the configuration of a base model cannot be found.
     """
-    values, where = _read_values(recipe)
-    values = apply_overrides(values, ())
-    sections: dict[str, dict[str, Any]] = {}
-    for name in ("data", "model"):
-        section = values.get(name) or {}
-        if not isinstance(section, dict):
-            raise ConfigError(f"{name}: expected settings, got {section!r}", where=where)
-        sections[name] = section
-    columns = {"source": data, "text": list(text) or None, "label": label, "id": row_id}
-    sections["data"].update({key: value for key, value in columns.items() if value is not None})
-    if data is not None:
-        sections["data"].pop("revision", None)
+    given, where = _read_values(recipe)
+    arguments: dict[str, Any] = {
+        "data": {"source": data, "text": list(text) or None, "label": label, "id": row_id},
+        "model": {"base": base},
+        "budget": budget,
+        "seed": seed,
+    }
+
+    def build(values: dict[str, Any]) -> RunConfig:
+        return parse_config(apply_overrides(_merge(values, arguments), settings), where=where)
+
+    values = apply_overrides(given, ())
     if recipe == "demo":
-        sections["data"].setdefault("source", str(CORPUS_FOLDER))
-    if base is not None:
-        sections["model"]["base"] = base
-        sections["model"].pop("revision", None)
-    top = {"budget": budget, "seed": seed}
-    values |= {key: value for key, value in top.items() if value is not None}
-    values |= {name: section for name, section in sections.items() if section}
-    return parse_config(apply_overrides(values, settings), where=where)
+        values = _merge({"data": {"source": str(CORPUS_FOLDER)}}, values)
+    for section, name, replaced in (("data", "source", data), ("model", "base", base)):
+        if replaced is not None and isinstance(values.get(section), dict) and values[section].get(name) != replaced:
+            values[section].pop("revision", None)
+    config = build(values)
+    original = parse_config(values, where=where)
+    if config.model.base == original.model.base or not _names_modules(original.adapter):
+        return ResolvedConfig(config)
+    adapter, notes = adapt_to_base(
+        original.adapter,
+        recipe_config=load_base_config(original.model.base, original.model.revision),
+        config=load_base_config(config.model.base, config.model.revision),
+    )
+    if not notes:
+        return ResolvedConfig(config)
+    change = f"Mapped from {original.model.base} to {config.model.base}: "
+    values["adapter"] = adapter.model_dump(mode="json")
+    values["about"] = f"{original.about}\n{change}{'; '.join(notes)}.".lstrip()
+    return ResolvedConfig(build(values), tuple(f"mapped to {config.model.base}: {note}" for note in notes))
+
+
+def _names_modules(adapter: AdapterConfig) -> bool:
+    """Return whether an adapter names layers or modules of one particular base model."""
+    return adapter.layers is not None or any("." in name for name in (*adapter.targets, *adapter.ranks))
+
+
+def _merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested values with every change that is not None."""
+    merged = dict(values)
+    for key, change in changes.items():
+        if isinstance(change, Mapping):
+            old = merged.get(key)
+            inner = _merge(old if isinstance(old, Mapping) else {}, change)
+            if inner and (old is None or isinstance(old, Mapping)):
+                merged[key] = inner
+        elif change is not None:
+            merged[key] = change
+    return merged
 
 
 def _read_values(recipe: str | PathLike[str] | Mapping[str, Any] | RunConfig) -> tuple[dict[str, Any], str]:
@@ -174,9 +221,9 @@ def _count_labels(config: RunConfig) -> int:
     source = config.data.source
     if config.data.labels:
         return len(config.data.labels)
-    if source in NUM_HUB_LABELS and not Path(source).exists():
-        return NUM_HUB_LABELS[source]
     if source is not None:
+        if source in NUM_HUB_LABELS and not Path(source).exists():
+            return NUM_HUB_LABELS[source]
         from submillion.data.read import Columns, read_dataset
 
         columns = Columns(config.data.text, config.data.label, config.data.id)

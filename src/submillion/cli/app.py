@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -14,7 +14,7 @@ from submillion.cli import data, planning, recipes, reporting, scoring, training
 class Commands(TyperGroup):
     """The group of all commands; ends quietly where the user or the reader of stdout wants no more."""
 
-    def invoke(self, ctx: typer.Context) -> object:
+    def invoke(self, ctx: Any) -> Any:
         """Run a command; Ctrl-C ends in 130, a closed pipe in 141, as shells expect."""
         from submillion.cli.console import print_note, silence_stdout
 

@@ -18,6 +18,7 @@ SHOWN_EXAMPLES = 3
 
 def check(
     data: Annotated[str, typer.Argument(metavar="DATA", help="File, folder or hf:owner/name.", show_default=False)],
+    *,
     against: Annotated[
         str | None, typer.Option("--against", metavar="DATA", help="Look for rows that stand in this data too.")
     ] = None,

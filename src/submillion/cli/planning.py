@@ -17,6 +17,7 @@ def plan(
             metavar="RECIPE_OR_ADAPTER_DIR", help="Recipe name or file, or a PEFT adapter folder.", show_default=False
         ),
     ],
+    *,
     base: options.Base = None,
     budget: options.Budget = None,
     settings: options.Settings = None,

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from submillion.progress import Progress
 
 Out = Annotated[
-    Path | None, typer.Option("--out", metavar="DIR", help="The run folder, empty or absent.  [default: runs/NAME-TIME]")
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="The run folder, empty or absent.  [default: runs/NAME-TIME]"),
 ]
 
 
@@ -28,8 +29,10 @@ def train(
     recipe: Annotated[
         str | None, typer.Argument(metavar="RECIPE", help="Recipe name or YAML file.", show_default=False)
     ] = None,
+    *,
     data: Annotated[
-        str | None, typer.Option("--data", metavar="DATA", help="File, folder or hf:owner/name.  [default: the recipe's]")
+        str | None,
+        typer.Option("--data", metavar="DATA", help="File, folder or hf:owner/name.  [default: the recipe's]"),
     ] = None,
     base: options.Base = None,
     budget: options.Budget = None,

@@ -1,0 +1,222 @@
+"""`submillion evaluate`, `compare`, `predict` and `classify`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from submillion.cli import options
+from submillion.cli.console import make_text, print_json, print_note, print_result
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from submillion.data.read import Columns
+    from submillion.records import LabelSet, Prediction, Record
+
+BAR_WIDTH = 30
+
+Data = Annotated[
+    str, typer.Argument(metavar="DATA", help="Labelled file, folder or hf:owner/name.", show_default=False)
+]
+
+
+def evaluate(
+    run: options.Run,
+    data: Data,
+    *,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", metavar="FILE", help="id,label rows, where DATA has no labels.")
+    ] = None,
+    text: options.Text = None,
+    label: options.Label = None,
+    row_id: options.Id = None,
+    as_json: options.Json = False,
+) -> None:
+    """Evaluate a run on labelled data: metrics with 95 % intervals, confusion, calibration."""
+    from submillion.cli.progress import open_progress
+    from submillion.cli.tables import tabulate_evaluation
+    from submillion.run_model import evaluate_run, load_run
+
+    progress = open_progress()
+    progress.start("load")
+    model = load_run(run)
+    columns = options.choose_columns(text, label, row_id, model.config.data)
+    records = _read_labelled(data, columns, model.labels, labels)
+    progress.finish()
+    figures = evaluate_run(model, records, progress=progress).to_json()
+    if as_json:
+        print_json(figures)
+        return
+    for block in tabulate_evaluation(figures):
+        print_result(block)
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)],
+    second: Annotated[Path, typer.Argument(metavar="RUN", help="Another run folder.", show_default=False)],
+    data: Data,
+    *,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", metavar="FILE", help="id,label rows, where DATA has no labels.")
+    ] = None,
+    text: options.Text = None,
+    label: options.Label = None,
+    row_id: options.Id = None,
+    as_json: options.Json = False,
+) -> None:
+    """Compare two runs on the same rows: paired McNemar test and bootstrap."""
+    from submillion.cli.progress import open_progress
+    from submillion.cli.tables import make_table, show_p, show_percent, show_points
+    from submillion.errors import ConfigError
+    from submillion.evaluate import compare_correct
+    from submillion.run_model import load_run
+
+    progress = open_progress()
+    right: list[NDArray[np.bool_]] = []
+    names: list[LabelSet] = []
+    for folder in (first, second):
+        progress.start("load")
+        model = load_run(folder)
+        names.append(model.labels)
+        if set(names[0]) != set(names[-1]):
+            raise ConfigError(
+                f"the runs have different classes: {', '.join(names[0])}; and {', '.join(names[1])}",
+                where=str(second),
+                hint="Only runs with the same classes can be compared.",
+            )
+        columns = options.choose_columns(text, label, row_id, model.config.data)
+        records = _read_labelled(data, columns, model.labels, labels)
+        progress.finish()
+        predicted = model.score_records(records, progress=progress).logits.argmax(axis=1)
+        right.append(predicted == [record.label for record in records])
+    comparison = compare_correct(right[0], right[1]).to_json()
+    if as_json:
+        print_json(comparison)
+        return
+    table = make_table("figure", "value")
+    for folder, hits in zip((first, second), right, strict=True):
+        table.add_row(make_text(f"accuracy of {folder}"), show_percent(float(hits.mean())))
+    table.add_row("first minus second (95 % interval)", show_points(comparison["difference"], comparison["interval"]))
+    table.add_row("McNemar's exact p", show_p(comparison["mcnemar_p"]))
+    for name in ("only_first_right", "only_second_right", "num_records"):
+        table.add_row(name.removeprefix("num_").replace("_", " "), f"{comparison[name]:,}")
+    print_result(table)
+
+
+def predict(
+    run: options.Run,
+    source: Annotated[
+        str,
+        typer.Argument(metavar="INPUT", help="csv, tsv, jsonl, parquet, arrow folder, txt or pkl.", show_default=False),
+    ],
+    *,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="A .csv, .jsonl or .parquet file.", show_default=False)
+    ],
+    labels: Annotated[
+        Literal["ids", "names"], typer.Option("--labels", help="Write label ids or class names.")
+    ] = "ids",
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Add a column probability_<class> for every class.")
+    ] = False,
+    defuse_formulas: Annotated[
+        bool, typer.Option("--defuse-formulas", help="Quote csv cells that a spreadsheet would compute.")
+    ] = False,
+    text: options.Text = None,
+    row_id: options.Id = None,
+) -> None:
+    """Predict the labels of a file, row by row in its order, as the columns ID,Label."""
+    from submillion.cli.predictions import check_out, write_predictions
+    from submillion.cli.progress import open_progress
+    from submillion.data.read import iter_records
+    from submillion.run_model import load_run
+
+    check_out(out, defuse_formulas=defuse_formulas)
+    progress = open_progress()
+    progress.start("load")
+    model = load_run(run)
+    columns = options.choose_columns(text, None, row_id, model.config.data)
+    records = iter_records(source, columns)
+    progress.finish()
+    progress.start("predict")
+    num_records = write_predictions(
+        out,
+        records,
+        lambda rows: model.predict_stream(rows, progress=progress),
+        model.labels,
+        names=labels == "names",
+        probabilities=probabilities,
+        defuse_formulas=defuse_formulas,
+    )
+    progress.finish()
+    print_note(f"{num_records:,} predictions")
+    print_result(str(out))
+
+
+def classify(
+    run: options.Run,
+    texts: Annotated[list[str], typer.Argument(metavar="TEXT...", help="Texts; - reads lines from stdin.")],
+    as_json: options.Json = False,
+) -> None:
+    """Classify texts: label and probabilities. A text that begins with a dash goes after --."""
+    from submillion.errors import DataError
+    from submillion.run_model import load_run
+
+    lines = [line.removesuffix("\n").removesuffix("\r") for line in sys.stdin] if texts == ["-"] else texts
+    if not lines:
+        raise DataError("no text is given", where="stdin", hint="Write one text a line.")
+    model = load_run(run)
+    predictions = model.classify(lines)
+    if as_json:
+        print_json([_describe_prediction(prediction, model.labels) for prediction in predictions])
+        return
+    for line, prediction in zip(lines, predictions, strict=True):
+        _print_prediction(line, prediction, model.labels)
+
+
+def _describe_prediction(prediction: Prediction, labels: LabelSet) -> dict[str, object]:
+    shares = dict(zip(labels, prediction.probabilities, strict=True))
+    return {"label": prediction.label, "label_id": prediction.label_id, "probabilities": shares}
+
+
+def _print_prediction(text: str, prediction: Prediction, labels: LabelSet) -> None:
+    print_result(text if len(text) <= 200 else f"{text[:199]}\N{HORIZONTAL ELLIPSIS}")
+    width = max(len(name) for name in labels)
+    for name, share in zip(labels, prediction.probabilities, strict=True):
+        bar = "\N{FULL BLOCK}" * round(BAR_WIDTH * share)
+        style = "bold" if name == prediction.label else ""
+        print_result(make_text(f"  {name:<{width}}  {share:6.1%}  {bar}", style))
+
+
+def _read_labelled(data: str, columns: Columns, labels: LabelSet, file: Path | None) -> list[Record]:
+    """Return the labelled records of a file, or of a folder's test split."""
+    from submillion.data.read import join_labels, read_dataset
+    from submillion.errors import DataError
+
+    splits = read_dataset(data, columns, labels=labels).splits
+    name = "test" if "test" in splits else next(iter(splits))
+    if len(splits) > 1:
+        if name != "test":
+            raise DataError(
+                f"has no test split, only {', '.join(splits)}", where=data, hint="Give the path of one of its files."
+            )
+        print_note(f"{data}: evaluating its test split")
+    records = splits[name]
+    if file is not None:
+        joined = join_labels(records, str(file), labels)
+        if len(joined) < len(records):
+            print_note(f"{file}: labels {len(joined):,} of {len(records):,} rows; the others are left out")
+        records = joined
+    missing = [record.source for record in records if record.label is None]
+    if missing or not records:
+        raise DataError(
+            f"{len(missing):,} rows have no label: {', '.join(missing[:5])}" if missing else "has no labelled rows",
+            where=data,
+            hint="Give their labels: --labels FILE with id,label rows; or name the column: --label.",
+        )
+    return records
