@@ -22,6 +22,10 @@ from submillion.records import Record
 
 _ENCODE_CHUNK = 2048
 
+# Matrix libraries generate and cache code per shape: with a new N in every pass they would generate it anew each
+# time (a fifth of the step, and memory that never comes back). Passes are filled up to a multiple of this.
+TOKEN_MULTIPLE = 128
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
@@ -65,11 +69,12 @@ class Batch:
     """Records laid end to end, ordered by length so that equal lengths are neighbours.
 
     Attributes:
-        input_ids: Shape (N,), int64.
-        positions: Shape (N,), int64, from 0 within each record.
+        input_ids: Shape (N,), int64; after the last record at most TOKEN_MULTIPLE - 1 filler tokens, which belong
+            to no record, are attended by none and have no gradient.
+        positions: Shape (N,), int64, from 0 within each record; 0 for filler.
         offsets: Shape (B+1,), int64; record b owns tokens ``offsets[b]:offsets[b+1]``.
         labels: Shape (B,), int64; -1 where a record has none.
-        groups: Runs of equal length, in order; they cover the batch.
+        groups: Runs of equal length, in order; they cover the records' tokens.
         order: Shape (B,); the b-th packed record was the ``order[b]``-th given.
         keys: Shape (B,), uint64, the records' dropout keys.
         ids: The records' ids, in packed order.
@@ -91,8 +96,8 @@ class Batch:
 
     @property
     def num_tokens(self) -> int:
-        """Number of tokens N."""
-        return int(self.input_ids.numel())
+        """Number of the records' tokens, without filler."""
+        return sum(group.count * group.length for group in self.groups)
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch with its tensors on a device; the batch itself where they are there already."""
@@ -224,9 +229,13 @@ def pack(features: Sequence[Features]) -> Batch:
         count = sum(1 for _ in run)
         groups.append(LengthGroup(start, count, length))
         start += count * length
+    filled = -(-total // TOKEN_MULTIPLE) * TOKEN_MULTIPLE
+    input_ids, positions = np.zeros(filled, dtype=np.int64), np.zeros(filled, dtype=np.int64)
+    np.concatenate([f.input_ids for f in ordered], out=input_ids[:total], casting="same_kind")
+    positions[:total] = np.arange(total) - np.repeat(offsets[:-1], lengths)
     return Batch(
-        input_ids=torch.from_numpy(np.concatenate([f.input_ids for f in ordered]).astype(np.int64)),
-        positions=torch.from_numpy(np.arange(total, dtype=np.int64) - np.repeat(offsets[:-1], lengths)),
+        input_ids=torch.from_numpy(input_ids),
+        positions=torch.from_numpy(positions),
         offsets=torch.from_numpy(offsets),
         labels=torch.tensor([-1 if f.label is None else f.label for f in ordered], dtype=torch.int64),
         groups=tuple(groups),

@@ -67,7 +67,9 @@ class DropoutState:
         records = _mix_array(batch.keys ^ base)
         offsets = batch.offsets.cpu().numpy()
         positions = batch.positions.cpu().numpy().astype(np.uint64)
-        tokens = _mix_array(np.repeat(records, np.diff(offsets)) ^ (positions + np.uint64(1)))
+        filler = np.zeros(len(positions) - offsets[-1], dtype=np.uint64)
+        owners = np.concatenate([np.repeat(records, np.diff(offsets)), filler])
+        tokens = _mix_array(owners ^ (positions + np.uint64(1)))
         device = batch.input_ids.device
         self.token_keys = _to_lanes(tokens).to(device)
         self.record_keys = _to_lanes(records).to(device)

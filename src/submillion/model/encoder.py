@@ -108,11 +108,11 @@ class Classifier(nn.Module):
         mask = torch.arange(longest, device=lengths.device)[None] < lengths[:, None]
         pad = self.stock_model.config.pad_token_id or 0
         input_ids = torch.full(mask.shape, pad, dtype=torch.int64, device=lengths.device)
-        input_ids[mask] = batch.input_ids
+        input_ids[mask] = batch.input_ids[: batch.num_tokens]
         keys = self.dropout_state.token_keys
         if keys is not None:
             padded_keys = torch.zeros(mask.shape, dtype=keys.dtype, device=keys.device)
-            padded_keys[mask] = keys
+            padded_keys[mask] = keys[: batch.num_tokens]
             self.dropout_state.token_keys = padded_keys
         output = self.encoder(input_ids=input_ids, attention_mask=mask.long())
         return cast(torch.Tensor, output.last_hidden_state[mask])

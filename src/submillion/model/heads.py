@@ -44,7 +44,7 @@ def pool_mean(hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
     lengths = offsets.diff()
     records = torch.repeat_interleave(torch.arange(len(lengths), device=hidden.device), lengths)
     sums = torch.zeros(len(lengths), hidden.shape[1], dtype=torch.float32, device=hidden.device)
-    sums = sums.index_add(0, records, hidden.float())
+    sums = sums.index_add(0, records, hidden[: len(records)].float())
     return sums / lengths[:, None]
 
 

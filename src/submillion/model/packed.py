@@ -106,14 +106,14 @@ def _attend_nested(
     # torch's jagged tensors dispatch to variable-length flash attention on CUDA.
     lengths = [group.length for group in layout.groups for _ in range(group.count)]
     offsets = torch.tensor([0, *lengths], device=q.device).cumsum(0)
-    longest = max(lengths)
-    q, k, v = (
-        torch.nested.nested_tensor_from_jagged(t.contiguous(), offsets, min_seqlen=1, max_seqlen=longest)
-        .transpose(1, 2)
+    jagged = [
+        torch.nested.nested_tensor_from_jagged(
+            t[: layout.num_tokens].contiguous(), offsets, min_seqlen=min(lengths), max_seqlen=max(lengths)
+        ).transpose(1, 2)
         for t in (q, k, v)
-    )
-    out = torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=scaling)
-    return out.transpose(1, 2).values()
+    ]
+    out = torch.nn.functional.scaled_dot_product_attention(*jagged, scale=scaling).transpose(1, 2).values()
+    return torch.cat([out, out.new_zeros(len(q) - len(out), *out.shape[1:])])
 
 
 class _PackedAttention(torch.autograd.Function):
@@ -136,51 +136,60 @@ class _PackedAttention(torch.autograd.Function):
         sliding_window: int | None,
     ) -> torch.Tensor:
         """Inputs (N, heads, D); returns the same shape, contiguous."""
+        # On a CPU the products are float32: few and small for each shape, they would not repay the code that
+        # low-precision ones have generated for every new shape (see batches.TOKEN_MULTIPLE).
+        dtype = torch.float32 if q.device.type == "cpu" else q.dtype
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-        weights: list[torch.Tensor] = []
-        masks: list[torch.Tensor | None] = []
+        out[layout.num_tokens :] = 0.0
+        saved = []
         for group in layout.groups:
-            qg, kg, vg = (_view(t, group) for t in (q, k, v))
-            scores = torch.matmul(qg * scaling, kg.transpose(2, 3))
+            qg, kg, vg = (_copy_group(tensor, group, dtype) for tensor in (q, k, v))
+            qg *= scaling
+            scores = torch.matmul(qg, kg.transpose(2, 3))
             if sliding_window is not None and group.length > sliding_window:
                 scores.masked_fill_(_outside_window(group.length, sliding_window, q.device), -math.inf)
-            probabilities = torch.softmax(scores, dim=-1)
+            weights = torch.softmax(scores, dim=-1)
             mask = _dropout_mask(layout, group, q.shape[1], site, dropout)
-            kept = probabilities if mask is None else probabilities * mask * (1.0 / (1.0 - dropout))
-            _view(out, group).copy_(torch.matmul(kept, vg))
-            weights.append(probabilities)
-            masks.append(mask)
-        ctx.save_for_backward(q, k, v)
-        ctx.weights, ctx.masks = weights, masks
-        ctx.groups, ctx.scaling, ctx.dropout = layout.groups, scaling, dropout
+            kept = weights if mask is None else weights * mask * (1.0 / (1.0 - dropout))
+            _view_group(out, group).copy_(torch.matmul(kept, vg))
+            saved.append((qg, kg, vg, weights, mask))
+        ctx.saved, ctx.layout = saved, layout
+        ctx.scaling, ctx.dropout = scaling, dropout
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Gradients of q, k and v; the other inputs have none."""
         (grad_out,) = gradients
-        q, k, v = ctx.saved_tensors
-        grad_q, grad_k, grad_v = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (q, k, v))
-        for group, probabilities, mask in zip(ctx.groups, ctx.weights, ctx.masks, strict=True):
-            qg, kg, vg, gg = (_view(t, group) for t in (q, k, v, grad_out))
-            grad_p = torch.matmul(gg, vg.transpose(2, 3))
-            kept = probabilities
+        grad_q, grad_k, grad_v = (torch.empty_like(grad_out) for _ in range(3))
+        for gradient in (grad_q, grad_k, grad_v):
+            gradient[ctx.layout.num_tokens :] = 0.0
+        keep_scale = 1.0 / (1.0 - ctx.dropout)
+        for group, (qg, kg, vg, weights, mask) in zip(ctx.layout.groups, ctx.saved, strict=True):
+            gg = _copy_group(grad_out, group, qg.dtype)
+            kept = weights if mask is None else weights * mask * keep_scale
+            _view_group(grad_v, group).copy_(torch.matmul(kept.transpose(2, 3), gg))
+            grad_weights = torch.matmul(gg, vg.transpose(2, 3))
             if mask is not None:
-                keep_scale = 1.0 / (1.0 - ctx.dropout)
-                grad_p.mul_(mask).mul_(keep_scale)
-                kept = probabilities * mask * keep_scale
-            _view(grad_v, group).copy_(torch.matmul(kept.transpose(2, 3), gg))
-            grad_scores = torch.ops.aten._softmax_backward_data(grad_p, probabilities, -1, probabilities.dtype)
+                grad_weights.mul_(mask).mul_(keep_scale)
+            grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+            # qg carries the scaling already.
+            _view_group(grad_k, group).copy_(torch.matmul(grad_scores.transpose(2, 3), qg))
             grad_scores *= ctx.scaling
-            _view(grad_q, group).copy_(torch.matmul(grad_scores, kg))
-            _view(grad_k, group).copy_(torch.matmul(grad_scores.transpose(2, 3), qg))
+            _view_group(grad_q, group).copy_(torch.matmul(grad_scores, kg))
+        ctx.saved = None
         return grad_q, grad_k, grad_v, None, None, None, None, None
 
 
-def _view(tensor: torch.Tensor, group: LengthGroup) -> torch.Tensor:
+def _view_group(tensor: torch.Tensor, group: LengthGroup) -> torch.Tensor:
     """(N, heads, D) -> (count, heads, length, D) of one run, without a copy."""
     rows = tensor[group.start : group.start + group.count * group.length]
     return rows.unflatten(0, (group.count, group.length)).transpose(1, 2)
+
+
+def _copy_group(tensor: torch.Tensor, group: LengthGroup, dtype: torch.dtype) -> torch.Tensor:
+    """The same, laid out for a batched product."""
+    return _view_group(tensor, group).to(dtype, memory_format=torch.contiguous_format, copy=True)
 
 
 def _dropout_mask(
