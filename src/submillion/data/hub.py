@@ -1,20 +1,189 @@
-"""Fetch a data set from the Hugging Face hub."""
+"""Fetch a data set from the Hugging Face hub: its rows as files, and the class names from its card.
+
+Only files of rows and the card are downloaded, at one commit; nothing of the repository is ever run. `HF_ENDPOINT`,
+`HF_HUB_OFFLINE` and `HF_HOME` hold as everywhere; without a network an earlier download is used.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+import re
+from collections.abc import Collection, Mapping
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-from submillion.errors import DataError
+import yaml
+
+from submillion.data.formats import find_suffix
+from submillion.errors import DataError, RunError
+from submillion.rundir import full_disk_is_run_error, write_text
+
+CARD = "README.md"
+# In order of preference where a data set comes in several formats.
+_FORMATS = (".parquet", ".csv", ".tsv", ".jsonl", ".json", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".json.gz")
 
 
-def fetch_dataset(name: str, revision: str | None) -> tuple[dict[str, Path], Mapping[str, tuple[str, ...]]]:
+def fetch_dataset(name: str, revision: str | None) -> tuple[list[tuple[str, Path]], Mapping[str, tuple[str, ...]]]:
     """Fetch the data files of a hub data set.
 
+    Args:
+        name: ``owner/name``.
+        revision: Commit, branch or tag; the newest commit if None.
+
     Returns:
-        Local files by the names that sort them into splits, and class names by column.
+        Local files, each with a name that tells its split (``train-00000-of-00001.parquet``); and class names in
+        label order, by column, from the card.
 
     Raises:
-        DataError: Always, for now.
+        DataError: The hub does not give the files and no earlier download is there, or there are no files of rows.
+        RunError: The disk is full.
     """
-    raise DataError("hub data sets cannot be read yet", where=f"hf:{name}@{revision}", hint="Give a local path.")
+    where = f"hf:{name}" + (f" at {revision}" if revision else "")
+    try:
+        folder, names = _download(name, revision, where)
+    except (DataError, RunError):
+        raise
+    except Exception as error:
+        # Whatever the client raises means that the hub did not give the files. It has no common base class for that,
+        # and the HTTP library whose errors come through has changed with its major versions.
+        folder, names = _find_download(name, revision, where, error)
+    card = _read_card(folder / CARD)
+    chosen = _choose_files(names, card, where)
+    return [(split_name, folder / path) for split_name, path in chosen], _find_class_names(card)
+
+
+def _download(name: str, revision: str | None, where: str) -> tuple[Path, list[str]]:
+    from huggingface_hub import HfApi, constants, hf_hub_download
+
+    with full_disk_is_run_error(Path(constants.HF_HUB_CACHE)):
+        # Asking for the listing first makes an unreachable hub fail after one timeout; a download would retry.
+        info = HfApi().dataset_info(name, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        names = [sibling.rfilename for sibling in info.siblings or ()]
+        card: dict[str, Any] = {}
+        if CARD in names:
+            card = _read_card(Path(hf_hub_download(name, CARD, repo_type="dataset", revision=info.sha)))
+        wanted = [path for _, path in _choose_files(names, card, where)]
+        paths = [Path(hf_hub_download(name, path, repo_type="dataset", revision=info.sha)) for path in wanted]
+        folder = _strip(paths[0], wanted[0])
+        if info.sha is not None and revision != info.sha:
+            # Last, so that a download that broke off leaves the name on the commit whose files are whole.
+            write_text(folder.parent.parent / "refs" / (revision or constants.DEFAULT_REVISION), info.sha)
+    return folder, names
+
+
+def _strip(path: Path, inside: str) -> Path:
+    """Return the folder of a snapshot from the place of one of its files."""
+    return path.parents[len(PurePosixPath(inside).parts) - 1]
+
+
+def _find_download(name: str, revision: str | None, where: str, error: Exception) -> tuple[Path, list[str]]:
+    from huggingface_hub import constants, snapshot_download
+
+    endpoint = "none, HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else constants.ENDPOINT
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    try:
+        folder = Path(snapshot_download(name, repo_type="dataset", revision=revision, local_files_only=True))
+        names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        if any(folder.parent.parent.glob("blobs/*.incomplete")):
+            raise OSError("an earlier download broke off")
+        for _, path in _choose_files(names, _read_card(folder / CARD), where):
+            _check_parts(path, names)
+    except (OSError, ValueError):
+        raise DataError(
+            f"the data set cannot be fetched: {reason[:300]} (hub asked: {endpoint}; no whole earlier download in "
+            f"{constants.HF_HUB_CACHE})",
+            where=where,
+            hint="Check the name and the network; or download the files elsewhere and give their folder.",
+        ) from error
+    return folder, names
+
+
+def _check_parts(path: str, names: Collection[str]) -> None:
+    """Raise OSError where a file is one of several numbered parts that are not all there."""
+    if part := re.fullmatch(r"(.*)-\d+-of-(\d+)(\..*)", path):
+        pattern = re.compile(rf"{re.escape(part[1])}-\d+-of-{part[2]}{re.escape(part[3])}")
+        if sum(pattern.fullmatch(name) is not None for name in names) != int(part[2]):
+            raise OSError(f"parts of {path} are missing")
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    """Return the YAML header of a card; empty where there is none."""
+    if not path.is_file():
+        return {}
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    if not lines or lines[0].strip() != "---" or "---" not in lines[1:]:
+        return {}
+    try:
+        header = yaml.safe_load("\n".join(lines[1 : lines.index("---", 1)]))
+    except (yaml.YAMLError, RecursionError):
+        return {}
+    return header if isinstance(header, dict) else {}
+
+
+def _choose_files(names: Collection[str], card: Mapping[str, Any], where: str) -> list[tuple[str, str]]:
+    """Return the files of rows, each with a name that tells its split."""
+    listed = _files_of_card(names, card, where)
+    if listed:
+        return listed
+    for suffix in _FORMATS:
+        found = sorted(path for path in names if find_suffix(Path(path)) == suffix)
+        folders = sorted({PurePosixPath(path).parent.as_posix() for path in found})
+        if len(folders) > 1:
+            raise DataError(
+                f"the data set has several configurations: {', '.join(folders)}",
+                where=where,
+                hint="Download the one you want and give its folder.",
+            )
+        if found:
+            return [(PurePosixPath(path).name, path) for path in found]
+    raise DataError(
+        f"the data set has no files of rows among its {len(names)} files",
+        where=where,
+        hint=f"Read are {', '.join(_FORMATS)}; scripts of a data set are never run.",
+    )
+
+
+def _files_of_card(names: Collection[str], card: Mapping[str, Any], where: str) -> list[tuple[str, str]]:
+    """Return what the card's `configs` say: the default configuration's files by split, or nothing."""
+    configs = [config for config in _as_list(card.get("configs")) if isinstance(config.get("data_files"), list)]
+    if not configs:
+        return []
+    default = [c for c in configs if c.get("default") is True or c.get("config_name") == "default"]
+    if len(configs) > 1 and not default:
+        known = ", ".join(str(config.get("config_name")) for config in configs)
+        raise DataError(
+            f"the data set has several configurations: {known}",
+            where=where,
+            hint="Download the one you want and give its folder.",
+        )
+    chosen: list[tuple[str, str]] = []
+    for entry in _as_list((default or configs)[0]["data_files"]):
+        patterns = entry.get("path")
+        wanted = [patterns] if isinstance(patterns, str) else patterns if isinstance(patterns, list) else []
+        paths = sorted(n for n in names if any(fnmatch(n, str(p)) for p in wanted) and find_suffix(Path(n)) in _FORMATS)
+        chosen += [
+            (f"{entry.get('split')}-{i:05d}-of-{len(paths):05d}{find_suffix(Path(path))}", path)
+            for i, path in enumerate(paths)
+        ]
+    return chosen
+
+
+def _as_list(value: object) -> list[dict[str, Any]]:
+    items = value if isinstance(value, list) else [value]
+    return [item for item in items if isinstance(item, dict)]
+
+
+def _find_class_names(card: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Return class names by column from the card's `dataset_info`, where all its configurations agree."""
+    found: dict[str, tuple[str, ...]] = {}
+    for info in _as_list(card.get("dataset_info")):
+        for feature in _as_list(info.get("features")):
+            kind = feature.get("dtype")
+            label = kind.get("class_label") if isinstance(kind, dict) else None
+            names = label.get("names") if isinstance(label, dict) else None
+            if isinstance(names, dict):
+                # The card writes {'0': World, '1': Sports}: quoted numbers, in any order.
+                names = [names[key] for key in sorted(names, key=lambda key: int(key) if str(key).isdigit() else -1)]
+            if isinstance(names, list) and isinstance(feature.get("name"), str):
+                found.setdefault(feature["name"], tuple(str(name) for name in names))
+    return found

@@ -156,7 +156,7 @@ def _find_source(data: str, revision: str | None) -> _Source:
     path = Path(data).expanduser()
     if not path.exists() and data.startswith(HUB_PREFIX):
         files, class_names = hub.fetch_dataset(data.removeprefix(HUB_PREFIX), revision)
-        return _Source(find_splits([(name, file) for name, file in files.items()], data), class_names)
+        return _Source(find_splits(files, data), class_names)
     if not path.is_dir():
         return _Source({"all": [path]}, {})
     if (path / "dataset_dict.json").is_file():
