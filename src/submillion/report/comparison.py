@@ -119,8 +119,8 @@ def tests_section(runs: Sequence[LoadedRun]) -> Section:
     head = ["Set", "First", "Second", "First minus second, points", "McNemar", "Only first right", "Only second right"]
     text = (
         "Paired by record id: exact McNemar test and bootstrap interval of the difference in accuracy. "
-        f"With {len(rows)} tests at 5\u202f%, about {max(1, round(len(rows) * verdict.SIGNIFICANT))} would come out "
-        "by chance alone; none is corrected for that."
+        f"Each of the {len(rows)} tests has a chance of 5\u202f% to call a difference where there is none; "
+        "they are not corrected for their number."
         if len(rows) > 1
         else "Paired by record id: exact McNemar test and bootstrap interval of the difference in accuracy."
     )

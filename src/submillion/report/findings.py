@@ -126,7 +126,7 @@ def _leak_table(leaks: Sequence[Mapping[str, Any]]) -> Html:
     return table(["Rows of", "Kind", "Rows", "First places"], rows, numeric=[2])
 
 
-def _summarise(report: Mapping[str, Any], dropped: Mapping[str, Any]) -> str:
+def _summarise(report: Mapping[str, Any], data: Mapping[str, Any]) -> str:
     conflicts = report.get("num_label_conflicts", 0)
     sentences = [
         f"{words.count(report['num_records'])} records, examined before training: "
@@ -134,12 +134,16 @@ def _summarise(report: Mapping[str, Any], dropped: Mapping[str, Any]) -> str:
         f"near duplicates inside their splits, {words.count(conflicts)} "
         f"text{' stands' if conflicts == 1 else 's stand'} under more than one label.",
     ]
-    if dropped:
-        number = dropped["num_dropped"]
+    number = data.get("num_dropped_leaks")
+    if isinstance(number, int):
         sentences.append(
             f"{words.count(number)} training row{' that stands' if number == 1 else 's that stand'} in validation "
             f"or test {'was' if number == 1 else 'were'} dropped."
         )
+    if isinstance(data.get("num_train"), int):
+        sentences.append(f"{words.count(data['num_train'])} were trained on.")
+    if data.get("split"):
+        sentences.append(f"Splits: {data['split']}.")
     return " ".join(sentences)
 
 
@@ -150,7 +154,7 @@ def data_section(run: LoadedRun, plots: Sequence[Plot]) -> Section:
     if not report:
         parts.append(paragraph("The run holds no findings of the data doctor.", class_="note"))
     else:
-        parts.append(paragraph(_summarise(report, find_part(run.data, "num_dropped", "by_split")), class_="note"))
+        parts.append(paragraph(_summarise(report, run.data), class_="note"))
         parts.append(_split_table(report["splits"]))
         parts.append(show_plots(plots))
         parts.append(element("h3", "Rows that stand in two splits"))
@@ -159,7 +163,7 @@ def data_section(run: LoadedRun, plots: Sequence[Plot]) -> Section:
             parts.append(_leak_table(leaks))
         else:
             parts.append(paragraph("None, neither exactly nor nearly nor by a column.", class_="note"))
-    files = find_part(run.data, "files").get("files")
+    files = run.data.get("files")
     if isinstance(files, Mapping) and files:
         digests = [(name, element("span", words.setting(digest), class_="digest")) for name, digest in files.items()]
         parts += [element("h3", "Files read, by SHA-256"), pairs(digests)]

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
+
+# Control characters, which no page may hold, and those that turn the direction of the text around them.
+_UNSHOWABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
 class Html(str):
     """Finished markup. Everything else that goes into an element is text and is escaped."""
 
     __slots__ = ()
+
+
+def _escape(text: str) -> str:
+    return html.escape(_UNSHOWABLE.sub("\N{REPLACEMENT CHARACTER}", text))
 
 
 Child: TypeAlias = "str | Iterable[Child]"
@@ -23,7 +31,7 @@ def render(*children: Child) -> Html:
         if isinstance(child, Html):
             parts.append(child)
         elif isinstance(child, str):
-            parts.append(html.escape(child, quote=False))
+            parts.append(_escape(child))
         else:
             parts.extend(render(part) for part in child)
     return Html("".join(parts))
@@ -37,9 +45,7 @@ def element(name: str, *children: Child, **attributes: str) -> Html:
         children: Text (escaped) and `Html` (kept).
         attributes: Values are escaped; ``class_`` stands for ``class`` and ``_`` for ``-``.
     """
-    written = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{html.escape(value, quote=True)}"' for key, value in attributes.items()
-    )
+    written = "".join(f' {key.rstrip("_").replace("_", "-")}="{_escape(value)}"' for key, value in attributes.items())
     return Html(f"<{name}{written}>{render(*children)}</{name}>")
 
 

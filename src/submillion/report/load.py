@@ -88,14 +88,18 @@ class LoadedRun:
 
     @property
     def train_s(self) -> float | None:
-        """Seconds from the start of training to its last log entry."""
+        """Seconds of training, validations included: the manifest's, else up to the last entry of the log."""
+        if isinstance(self.manifest.get("train_s"), (int, float)):
+            return float(self.manifest["train_s"])
         entries = [self.steps["elapsed_s"][-1]] if len(self.steps.get("elapsed_s", ())) else []
         entries += [values[-1]["elapsed_s"] for values in self.evaluations.values() if "elapsed_s" in values[-1]]
         return float(max(entries)) if entries else None
 
     @property
     def records_per_s(self) -> float | None:
-        """Records through the training steps per second of them, validations left out."""
+        """Training records per second of training steps, validations left out: the manifest's, else the log's."""
+        if isinstance(self.manifest.get("rows_per_s"), (int, float)):
+            return float(self.manifest["rows_per_s"])
         seconds, records = self.steps.get("step_s"), self.steps.get("num_records")
         if seconds is None or records is None or not seconds.sum():
             return None

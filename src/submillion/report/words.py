@@ -55,12 +55,18 @@ def duration(seconds: float) -> str:
 def shorten(text: str, length: int) -> str:
     """Return one line of printable text of at most `length` characters, an ellipsis where it was cut.
 
-    Control and other unprintable characters, which neither XML nor a font can show, become a visible mark.
+    Control and other unprintable characters, which neither XML nor a font can show, become a visible mark; so do
+    those that turn the direction of the text around them.
     """
     line = " ".join(text.split())
     if len(line) > length:
         line = line[: length - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
-    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in ("Cc", "Cs", "Cn") else c for c in line)
+    return "".join("\N{REPLACEMENT CHARACTER}" if _is_unshowable(c) else c for c in line)
+
+
+def _is_unshowable(character: str) -> bool:
+    turns = unicodedata.bidirectional(character) in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+    return turns or unicodedata.category(character) in ("Cc", "Cs", "Cn")
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -11,7 +11,7 @@ from submillion.errors import RunError
 from submillion.report import comparison, sections
 from submillion.report.curves import list_curves, list_overlaid_curves
 from submillion.report.findings import data_section, list_data_plots
-from submillion.report.load import LoadedRun, load_run
+from submillion.report.load import LoadedRun, load_run, name_runs
 from submillion.report.page import Section, build_page
 from submillion.report.plots import plan_plot
 from submillion.report.theme import Plot, render_png
@@ -21,12 +21,12 @@ from submillion.rundir import RunDir, write_atomically, write_text
 def write_report(runs: Sequence[Path], out: Path | None = None) -> Path:
     """Write a self-contained HTML report and its plots as PNG.
 
-    One run: ``report.html`` in its folder, plots in its ``plots`` folder. Several: ``comparison.html`` beside the
-    first run's folder, plots in a folder ``comparison-plots`` beside it.
+    One run: ``report.html`` in its folder, plots in its ``plots`` folder. Several: ``comparison.html`` in the first
+    run's folder, plots in a folder ``comparison-plots`` beside it.
 
     Args:
         runs: Run folders, at least one.
-        out: The HTML file, or a folder for it, instead of the default; plots of several runs go beside it.
+        out: The HTML file (``.html``), or a folder for it, instead of the default; plots of several runs go beside it.
 
     Returns:
         The HTML file.
@@ -44,7 +44,7 @@ def write_report(runs: Sequence[Path], out: Path | None = None) -> Path:
         page, plots = _report_run(loaded[0])
         folder = RunDir(runs[0]).plots
     else:
-        file = _place(out, runs[0].resolve().parent, "comparison.html")
+        file = _place(out, runs[0], "comparison.html")
         page, plots = _report_comparison(loaded)
         folder = file.with_name(f"{file.stem}-plots")
     for plot in plots:
@@ -60,7 +60,7 @@ def _write_bytes(content: bytes, stream: IO[bytes]) -> int:
 def _place(out: Path | None, folder: Path, name: str) -> Path:
     if out is None:
         return folder / name
-    return out / name if out.is_dir() else out
+    return out if out.suffix in (".html", ".htm") and not out.is_dir() else out / name
 
 
 def _report_run(run: LoadedRun) -> tuple[str, list[Plot]]:

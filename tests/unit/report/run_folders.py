@@ -47,8 +47,8 @@ def write_run(
     folder: Path,
     *,
     names: tuple[str, ...] = NAMES,
-    num_records: int = 800,
-    num_steps: int = 300,
+    num_records: int = 400,
+    num_steps: int = 240,
     seed: int = 0,
     skill: float = 2.9,
     splits: tuple[str, ...] = ("test", "validation", "bbc"),
@@ -94,7 +94,7 @@ def write_run(
     for split in splits:
         logits = _draw_logits(truth, len(names), skill - 0.7 * (split == "bbc"), random)
         if spoiler:
-            logits[0] = 50.0 * (np.arange(len(names)) != truth[0])  # the spoilt row becomes the surest error
+            logits[0] = 50.0 * (np.arange(len(names)) == (truth[0] + 1) % len(names))  # the surest error of all
         evaluation = evaluate_logits(logits, truth, label_set, temperature=temperature, num_truncated=12)
         write_json(run.evaluation(split), evaluation.to_json() | {"split": split, "predictions_sha256": "0" * 64})
         _write_predictions(run.predictions(split), logits / temperature, records, label_set, spoiler)
@@ -107,12 +107,18 @@ def write_run(
         run.manifest,
         {
             "run_format": 1,
-            "state": "finished",
-            "num_test_evaluations": 1,
+            "state": "complete",
+            "created": "2026-11-21T03:00:00+00:00",
             "seed": seed,
+            "base": {"name": "minilm-l6", "origin": "package", "revision": None, "weights_sha256": "53aa" * 16},
+            "precision": "bf16",
+            "threads": 2,
             "versions": {"python": "3.11.9", "torch": "2.13.0", "transformers": "5.23.0", "peft": "0.21.0"},
-            "machine": {"processor": "x86_64, AVX512-BF16", "num_threads": 2, "precision": "bf16"},
-            "weights_sha256": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            "machine": {"processor": "a processor", "instructions": ["avx512_bf16"], "num_cores": 2},
+            "num_test_evaluations": 1,
+            "temperature": temperature,
+            "train_s": 0.56 * num_steps,
+            "rows_per_s": 117.5,
         },
     )
     return folder
@@ -166,8 +172,18 @@ def _write_data(run: RunDir, records: list[Record], label_set: LabelSet) -> None
     report = check_records(
         parts, label_set, count_tokens=lambda texts: [4 * len(text.split()) // 3 for text in texts], max_length=64
     )
-    values = {"files": {"rows.csv": "a" * 64}, "leaks": report.count_leaks("train").to_json()}
-    write_json(run.data, {"report": report.to_json(), **values})
+    dropped = len(report.leaking_ids("train"))
+    values = {
+        "source": "news",
+        "files": {"rows.csv": "9f2c" * 16},
+        "labels": list(label_set.names),
+        "split": "validation split off the training rows (stratified, seeded)",
+        "num_train": len(parts["train"]) - dropped,
+        "num_dropped_leaks": dropped,
+        "leaks_setting": "drop",
+        "check": report.to_json(),
+    }
+    write_json(run.data, values)
 
 
 def _write_predictions(
