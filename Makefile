@@ -58,7 +58,7 @@ types: $(STAMP) ## Check types with mypy --strict
 	$(BIN)/mypy
 
 unit: $(STAMP) ## Run the tests
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 format: $(STAMP) ## Format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix .
