@@ -22,7 +22,13 @@ from submillion.config import RunConfig, dump_config
 from submillion.errors import ConfigError, RunError
 from submillion.evaluate import fit_temperature
 from submillion.fit import SCORE_TOKENS_FACTOR, Fitting
-from submillion.manifest import check_unchanged, count_test_evaluation, read_manifest, update_manifest, write_first_manifest
+from submillion.manifest import (
+    check_unchanged,
+    count_test_evaluation,
+    read_manifest,
+    update_manifest,
+    write_first_manifest,
+)
 from submillion.model.encoder import build_classifier
 from submillion.model.sources import find_base, load_base_config
 from submillion.prepare import Prepared, prepare_data
@@ -164,7 +170,7 @@ def _carry_out(run: RunDir, config: RunConfig, progress: Progress) -> RunSummary
                 temperature=temperature,
                 num_truncated=sum(item.truncated for item in features[name]),
             )
-        baselines = _judge_baseline(run, config, prepared, sets, predicted, progress)
+        baselines = _judge_baseline(run, config, prepared, sets, predicted=predicted, progress=progress)
         entries = {
             "state": "complete",
             "proof": proof,
@@ -216,6 +222,7 @@ def _judge_baseline(
     config: RunConfig,
     prepared: Prepared,
     sets: dict[str, Sequence[Record]],
+    *,
     predicted: dict[str, NDArray[np.int64]],
     progress: Progress,
 ) -> dict[str, dict[str, Any]]:
@@ -229,7 +236,7 @@ def _judge_baseline(
     results = {}
     for name, rows in sets.items():
         theirs = baseline.predict([record.text for record in rows])
-        results[name] = write_baseline_results(run, name, rows, predicted[name], theirs, labels)
+        results[name] = write_baseline_results(run, name, rows, labels, model=predicted[name], baseline=theirs)
     progress.finish()
     return results
 

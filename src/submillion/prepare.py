@@ -155,5 +155,3 @@ def _read_watched(source: str, labels_file: str | None, config: RunConfig, label
             hint="Watched sets need labels: give watch.labels, a CSV with id,label.",
         )
     return list(clean_records(records, config.data.clean))
-
-

@@ -43,12 +43,10 @@ def write_results(
         logits, labels, label_set, temperature=temperature, num_truncated=num_truncated, seed=0
     )
     probabilities = stats.softmax(logits, temperature)
-    digest = _write_predictions(run, split, records, labels, probabilities, label_set)
+    digest = _write_predictions(run, split, records, label_set, probabilities=probabilities)
     figures = {"split": split, **evaluation.to_json(), "predictions_sha256": digest}
     write_json(run.evaluation(split), figures)
     return figures
-
-
 
 
 def labels_of(records: Sequence[Record]) -> NDArray[np.int64]:
@@ -68,10 +66,11 @@ def _write_predictions(
     run: RunDir,
     split: str,
     records: Sequence[Record],
-    labels: NDArray[np.int64],
-    probabilities: NDArray[np.float64],
     label_set: LabelSet,
+    *,
+    probabilities: NDArray[np.float64],
 ) -> str:
+    labels = labels_of(records)
     predicted = probabilities.argmax(axis=1)
     columns: dict[str, Any] = {
         "id": [record.id for record in records],
@@ -93,14 +92,24 @@ def write_baseline_results(
     run: RunDir,
     split: str,
     records: Sequence[Record],
-    model_predicted: NDArray[np.int64],
-    baseline_predicted: NDArray[np.int64],
     label_set: LabelSet,
+    *,
+    model: NDArray[np.int64],
+    baseline: NDArray[np.int64],
 ) -> dict[str, Any]:
-    """Write ``evaluation/<split>.baseline.json``: the baseline's figures and the paired comparison with the model."""
+    """Write ``evaluation/<split>.baseline.json``: the baseline's figures and the paired comparison with the model.
+
+    Args:
+        run: The run folder.
+        split: Name of the set.
+        records: Labelled records.
+        label_set: The classes.
+        model: The model's predicted label ids, shape (n,).
+        baseline: The baseline's, likewise.
+    """
     labels = labels_of(records)
-    right = baseline_predicted == labels
-    confusion = stats.count_confusion(labels, baseline_predicted, len(label_set))
+    right = baseline == labels
+    confusion = stats.count_confusion(labels, baseline, len(label_set))
     classes = stats.count_classes(confusion)
     figures = {
         "split": split,
@@ -110,7 +119,7 @@ def write_baseline_results(
         "macro_f1": classes.average(classes.f1),
         "macro_f1_interval": list(stats.bootstrap_macro_f1(confusion, seed=0)),
         "confusion": confusion.tolist(),
-        "comparison": compare_correct(model_predicted == labels, right).to_json(),
+        "comparison": compare_correct(model == labels, right).to_json(),
     }
     write_json(run.evaluation(f"{split}.baseline"), figures)
     return figures

@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import peft
 import torch
@@ -32,22 +32,25 @@ CONFIG_NAME = "adapter_config.json"
 ADAPTER = "default"
 
 
-class FusedLoraLinear(PeftLoraLinear):  # type: ignore[misc]
+class FusedLoraLinear(PeftLoraLinear):
     """PEFT's LoRA layer with the fused forward pass: same parameters, same files."""
 
     def forward(self, x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         """Apply the frozen layer and its update to (..., in)."""
         dropout = self.lora_dropout[ADAPTER]
-        mask = dropout.mask(x) if isinstance(dropout, KeyedDropout) else None
+        mask, keep_scale = None, 1.0
+        if isinstance(dropout, KeyedDropout):
+            mask, keep_scale = dropout.mask(x), 1.0 / (1.0 - dropout.p)
+        frozen: Any = self.base_layer
         return lora_linear(
             x,
-            self.base_layer.weight,
-            self.base_layer.bias,
-            self.lora_A[ADAPTER].weight,
-            self.lora_B[ADAPTER].weight,
+            frozen.weight,
+            frozen.bias,
+            cast(torch.Tensor, self.lora_A[ADAPTER].weight),
+            cast(torch.Tensor, self.lora_B[ADAPTER].weight),
             scaling=self.scaling[ADAPTER],
             mask=mask,
-            keep_scale=1.0 if mask is None else 1.0 / (1.0 - dropout.p),
+            keep_scale=keep_scale,
         )
 
 
@@ -79,7 +82,8 @@ def build_lora_config(plan: Plan, *, dropout: float) -> peft.LoraConfig:
     )
 
 
-def _plain(alpha: float) -> float:
+def _plain(alpha: float) -> Any:
+    # PEFT declares whole alphas and computes with any; whole ones are written without a point.
     return int(alpha) if float(alpha).is_integer() else alpha
 
 
@@ -123,7 +127,8 @@ def initialise_adapter(model: nn.Module, seed: int) -> None:
     for name, module in model.named_modules():
         if isinstance(module, PeftLoraLinear):
             generator = torch.Generator().manual_seed(_name_seed(seed, name))
-            nn.init.kaiming_uniform_(module.lora_A[ADAPTER].weight, a=math.sqrt(5), generator=generator)
+            matrix = cast(torch.Tensor, module.lora_A[ADAPTER].weight)
+            nn.init.kaiming_uniform_(matrix, a=math.sqrt(5), generator=generator)
 
 
 def initialise_head(module: nn.Module, std: float, seed: int) -> None:
@@ -271,5 +276,3 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         raise ModelError("is missing", where=str(path), hint="Is this a complete folder?") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"is damaged: {error}", where=str(path), hint="Copy or train it again.") from None
-
-

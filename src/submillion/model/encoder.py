@@ -22,8 +22,8 @@ from submillion.errors import BudgetError, ModelError
 from submillion.model import packed
 from submillion.model.adapter import (
     check_realised,
-    inject_adapter,
     initialise_head,
+    inject_adapter,
     load_adapter_weights,
     mark_trainable,
     read_safetensors,
@@ -303,5 +303,3 @@ class _LayerNormWithTrainedBias(nn.LayerNorm):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return nn.functional.layer_norm(x, self.normalized_shape, self.weight, self.bias.to(x.dtype), self.eps)
-
-

@@ -87,5 +87,6 @@ def lora_linear(
     """
     flat = x.reshape(-1, x.shape[-1])
     flat_mask = None if mask is None else mask.reshape(flat.shape)
-    y = _LoraLinear.apply(flat, weight, bias, a, b, scaling, flat_mask, keep_scale)
+    apply: Any = _LoraLinear.apply
+    y: torch.Tensor = apply(flat, weight, bias, a, b, scaling, flat_mask, keep_scale)
     return y.view(*x.shape[:-1], weight.shape[0])

