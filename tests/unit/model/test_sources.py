@@ -15,7 +15,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from submillion.errors import ConfigError, ModelError
-from submillion.model import sources
+from submillion.model import base_files, sources
 from submillion.model.sources import KNOWN_BASES, find_base, find_known_base, load_base_config
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -302,7 +302,7 @@ def test_a_digest_is_remembered_until_the_file_changes(
     counted: list[str] = []
     digest_file = hashlib.file_digest
     monkeypatch.setattr(
-        sources.hashlib, "file_digest", lambda file, kind: (counted.append(file.name), digest_file(file, kind))[1]
+        base_files.hashlib, "file_digest", lambda file, kind: (counted.append(file.name), digest_file(file, kind))[1]
     )
     first = find_base(str(base_copy))
     assert find_base(str(base_copy)) == first
