@@ -1,0 +1,107 @@
+"""The command line starts at once, and its commands, flags and exit codes are a contract."""
+
+from __future__ import annotations
+
+import inspect
+import resource
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+import submillion
+from submillion import api, errors
+from submillion.cli.app import app
+from submillion.recipes import list_recipes, load_recipe
+
+HEAVY = ("torch", "transformers", "numpy", "pydantic", "yaml", "pyarrow", "sklearn", "matplotlib", "datasets")
+
+# What scripts and other programs rely on; a flag that goes or changes its name is a new major version.
+COMMANDS = {
+    "demo": {"--out"},
+    "recipes show": {"NAME"},
+    "recipes copy": {"NAME", "FILE"},
+    "plan": {"RECIPE_OR_ADAPTER_DIR", "--base", "--budget", "--set", "--data", "--json"},
+    "check": {"DATA", "--against", "--text", "--label", "--id", "--strict", "--json"},
+    "train": {
+        *("RECIPE", "--data", "--base", "--budget", "--seed", "--text", "--label", "--id", "--set"),
+        *("--out", "--resume", "--json"),
+    },
+    "evaluate": {"RUN", "DATA", "--labels", "--text", "--label", "--id", "--json"},
+    "compare": {"RUN", "DATA", "--labels", "--text", "--label", "--id", "--json"},
+    "predict": {
+        *("RUN", "INPUT", "--out", "--labels", "--probabilities", "--defuse-formulas"),
+        *("--text", "--id"),
+    },
+    "classify": {"RUN", "TEXT...", "--json"},
+    "report": {"RUN...", "--out"},
+}
+
+
+def walk(command: Any, path: str = "") -> dict[str, set[str]]:
+    if hasattr(command, "commands"):
+        found: dict[str, set[str]] = {}
+        for name, inner in command.commands.items():
+            found |= walk(inner, f"{path} {name}".strip())
+        return found
+    words = set()
+    for parameter in command.params:
+        if parameter.name != "help":
+            words |= set(parameter.opts) if parameter.param_type_name == "option" else {parameter.metavar}
+    return {path: words}
+
+
+def test_commands_and_flags_are_frozen() -> None:
+    assert walk(get_command(app)) == COMMANDS
+
+
+def measure_cpu(arguments: list[str]) -> float:
+    """Return the processor seconds of a process: unlike wall time, they do not grow where a machine is busy."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
+def test_help_is_there_at_once() -> None:
+    assert min(measure_cpu(["-m", "submillion", "--help"]) for _ in range(5)) < 0.3
+
+
+def test_the_package_is_imported_at_once() -> None:
+    assert min(measure_cpu(["-c", "import submillion"]) - measure_cpu(["-c", ""]) for _ in range(5)) < 0.1
+
+
+@pytest.mark.parametrize("code", ["import submillion", "import submillion.cli; submillion.cli.main(['--help'])"])
+def test_nothing_heavy_is_imported_before_it_is_needed(code: str) -> None:
+    code = f"{code}; import sys; sys.stderr.write(' '.join(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stderr.split()
+    assert "submillion" in loaded
+    assert [name for name in HEAVY if name in loaded] == []
+
+
+def test_the_python_api_is_there() -> None:
+    assert set(submillion.__all__) == {"__version__", "load", "plan", "train"}
+    assert all(getattr(submillion, name) for name in submillion.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'tune'"):
+        getattr(submillion, "tune" + "")
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_every_recipe_plans_within_its_budget(name: str) -> None:
+    plan = api.plan(name)
+    assert plan.trainable_params < load_recipe(name).budget <= 1_000_000
+    assert plan.num_labels == 4
+
+
+def test_every_error_has_an_exit_code_of_its_own_that_help_explains() -> None:
+    kinds = [
+        kind
+        for _, kind in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(kind, errors.SubmillionError) and kind is not errors.SubmillionError
+    ]
+    codes = {kind.exit_code for kind in kinds}
+    assert len(codes) == len(kinds) == 5
+    assert app.info.epilog is not None
+    assert [code for code in codes if f" {code} " not in str(app.info.epilog)] == []

@@ -1,0 +1,149 @@
+"""The plan of the house, held against the code: which way imports go, who may import what, who may print."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import submillion
+
+PACKAGE = Path(submillion.__file__).parent
+ROOT = PACKAGE.parents[1]
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+MAX_LINES = 400
+# One subject that reads better in one piece: the places that weights come from, tried in order.
+LONGER = {"model/sources.py": 560}
+# Run as a process of its own, it answers its parent on stdout.
+ANSWERS_ON_STDOUT = {"verify.py"}
+
+# Each of these packages has one way in, so that what it changes from version to version is dealt with in one place.
+IMPORTERS = {
+    "peft": {"model/adapter.py"},
+    "accelerate": {"train/device.py", "train/track.py"},
+    "sklearn": {"baseline.py"},
+    "matplotlib": {"report/"},
+    "typer": {"cli/"},
+    "rich": {"cli/"},
+    "datasets": {"data/"},
+    "pydantic": {"config.py", "budget/"},
+}
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def iter_imports(path: Path) -> Iterator[str]:
+    """Yield every module that a file imports anywhere, functions and type checking included."""
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)}:{node.lineno} is a relative import"
+            assert node.module is not None
+            if node.module == "submillion":
+                yield from (f"submillion.{alias.name}" for alias in node.names if alias.name != "__version__")
+            else:
+                yield node.module
+
+
+def read_rooms() -> list[list[str]]:
+    """Return the rows of the table in docs/architecture.md, top down: files, and folders with a slash at their end."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = text.partition("## Rooms, from the top down")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| (`.+?`) \|", table, flags=re.MULTILINE)
+    return [[re.sub(r"\{.*", "", name) for name in re.findall(r"`([^`]+)`", cell)] for cell in cells]
+
+
+ROOMS = read_rooms()
+
+
+def find_room(name: str) -> tuple[int, str] | None:
+    for row, rooms in enumerate(ROOMS):
+        for room in rooms:
+            if name == room or (room.endswith("/") and name.startswith(room)):
+                return row, room
+    return None
+
+
+def file_of(module: str) -> str | None:
+    """Return the file of one of our modules, or of the module that holds an imported name."""
+    parts = module.split(".")[1:]
+    while parts:
+        path = PACKAGE.joinpath(*parts)
+        if path.with_suffix(".py").is_file():
+            return name_of(path.with_suffix(".py"))
+        if (path / "__init__.py").is_file():
+            return name_of(path / "__init__.py")
+        parts.pop()
+    return None
+
+
+def test_the_table_has_rooms() -> None:
+    assert len(ROOMS) > 10
+    assert find_room("cli/app.py") == (1, "cli/")
+    assert find_room("errors.py") == (len(ROOMS) - 1, "errors.py")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_every_module_has_a_room_and_imports_only_go_down(path: Path) -> None:
+    if path == PACKAGE / "__init__.py":
+        return  # The front door hands out what lies in the rooms.
+    room = find_room(name_of(path))
+    assert room is not None, f"{name_of(path)} stands in no row of the table in docs/architecture.md"
+    for module in iter_imports(path):
+        if module.split(".")[0] != "submillion":
+            continue
+        file = file_of(module)
+        assert file is not None, f"{module} is no module"
+        other = find_room(file)
+        assert other is not None
+        assert other[1] == room[1] or other[0] > room[0], f"{name_of(path)} imports {module}, which is not below it"
+
+
+@pytest.mark.parametrize("package", sorted(IMPORTERS))
+def test_packages_have_their_one_importer(package: str) -> None:
+    importers = {
+        name_of(path) for path in SOURCES if any(module.split(".")[0] == package for module in iter_imports(path))
+    }
+    allowed = tuple(IMPORTERS[package])
+    assert [name for name in importers if not name.startswith(allowed)] == []
+
+
+def test_only_the_command_line_prints() -> None:
+    printers = []
+    for path in SOURCES:
+        if name_of(path).startswith("cli/") or name_of(path) in ANSWERS_ON_STDOUT:
+            continue
+        for node in ast.walk(parse(path)):
+            is_print = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+            is_stream = isinstance(node, ast.Attribute) and ast.unparse(node) in {"sys.stdout", "sys.stderr"}
+            if is_print or is_stream:
+                printers.append(f"{name_of(path)}:{node.lineno}")
+    assert printers == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_modules_are_small_enough_to_read(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGER.get(name_of(path), MAX_LINES)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_everything_public_says_what_it_is(path: Path) -> None:
+    tree = parse(path)
+    assert ast.get_docstring(tree), "the module has no docstring"
+    missing = []
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            inner = node.body if isinstance(node, ast.ClassDef) else []
+            methods = [item for item in inner if isinstance(item, ast.FunctionDef) and not item.name.startswith("_")]
+            missing += [item.name for item in (node, *methods) if not ast.get_docstring(item)]
+    assert missing == []
