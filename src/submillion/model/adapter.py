@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -104,7 +105,10 @@ def inject_adapter(model: nn.Module, plan: Plan, *, dropout: float, seed: int) -
     Raises:
         BudgetError: The realised parameters differ from the plan.
     """
-    wrapped = peft.PeftModel(model, build_lora_config(plan, dropout=dropout), adapter_name=ADAPTER)
+    with warnings.catch_warnings():
+        # PEFT asks transformers 5.23 by a name that it deprecates; nobody who trains can do anything about it.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        wrapped = peft.PeftModel(model, build_lora_config(plan, dropout=dropout), adapter_name=ADAPTER)
     fuse_adapters(wrapped)
     if plan.variant != "pissa":
         initialise_adapter(wrapped, seed)
