@@ -38,8 +38,8 @@ _NAMES = (
 )
 # Attributes need an equals sign, so that "a <b and c> d" is no tag; a tag may be cut off only at the text's end.
 _TAG = re.compile(
-    rf"</?(?:{_NAMES})(?:\s+[a-z][a-z-]*\s*=[^<>]*)?\s*/?>|<!--.*?-->|<(?:{_NAMES})\s+[a-z][a-z-]*\s*=[^<>]*$",
-    re.IGNORECASE | re.DOTALL,
+    rf"</?(?:{_NAMES})(?:\s+[a-z][a-z-]*\s*=[^<>]*)?\s*/?>|<!--[^<>]*-->|<(?:{_NAMES})\s+[a-z][a-z-]*\s*=[^<>]*$",
+    re.IGNORECASE,
 )
 _INLINE = re.compile(r"</?(?:a|abbr|b|big|cite|em|font|i|nobr|s|small|span|strong|sub|sup|tt|u)\b", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")

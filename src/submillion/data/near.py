@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 SHINGLE_WORDS = 3
 NEAR_JACCARD = 0.8
-NUM_BANDS, BAND_ROWS = 20, 5
-"""Recall at similarity 0.8: 1 - (1 - 0.8^5)^20 = 99.96 %; at 0.3 only 4.7 % of pairs become candidates."""
+NUM_BANDS, BAND_ROWS = 30, 5
+"""Recall at similarity 0.8: 1 - (1 - 0.8^5)^30 = 99.999 %; at 0.3 only 7 % of pairs become candidates."""
 
 NUM_HASHES = NUM_BANDS * BAND_ROWS
-# The estimate of a pair at 0.8 has a standard deviation of sqrt(0.8 * 0.2 / 100) = 0.04: five of them below.
+# The estimate of a pair at 0.8 has a standard deviation of sqrt(0.8 * 0.2 / 150) = 0.033: six of them below.
 MIN_ESTIMATE = 0.6
 WHOLE_BUCKET, CROWD_NEIGHBOURS = 33, 2
 """Largest bucket whose texts are all compared; in larger ones each meets this many on either side, in each band."""
