@@ -143,9 +143,11 @@ def _check_scores(logits: NDArray[np.floating], labels: NDArray[np.integer], num
 def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
     """Return the temperature that minimises the log loss of held-out rows.
 
-    The loss is convex in 1/temperature, so bisection on the sign of its slope, over the logarithm of the
-    temperature, finds the one minimum; it is held within ``TEMPERATURE_RANGE``, where rows that are all right
-    would ask for zero. Source: C. Guo et al., "On calibration of modern neural networks", ICML 2017, section 4.2.
+    The targets are one-hot but for a share of 1/(n + 2), which goes to the other classes: rows that are all right
+    would otherwise ask for a temperature of zero, that is for certainty. The loss is convex in 1/temperature, so
+    bisection on the sign of its slope, over the logarithm of the temperature, finds the one minimum within
+    ``TEMPERATURE_RANGE``. Sources: C. Guo et al., "On calibration of modern neural networks", ICML 2017, section
+    4.2; for the targets J. Platt, "Probabilistic outputs for support vector machines", 1999, section 2.2.
 
     Args:
         logits: Shape (n, C).
@@ -159,13 +161,16 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -
     scores = logits.astype(np.float64)
     if np.ptp(scores, axis=1).max() == 0:
         return 1.0  # equal logits stay equal at any temperature
-    true = scores[np.arange(len(labels)), labels].mean()
+    true = scores[np.arange(len(labels)), labels]
+    doubt = 1.0 / (len(labels) + 2)
+    others = (scores.sum(axis=1) - true) / (scores.shape[1] - 1)
+    target = ((1.0 - doubt) * true + doubt * others).mean()
     low, high = np.log(TEMPERATURE_RANGE)
     for _ in range(60):
         middle = (low + high) / 2
         expected = (stats.softmax(scores, float(np.exp(middle))) * scores).sum(axis=1).mean()
-        # expected - true is the slope in 1/temperature: positive asks for a higher temperature.
-        low, high = (middle, high) if expected > true else (low, middle)
+        # expected - target is the slope in 1/temperature: positive asks for a higher temperature.
+        low, high = (middle, high) if expected > target else (low, middle)
     return float(np.exp((low + high) / 2))
 
 

@@ -100,6 +100,12 @@ def test_bootstrap_of_all_right_is_a_point_and_of_nothing_an_error() -> None:
         stats.bootstrap_macro_f1(np.zeros((2, 2), dtype=np.int64), seed=0)
 
 
+def test_bootstrap_leaves_out_a_class_that_occurs_nowhere() -> None:
+    pair, absent = np.array([[40, 5], [4, 44]]), np.zeros((3, 3), dtype=np.int64)
+    absent[:2, :2] = pair
+    assert stats.bootstrap_macro_f1(absent, seed=1) == stats.bootstrap_macro_f1(pair, seed=1)
+
+
 def test_bootstrap_of_many_classes_works_in_parts() -> None:
     random = np.random.default_rng(0)
     confusion = np.diag(random.integers(5, 20, 300)) + (random.random((300, 300)) < 0.01)
