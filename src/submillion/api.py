@@ -58,16 +58,21 @@ def train(
     return start_run(config, None if out is None else Path(out), progress=progress or Silent())
 
 
-def load(run: str | PathLike[str]) -> RunModel:
+def load(run: str | PathLike[str], *, base: str | None = None) -> RunModel:
     """Return a trained run, ready to classify: ``load("runs/news").classify(["Rain stops play"])``.
+
+    Args:
+        run: A run folder, or an adapter folder in PEFT's format with a classification head in it.
+        base: Base model of an adapter folder, where it is not the one that the adapter names.
 
     Raises:
         RunError: The folder is no finished run.
-        ModelError: Its base model cannot be found.
+        ConfigError: A base for a run, which has its own.
+        ModelError: The base model cannot be found, or the adapter does not fit it.
     """
     from submillion.run_model import load_run
 
-    return load_run(Path(run))
+    return load_run(Path(run), base=base)
 
 
 def plan(

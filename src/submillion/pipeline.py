@@ -19,7 +19,7 @@ from submillion.baseline import train_baseline
 from submillion.batches import TextEncoder
 from submillion.budget.plan import Plan, make_plan
 from submillion.config import RunConfig, dump_config
-from submillion.errors import ConfigError, RunError
+from submillion.errors import BudgetError, ConfigError, DataError, ModelError, RunError
 from submillion.evaluate import fit_temperature
 from submillion.fit import SCORE_TOKENS_FACTOR, Fitting
 from submillion.manifest import (
@@ -83,8 +83,22 @@ def start_run(config: RunConfig, out: Path | None = None, *, progress: Progress 
             where=str(run.path),
             hint=f"Choose another folder, or continue that run: submillion train --resume {run.path}",
         )
+    is_new = not run.path.exists()
     write_text(run.config, dump_config(config))
-    return _carry_out(run, config, progress or Silent())
+    try:
+        return _carry_out(run, config, progress or Silent())
+    except (ConfigError, DataError, BudgetError, ModelError):
+        # Nothing to resume: with these settings and this data the run can never begin.
+        if not run.checkpoints.exists():
+            _remove_files(run, and_folder=is_new)
+        raise
+
+
+def _remove_files(run: RunDir, *, and_folder: bool) -> None:
+    for path in (run.config, run.manifest, run.data, run.plan, run.log, run.lock):
+        path.unlink(missing_ok=True)
+    if and_folder:
+        run.path.rmdir()
 
 
 def resume_run(folder: Path, *, progress: Progress | None = None) -> RunSummary:
@@ -244,7 +258,7 @@ def _judge_baseline(
 @contextmanager
 def _only_process(run: RunDir) -> Iterator[None]:
     """Hold the run folder for this process; a second one that trains into it would damage both."""
-    with (run.path / ".lock").open("w") as file:
+    with run.lock.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

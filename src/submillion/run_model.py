@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -13,15 +14,17 @@ from numpy.typing import NDArray
 
 from submillion import stats
 from submillion.batches import TextEncoder
+from submillion.budget.folder import plan_adapter_folder, read_adapter_base
 from submillion.budget.plan import Plan
-from submillion.config import RunConfig, load_yaml, parse_config
+from submillion.config import ModelConfig, RunConfig, load_yaml, parse_config
 from submillion.data.clean import clean_records
-from submillion.errors import RunError
+from submillion.errors import ConfigError, ModelError, RunError
 from submillion.evaluate import Evaluation, evaluate_logits
 from submillion.fit import SCORE_TOKENS_FACTOR
 from submillion.manifest import count_test_evaluation, read_manifest
+from submillion.model.adapter import CONFIG_NAME, load_adapter_weights
 from submillion.model.encoder import Classifier, build_classifier
-from submillion.model.sources import find_base
+from submillion.model.sources import find_base, load_base_config
 from submillion.progress import Progress, Silent
 from submillion.records import LabelSet, Prediction, Record
 from submillion.results import hash_records, labels_of
@@ -101,18 +104,26 @@ class RunModel:
         return SCORE_TOKENS_FACTOR * self.config.train.micro_batch_tokens
 
 
-def load_run(folder: Path | str, *, threads: int | None = None) -> RunModel:
-    """Load a trained run.
+def load_run(folder: Path | str, *, base: str | None = None, threads: int | None = None) -> RunModel:
+    """Load a trained run, or a folder that PEFT saved an adapter with its classification head in.
+
+    An adapter folder knows neither class names nor a temperature: its classes are named by their ids.
 
     Args:
-        folder: The run folder.
+        folder: The run folder or the adapter folder.
+        base: Base model of an adapter folder, where it is not the one that the adapter names.
         threads: CPU threads; None takes the process's allowance.
 
     Raises:
         RunError: No run folder, a damaged one, or a run that has not come to its end.
-        ModelError: The base model cannot be found, or is another than the run's.
+        ConfigError: A base for a run, which has its own.
+        ModelError: The base model cannot be found, or is another than the run's; or an adapter that does not fit it.
     """
     run = RunDir(Path(folder))
+    if not run.manifest.exists() and (run.path / CONFIG_NAME).exists():
+        return _load_adapter_folder(run, base, threads)
+    if base is not None:
+        raise ConfigError(f"a run keeps its own base, {base!r} cannot take its place", where=str(folder))
     if not run.manifest.exists():
         raise RunError(
             "is no run folder: manifest.json is missing",
@@ -128,15 +139,15 @@ def load_run(folder: Path | str, *, threads: int | None = None) -> RunModel:
         )
     config = read_config(run)
     plan = Plan.from_json(read_json(run.plan), where=str(run.plan))
-    base = find_base(config.model.base, config.model.revision or manifest["base"]["revision"])
-    if base.weights_sha256 != manifest["base"]["weights_sha256"]:
+    found = find_base(config.model.base, config.model.revision or manifest["base"]["revision"])
+    if found.weights_sha256 != manifest["base"]["weights_sha256"]:
         raise RunError(
-            f"was trained on weights {manifest['base']['weights_sha256'][:12]}…, found {base.weights_sha256[:12]}…",
+            f"was trained on weights {manifest['base']['weights_sha256'][:12]}…, found {found.weights_sha256[:12]}…",
             where=str(folder),
             hint="The base model has changed since; restore the one that the manifest names.",
         )
     device = open_device(config.model.precision, threads)
-    classifier = build_classifier(base, plan, config.model, adapter_dropout=0.0, dtype=device.dtype, seed=0)
+    classifier = build_classifier(found, plan, config.model, adapter_dropout=0.0, dtype=device.dtype, seed=0)
     classifier.load(run)
     classifier.to(device.device).eval()
     return RunModel(
@@ -147,6 +158,35 @@ def load_run(folder: Path | str, *, threads: int | None = None) -> RunModel:
         temperature=cast(float, manifest["temperature"]),
         classifier=classifier,
         encoder=TextEncoder(run.tokenizer, config.model.max_length),
+    )
+
+
+def _load_adapter_folder(folder: RunDir, base: str | None, threads: int | None) -> RunModel:
+    name = base or read_adapter_base(folder.path)
+    name = base or read_adapter_base(folder.path)
+    # The budget binds what is trained here, not what others trained.
+    plan = plan_adapter_folder(folder.path, load_base_config(name), budget=sys.maxsize, base=name)
+    if plan.head != "native":
+        raise ModelError(
+            "the adapter has no classification head of the architecture's own",
+            where=str(folder.path),
+            hint="If it is part of a run of submillion, give the run folder above it.",
+        )
+    model = ModelConfig(base=name, head=plan.head)
+    config = RunConfig(model=model)
+    found = find_base(name)
+    device = open_device(model.precision, threads)
+    classifier = build_classifier(found, plan, model, adapter_dropout=0.0, dtype=device.dtype, seed=0)
+    load_adapter_weights(classifier.wrapped, folder.path)
+    classifier.to(device.device).eval()
+    return RunModel(
+        folder=folder,
+        config=config,
+        plan=plan,
+        labels=LabelSet(tuple(str(label) for label in range(plan.num_labels))),
+        temperature=1.0,
+        classifier=classifier,
+        encoder=TextEncoder(found.folder, model.max_length),
     )
 
 
@@ -170,7 +210,8 @@ def evaluate_run(model: RunModel, records: Sequence[Record], *, progress: Progre
     Where these are the run's own test rows, the manifest counts one more test evaluation.
     """
     cleaned = list(clean_records(records, model.config.data.clean))
-    if read_json(model.folder.data).get("test_sha256") == hash_records(cleaned):
+    data = model.folder.data
+    if data.exists() and read_json(data).get("test_sha256") == hash_records(cleaned):
         count_test_evaluation(model.folder)
     scored = model.score_records(records, progress=progress)
     return evaluate_logits(

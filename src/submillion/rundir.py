@@ -49,6 +49,11 @@ class RunDir:
         return self.path / "log.jsonl"
 
     @property
+    def lock(self) -> Path:
+        """Held by the process that trains in the folder."""
+        return self.path / ".lock"
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of ``step-N`` checkpoints and the pointer files ``last`` and ``best``."""
         return self.path / "checkpoints"

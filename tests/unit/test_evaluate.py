@@ -32,17 +32,27 @@ def test_fit_temperature_is_the_minimum_of_the_loss() -> None:
     logits, labels = draw_scored_rows(1.7, count=500)
     best = fit_temperature(logits, labels)
 
+    doubt = 1 / (len(labels) + 2)
+    num_labels = logits.shape[1]
+    targets = np.full(logits.shape, doubt / (num_labels - 1))
+    targets[np.arange(len(labels)), labels] = 1 - doubt
+
     def loss(temperature: float) -> float:
-        return stats.measure_log_loss(stats.log_softmax(logits, temperature), labels)
+        return float(-(targets * stats.log_softmax(logits, temperature)).sum(axis=1).mean())
 
     assert loss(best) <= min(loss(best * 1.001), loss(best / 1.001))
 
 
 def test_fit_temperature_stays_in_its_range() -> None:
     logits = np.eye(3) * 4
-    assert fit_temperature(logits, np.arange(3)) == pytest.approx(TEMPERATURE_RANGE[0])
     assert fit_temperature(logits, np.array([1, 2, 0])) == pytest.approx(TEMPERATURE_RANGE[1])
     assert fit_temperature(np.zeros((4, 3)), np.zeros(4, dtype=int)) == 1.0
+
+
+def test_rows_that_are_all_right_give_no_certainty() -> None:
+    logits = np.tile(np.eye(3) * 4, (10, 1))
+    temperature = fit_temperature(logits, np.tile(np.arange(3), 10))
+    assert stats.softmax(logits, temperature).max() == pytest.approx(1 - 1 / 32, abs=1e-6)
 
 
 def test_evaluation_has_the_keys_of_the_contract_and_is_json() -> None:
