@@ -34,7 +34,7 @@ from submillion.model.sources import find_base, load_base_config
 from submillion.prepare import Prepared, prepare_data
 from submillion.progress import Progress, Silent
 from submillion.records import Record
-from submillion.report import write_report
+from submillion.report import write_card, write_report
 from submillion.results import labels_of, write_baseline_results, write_results
 from submillion.run_model import read_config
 from submillion.rundir import RunDir, read_json, write_json, write_text
@@ -195,6 +195,7 @@ def _carry_out(run: RunDir, config: RunConfig, progress: Progress) -> RunSummary
         }
         update_manifest(run, entries)
         progress.start("report")
+        write_card(run.path)
         write_report([run.path])
         progress.finish()
     return RunSummary(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -117,7 +117,7 @@ def _start(config: RunConfig, out: Path | None) -> RunSummary:
     from submillion.pipeline import start_run
 
     folder = out or Path("runs") / f"{config.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    with _nothing_left_of_a_false_start(folder), _resumable(folder):
+    with _resumable(folder):
         return start_run(config, folder, progress=_ShowPlan(folder))
 
 
@@ -126,27 +126,6 @@ def _resume(folder: Path) -> RunSummary:
 
     with _resumable(folder):
         return resume_run(folder, progress=_ShowPlan(folder))
-
-
-@contextmanager
-def _nothing_left_of_a_false_start(folder: Path) -> Iterator[None]:
-    """Remove the new run folder where an error came before training; the same command then works once it is mended."""
-    from submillion.errors import SubmillionError
-    from submillion.rundir import RunDir
-
-    run = RunDir(folder)
-    is_new = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        yield
-    except SubmillionError:
-        if is_new and not run.log.exists():
-            for path in (run.config, run.manifest, run.data, run.plan, folder / ".lock"):
-                path.unlink(missing_ok=True)
-            for path in made:
-                with suppress(OSError):
-                    path.rmdir()
-        raise
 
 
 @contextmanager

@@ -62,6 +62,12 @@ def find_label_set(raw: RawLabels) -> LabelSet:
     if raw.names is not None:
         return LabelSet(raw.names)
     values = {value for value in raw.values if value is not None}
+    if len(values) == 1:
+        raise DataError(
+            f"every row has the same label, {next(iter(values))!r}",
+            where=f"{raw.folder}{raw.records[0].source.rpartition(':')[0]}",
+            hint="A classifier needs at least two classes; check the label column.",
+        )
     integers = sorted(value for value in values if isinstance(value, int))
     if len(integers) < len(values):
         return LabelSet(tuple(sorted(str(value) for value in values)))
