@@ -105,8 +105,9 @@ def keep_mask(row_keys: torch.Tensor, columns: torch.Tensor, probability: float)
     lanes ^= lanes >> 13
     lanes *= _LANE_2
     lanes ^= lanes >> 16
-    # Uniform over the signed 32-bit range: drop the lowest share.
-    return lanes >= int(probability * 2**32) - 2**31
+    # torch shifts signed integers with their sign, so that the last line clears it: uniform over 0..2^31 - 1, of which
+    # the lowest share is dropped.
+    return lanes >= int(probability * 2**31)
 
 
 class KeyedDropout(nn.Module):
