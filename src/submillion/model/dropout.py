@@ -50,10 +50,12 @@ class DropoutState:
     Attributes:
         token_keys: Shape (N,) packed or (B, T) padded, int32; None outside of training.
         record_keys: Shape (B,), int32.
+        step_key: Of the step, for rows that belong to no record.
     """
 
     token_keys: torch.Tensor | None = None
     record_keys: torch.Tensor | None = None
+    step_key: int | None = None
 
     def set_step(self, batch: Batch, *, seed: int, step: int) -> None:
         """Key the next forward pass.
@@ -73,10 +75,18 @@ class DropoutState:
         device = batch.input_ids.device
         self.token_keys = _to_lanes(tokens).to(device)
         self.record_keys = _to_lanes(records).to(device)
+        self.step_key = mix_64(int(base))
 
     def clear(self) -> None:
         """Forget the keys; a training forward pass without new ones is then an error."""
-        self.token_keys = self.record_keys = None
+        self.token_keys = self.record_keys = self.step_key = None
+
+    def make_table_keys(self, num_rows: int, device: torch.device) -> torch.Tensor:
+        """Return keys of the rows of a table that all records share, int32 (num_rows,)."""
+        if self.step_key is None:
+            raise RuntimeError("a training forward pass needs DropoutState.set_step first")
+        rows = np.arange(num_rows, dtype=np.uint64)
+        return _to_lanes(_mix_array(rows ^ np.uint64(self.step_key))).to(device)
 
 
 def _to_lanes(keys: NDArray[np.uint64]) -> torch.Tensor:
@@ -131,21 +141,21 @@ class KeyedDropout(nn.Module):
         """Return the keep mask for rows of `x`, or None where nothing is dropped.
 
         Args:
-            x: Shape (..., H), its leading axes being all tokens or all records, or attention probabilities of
-                shape (B, heads, T, T) on the padded path.
+            x: Shape (..., H), its leading axes being all tokens or all records; or a table of shape (rows, H) or
+                (1, rows, H) that all records share, such as DeBERTa's embeddings of relative positions; or attention
+                probabilities of shape (B, heads, T, T) on the padded path.
         """
         if not self.training or self.p == 0.0:
             return None
         keys = self.state.record_keys if self.per_record else self.state.token_keys
         if keys is None:
             raise RuntimeError("a training forward pass needs DropoutState.set_step first")
-        if x.dim() == 4 and keys.dim() == 2 and x.shape[:2] != keys.shape:
-            return self._attention_mask(x, keys)
+        if x.dim() == 4 and keys.dim() == 2:
+            return attention_keep_mask(keys, x.shape[1], self.site, self.p)
+        if not self.per_record and x.shape[:-1] not in {keys.shape, (1, *keys.shape)}:
+            keys = self.state.make_table_keys(x.shape[-2], x.device)
         columns = column_keys(torch.arange(x.shape[-1], device=x.device), self.site)
         return keep_mask(keys.reshape(*x.shape[:-1], 1), columns, self.p)
-
-    def _attention_mask(self, x: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-        return attention_keep_mask(keys, x.shape[1], self.site, self.p)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return `x` with dropped elements zero and the others divided by the keep probability."""
