@@ -91,10 +91,11 @@ def packed_attention(
 
 
 def _attention_site(module: torch.nn.Module) -> int:
-    # The layer's own KeyedDropout is never called by interface attention; its site number is free to use.
-    for child in module.children():
-        if isinstance(child, KeyedDropout):
-            return child.site
+    # The dropout of the probabilities is never called by interface attention; its site number is free to use.
+    # Others are: ModernBERT's layers hold one that acts on their output.
+    dropout = getattr(module, "dropout", None)
+    if isinstance(dropout, KeyedDropout):
+        return dropout.site
     layer = getattr(module, "layer_idx", None)
     if layer is None:
         raise ModelError(f"{type(module).__name__} has neither a dropout module nor a layer number")
