@@ -7,7 +7,7 @@ finaliser (Appleby 2011) over 32-bit lanes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ _LANE_1 = 0x85EBCA6B - (1 << 32)
 _LANE_2 = 0xC2B2AE35 - (1 << 32)
 # Column distance between attention heads; longer than any record.
 _HEAD_STRIDE = 1 << 16
+# Distance between the numbers of a site's masks in one forward pass; more than any model has sites.
+_CALL_STRIDE = 1 << 32
 
 
 def mix_64(value: int) -> int:
@@ -51,11 +53,13 @@ class DropoutState:
         token_keys: Shape (N,) packed or (B, T) padded, int32; None outside of training.
         record_keys: Shape (B,), int32.
         step_key: Of the step, for rows that belong to no record.
+        num_calls: Masks drawn in this forward pass, by site.
     """
 
     token_keys: torch.Tensor | None = None
     record_keys: torch.Tensor | None = None
     step_key: int | None = None
+    num_calls: dict[int, int] = field(default_factory=dict)
 
     def set_step(self, batch: Batch, *, seed: int, step: int) -> None:
         """Key the next forward pass.
@@ -76,6 +80,7 @@ class DropoutState:
         self.token_keys = _to_lanes(tokens).to(device)
         self.record_keys = _to_lanes(records).to(device)
         self.step_key = mix_64(int(base))
+        self.num_calls = {}
 
     def clear(self) -> None:
         """Forget the keys; a training forward pass without new ones is then an error."""
@@ -87,6 +92,15 @@ class DropoutState:
             raise RuntimeError("a training forward pass needs DropoutState.set_step first")
         rows = np.arange(num_rows, dtype=np.uint64)
         return _to_lanes(_mix_array(rows ^ np.uint64(self.step_key))).to(device)
+
+    def find_site(self, site: int) -> int:
+        """Return a site's number for its next mask of this forward pass.
+
+        RoBERTa's head applies one dropout module twice, and ALBERT's layers share theirs: each use has its own mask.
+        """
+        call = self.num_calls.get(site, 0)
+        self.num_calls[site] = call + 1
+        return site + call * _CALL_STRIDE
 
 
 def _to_lanes(keys: NDArray[np.uint64]) -> torch.Tensor:
@@ -150,11 +164,12 @@ class KeyedDropout(nn.Module):
         keys = self.state.record_keys if self.per_record else self.state.token_keys
         if keys is None:
             raise RuntimeError("a training forward pass needs DropoutState.set_step first")
+        site = self.state.find_site(self.site)
         if x.dim() == 4 and keys.dim() == 2:
-            return attention_keep_mask(keys, x.shape[1], self.site, self.p)
+            return attention_keep_mask(keys, x.shape[1], site, self.p)
         if not self.per_record and x.shape[:-1] not in {keys.shape, (1, *keys.shape)}:
             keys = self.state.make_table_keys(x.shape[-2], x.device)
-        columns = column_keys(torch.arange(x.shape[-1], device=x.device), self.site)
+        columns = column_keys(torch.arange(x.shape[-1], device=x.device), site)
         return keep_mask(keys.reshape(*x.shape[:-1], 1), columns, self.p)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
