@@ -1,0 +1,210 @@
+"""Packed execution gives what the stock models give, and no record sees another."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from submillion.batches import Features, LengthGroup, pack
+from submillion.errors import ModelError
+from submillion.model.dropout import DropoutState, attention_keep_mask
+from submillion.model.packed import PADDED_FAMILIES, PackedLayout, _PackedAttention, packed_attention
+from submillion.score import score
+from tiny_classifiers import (
+    Tiny,
+    build_tiny_classifier,
+    load_stock,
+    make_features,
+    save_run_files,
+    score_stock,
+)
+
+# PEFT still asks transformers by the old name.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+FAMILIES = ("roberta", "bert", "distilbert", "electra", "deberta-v2", "modernbert")
+HEADS = (("native", "first"), ("linear", "mean"), ("linear", "first"))
+
+Base = Callable[[str], Path]
+
+
+def score_all(tiny: Tiny, features: list[Features], max_tokens: int = 10_000) -> torch.Tensor:
+    return torch.from_numpy(score(tiny.classifier, features, max_tokens=max_tokens))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("head", "pooling"), HEADS)
+def test_packed_logits_are_the_stock_models(
+    family: str, head: str, pooling: str, tiny_base: Base, tmp_path: Path
+) -> None:
+    tiny = build_tiny_classifier(tiny_base(family), head=head, pooling=pooling)
+    features = make_features()
+    ours = score_all(tiny, features)
+    theirs = score_stock(load_stock(tiny, save_run_files(tiny, tmp_path).adapter), tiny, features, pooling=pooling)
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    # Records must be told apart, or any mix of them would pass.
+    assert ours.std(dim=0).min() > 0.01
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_record_does_not_move_its_neighbours(family: str, tiny_base: Base) -> None:
+    tiny = build_tiny_classifier(tiny_base(family), head="linear")
+    features = make_features()
+    other = make_features(seed=1)
+    for row in (1, 6):
+        changed = [*features[:row], other[row], *features[row + 1 :]]
+        moves = (score_all(tiny, changed) - score_all(tiny, features)).abs().amax(dim=1)
+        assert moves[row] > 1e-2
+        assert moves[torch.arange(len(features)) != row].max() < 1e-6
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_do_not_depend_on_the_batch(family: str, tiny_base: Base) -> None:
+    tiny = build_tiny_classifier(tiny_base(family))
+    features = make_features()
+    whole = score_all(tiny, features)
+    for max_tokens in (1, 50, 130):
+        torch.testing.assert_close(score_all(tiny, features, max_tokens), whole, atol=1e-5, rtol=1e-5)
+    turned = score_all(tiny, features[::-1]).flip(0)
+    torch.testing.assert_close(turned, whole, atol=1e-5, rtol=1e-5)
+
+
+def test_modernberts_window_is_kept_in_records_longer_than_it(tiny_base: Base, tmp_path: Path) -> None:
+    tiny = build_tiny_classifier(tiny_base("modernbert"), head="linear", pooling="first")
+    features = make_features((60,))
+    stock = load_stock(tiny, save_run_files(tiny, tmp_path).adapter)
+    right = score_stock(stock, tiny, features, pooling="first")
+    torch.testing.assert_close(score_all(tiny, features), right, atol=1e-4, rtol=1e-4)
+    windows = [module for module in tiny.classifier.modules() if getattr(module, "sliding_window", None)]
+    assert len(windows) == 1
+    for wrong in (windows[0].sliding_window - 1, windows[0].sliding_window + 1, None):
+        kept, windows[0].sliding_window = windows[0].sliding_window, wrong
+        assert (score_all(tiny, features) - right).abs().max() > 1e-3
+        windows[0].sliding_window = kept
+
+
+def test_families_without_boundaries_take_the_padded_path(tiny_base: Base) -> None:
+    padded = {family: not build_tiny_classifier(tiny_base(family)).classifier.is_packed for family in FAMILIES}
+    assert [family for family, is_padded in padded.items() if is_padded] == ["deberta-v2"]
+    assert "deberta-v2" in PADDED_FAMILIES
+
+
+def test_an_unknown_family_is_refused(tiny_base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tiny_classifiers
+
+    real = tiny_classifiers.make_plan
+    monkeypatch.setattr(
+        tiny_classifiers, "make_plan", lambda *a, **k: dataclasses.replace(real(*a, **k), family="reformer")
+    )
+    with pytest.raises(ModelError, match="reformer"):
+        build_tiny_classifier(tiny_base("roberta"))
+
+
+@pytest.mark.parametrize("family", ["roberta", "bert", "distilbert", "electra", "modernbert"])
+def test_a_layer_that_loses_the_boundaries_ends_in_an_error(family: str, tiny_base: Base) -> None:
+    tiny = build_tiny_classifier(tiny_base(family))
+    with pytest.raises(ModelError, match="boundaries"):
+        tiny.classifier.encoder(input_ids=torch.full((1, 7), 9))
+
+
+# ------------------------------------------------------------------------------------------ the attention function
+
+HEADS_COUNT, WIDTH, SITE = 3, 5, 8
+GROUPS = (LengthGroup(0, 3, 2), LengthGroup(6, 1, 4), LengthGroup(10, 2, 7))
+NUM_TOKENS, FILLED = 24, 29
+
+
+def make_attention_case(seed: int = 0) -> tuple[PackedLayout, list[torch.Tensor], torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (FILLED, HEADS_COUNT, WIDTH)
+    tensors = [torch.randn(shape, generator=generator, requires_grad=True) for _ in range(3)]
+    keys = torch.randint(-(2**31), 2**31 - 1, (FILLED,), generator=generator, dtype=torch.int32)
+    layout = PackedLayout(GROUPS, NUM_TOKENS, DropoutState(token_keys=keys))
+    return layout, tensors, torch.randn(shape, generator=generator)
+
+
+def attend_plainly(
+    layout: PackedLayout,
+    tensors: list[torch.Tensor],
+    scaling: float,
+    *,
+    dropout: float = 0.0,
+    window: int | None = None,
+) -> torch.Tensor:
+    """Attention record by record, by autograd; filler rows are zero."""
+    out = torch.zeros(FILLED, HEADS_COUNT, WIDTH)
+    keys = layout.state.token_keys
+    assert keys is not None
+    for group in layout.groups:
+        for number in range(group.count):
+            start = group.start + number * group.length
+            rows = slice(start, start + group.length)
+            q, k, v = (tensor[rows].transpose(0, 1) for tensor in tensors)
+            scores = q @ k.transpose(1, 2) * scaling
+            if window is not None:
+                place = torch.arange(group.length)
+                scores = scores.masked_fill((place[:, None] - place[None]).abs() >= window, -torch.inf)
+            weights = scores.softmax(-1)
+            if dropout:
+                kept = attention_keep_mask(keys[rows][None], HEADS_COUNT, SITE, dropout)[0]
+                weights = weights * kept / (1 - dropout)
+            out = out.index_put((torch.arange(start, start + group.length),), (weights @ v).transpose(0, 1))
+    return out
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("window", [None, 3])
+def test_attention_and_its_gradients_are_autograds(dropout: float, window: int | None) -> None:
+    layout, tensors, weights = make_attention_case()
+    ours = _PackedAttention.apply(*tensors, layout, 0.7, dropout, SITE, window)
+    plain = attend_plainly(layout, tensors, 0.7, dropout=dropout, window=window)
+    torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
+    # Filler rows of the weights are not zero: their gradient must be dropped all the same.
+    got = torch.autograd.grad(ours, tensors, weights)
+    want = torch.autograd.grad(plain, tensors, weights)
+    for name, ours_grad, plain_grad in zip("qkv", got, want, strict=True):
+        torch.testing.assert_close(ours_grad, plain_grad, atol=1e-5, rtol=1e-5, msg=f"gradient of {name}")
+        assert not ours_grad[NUM_TOKENS:].any()
+
+
+def test_attention_scales_by_the_root_of_the_width_by_default() -> None:
+    layout, tensors, _ = make_attention_case()
+    arguments: Any = [tensor.transpose(0, 1)[None] for tensor in tensors]
+    out, weights = packed_attention(torch.nn.Identity(), *arguments, None, packed_layout=layout)
+    assert weights is None
+    torch.testing.assert_close(out[0], attend_plainly(layout, tensors, WIDTH**-0.5))
+
+
+def test_attention_without_a_layout_is_an_error() -> None:
+    _, tensors, _ = make_attention_case()
+    arguments: Any = [tensor.transpose(0, 1)[None] for tensor in tensors]
+    with pytest.raises(ModelError, match="boundaries"):
+        packed_attention(torch.nn.Identity(), *arguments, None)
+
+
+@pytest.mark.parametrize("family", ["roberta", "modernbert", "deberta-v2"])
+@pytest.mark.parametrize("head", ["native", "linear"])
+def test_filler_changes_neither_logits_nor_gradients(family: str, head: str, tiny_base: Base) -> None:
+    tiny = build_tiny_classifier(tiny_base(family), head=head, bias="all")
+    batch = pack(make_features((5, 9, 9, 30)))
+    assert len(batch.input_ids) > batch.num_tokens
+    outcomes = []
+    for token, position in ((0, 0), (7, 11)):
+        ids, positions = batch.input_ids.clone(), batch.positions.clone()
+        ids[batch.num_tokens :], positions[batch.num_tokens :] = token, position
+        tiny.classifier.zero_grad()
+        logits = tiny.classifier(dataclasses.replace(batch, input_ids=ids, positions=positions))
+        torch.nn.functional.cross_entropy(logits, batch.labels).backward()
+        parameters = tiny.classifier.trainable_parameters()
+        outcomes.append((logits.detach(), {name: p.grad.clone() for name, p in parameters.items()}))
+    (logits, gradients), (other_logits, other_gradients) = outcomes
+    torch.testing.assert_close(other_logits, logits, atol=1e-6, rtol=1e-6)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(other_gradients[name], gradient, atol=1e-6, rtol=1e-5, msg=name)
+    assert np.isfinite(float(sum(gradient.abs().sum() for gradient in gradients.values())))
