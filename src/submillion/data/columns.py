@@ -154,6 +154,12 @@ def iter_labelled(
                 )
             seen.add(record_id)
         raw = values[num_text] if selection.label is not None else None
+        if raw is not None and not isinstance(raw, (str, int, float)):
+            raise DataError(
+                f"the label is a value of type {type(raw).__name__}, neither a name nor a number",
+                where=f"{path}:{place}",
+                hint="Choose the label column with --label.",
+            )
         yield Record(record_id, texts, None, source), raw
 
 
@@ -164,7 +170,7 @@ def _to_text(value: object, source: str) -> str:
         if isinstance(value, (int, float)):
             return "" if isinstance(value, float) and math.isnan(value) else str(value)
         raise DataError(
-            f"expected text, found {type(value).__name__}: {str(value)[:60]!r}",
+            f"expected text, found a value of type {type(value).__name__}",
             where=source,
             hint="Choose the text columns with --text.",
         )

@@ -23,7 +23,7 @@ NUM_BANDS, BAND_ROWS = 30, 5
 NUM_HASHES = NUM_BANDS * BAND_ROWS
 # The estimate of a pair at 0.8 has a standard deviation of sqrt(0.8 * 0.2 / 150) = 0.033: six of them below.
 MIN_ESTIMATE = 0.6
-WHOLE_BUCKET, CROWD_NEIGHBOURS = 33, 2
+WHOLE_BUCKET, CROWD_NEIGHBOURS = 33, 1
 """Largest bucket whose texts are all compared; in larger ones each meets this many on either side, in each band."""
 
 _WORD = re.compile(r"[^\W_]+")
@@ -43,7 +43,7 @@ def find_near_pairs(texts: Sequence[str], on_progress: Progress | None = None) -
     """Return the pairs of distinct normalised texts whose 3-shingles have a Jaccard similarity of at least 0.8.
 
     A text of fewer than three words is its own single shingle, so it is near to no other text. Every returned pair is
-    verified exactly. Where more than 33 texts fall into one bucket, each is compared with four neighbours in the order
+    verified exactly. Where more than 33 texts fall into one bucket, each is compared with two neighbours in the order
     of their signatures, in every band anew: time stays linear where thousands of rows follow one template, at the cost
     of missing some of the pairs among them.
 

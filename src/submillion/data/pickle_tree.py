@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickletools
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,7 +114,10 @@ def parse_pickle(path: Path) -> object:
         )
     machine = _Machine(path)
     try:
-        return machine.run(pickletools.genops(path.read_bytes()))
+        with warnings.catch_warnings():
+            # Old text opcodes are unescaped as Python literals, whose odd escapes are no concern of the reader.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return machine.run(pickletools.genops(path.read_bytes()))
     except DataError:
         raise
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError, AttributeError) as error:

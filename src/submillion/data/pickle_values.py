@@ -24,6 +24,7 @@ Column = Callable[[], list[object]]
 MAX_ROWS = 20_000_000
 
 _DTYPE = re.compile(r"[iu][1248]|f[248]|b1|O8?|[US][0-9]{1,7}")
+_MAX_INTEGER_BITS = 64
 _NDARRAYS = {"numpy._reconstruct", "numpy._frombuffer"}
 _ARROW_TYPES = (
     *("string", "large_string", "utf8", "large_utf8", "null", "bool", "halffloat", "float", "double"),
@@ -54,6 +55,9 @@ def read_cell(value: object) -> object:
         if value.name in _MISSING_NODES:
             return None
         raise UnsupportedError(f"a cell is a {value.name}")
+    if isinstance(value, int) and value.bit_length() > _MAX_INTEGER_BITS:
+        # Python refuses to write longer numbers out, with an error of its own.
+        raise UnsupportedError(f"a number of {value.bit_length():,} bits")
     return value
 
 
