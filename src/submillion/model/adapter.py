@@ -39,9 +39,9 @@ class FusedLoraLinear(PeftLoraLinear):
     def forward(self, x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         """Apply the frozen layer and its update to (..., in)."""
         dropout = self.lora_dropout[ADAPTER]
-        mask, keep_scale = None, 1.0
+        mask, probability = None, 0.0
         if isinstance(dropout, KeyedDropout):
-            mask, keep_scale = dropout.mask(x), 1.0 / (1.0 - dropout.p)
+            mask, probability = dropout.mask(x), dropout.p
         frozen: Any = self.base_layer
         return lora_linear(
             x,
@@ -51,7 +51,7 @@ class FusedLoraLinear(PeftLoraLinear):
             cast(torch.Tensor, self.lora_B[ADAPTER].weight),
             scaling=self.scaling[ADAPTER],
             mask=mask,
-            keep_scale=keep_scale,
+            dropout=probability,
         )
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from submillion.model.dropout import drop
+
 
 class _LoraLinear(torch.autograd.Function):
     @staticmethod
@@ -23,17 +25,17 @@ class _LoraLinear(torch.autograd.Function):
         b: torch.Tensor,
         scaling: float,
         mask: torch.Tensor | None,
-        keep_scale: float,
+        dropout: float,
     ) -> torch.Tensor:
         """Inputs as in `lora_linear`, x flattened to (N, in)."""
         dtype = weight.dtype
         a_low, b_low = a.to(dtype), (b * scaling).to(dtype)
         y = torch.nn.functional.linear(x, weight, None if bias is None else bias.to(dtype))
-        adapter_input = x if mask is None else x * mask * keep_scale
+        adapter_input = x if mask is None else drop(x, mask, dropout)
         low = torch.nn.functional.linear(adapter_input, a_low)
         y.addmm_(low, b_low.t())
         ctx.save_for_backward(x, weight, a_low, b_low, low, mask)
-        ctx.scaling, ctx.keep_scale = scaling, keep_scale
+        ctx.scaling, ctx.dropout = scaling, dropout
         return y
 
     @staticmethod
@@ -44,7 +46,7 @@ class _LoraLinear(torch.autograd.Function):
         grad_low = grad @ b_low
         grad_a = grad_b = grad_x = grad_bias = None
         if ctx.needs_input_grad[3]:
-            adapter_input = x if mask is None else x * mask * ctx.keep_scale
+            adapter_input = x if mask is None else drop(x, mask, ctx.dropout)
             grad_a = (grad_low.t() @ adapter_input).float()
         if ctx.needs_input_grad[4]:
             grad_b = (grad.t() @ low).float() * ctx.scaling
@@ -55,7 +57,7 @@ class _LoraLinear(torch.autograd.Function):
             if mask is None:
                 grad_x.addmm_(grad_low, a_low)
             else:
-                grad_x += (grad_low @ a_low) * mask * ctx.keep_scale
+                grad_x += drop(grad_low @ a_low, mask, ctx.dropout)
         return grad_x, None, grad_bias, grad_a, grad_b, None, None, None
 
 
@@ -68,7 +70,7 @@ def lora_linear(
     *,
     scaling: float,
     mask: torch.Tensor | None = None,
-    keep_scale: float = 1.0,
+    dropout: float = 0.0,
 ) -> torch.Tensor:
     """Apply a frozen linear layer with a low-rank update.
 
@@ -80,7 +82,7 @@ def lora_linear(
         b: Shape (out, R), float32.
         scaling: Factor on the update.
         mask: Keep mask of the adapter's input, shape (..., in), or None for no dropout.
-        keep_scale: 1 / (1 - dropout probability).
+        dropout: The mask's share of dropped elements.
 
     Returns:
         Shape (..., out), in the weight's dtype.
@@ -88,5 +90,5 @@ def lora_linear(
     flat = x.reshape(-1, x.shape[-1])
     flat_mask = None if mask is None else mask.reshape(flat.shape)
     apply: Any = _LoraLinear.apply
-    y: torch.Tensor = apply(flat, weight, bias, a, b, scaling, flat_mask, keep_scale)
+    y: torch.Tensor = apply(flat, weight, bias, a, b, scaling, flat_mask, dropout)
     return y.view(*x.shape[:-1], weight.shape[0])

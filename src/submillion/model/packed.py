@@ -16,7 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from submillion.batches import Batch, LengthGroup
 from submillion.errors import ModelError
-from submillion.model.dropout import DropoutState, KeyedDropout, attention_keep_mask
+from submillion.model.dropout import DropoutState, KeyedDropout, attention_keep_mask, drop
 
 IMPLEMENTATION = "submillion_packed"
 
@@ -153,7 +153,7 @@ class _PackedAttention(torch.autograd.Function):
                 scores.masked_fill_(_outside_window(group.length, sliding_window, q.device), -math.inf)
             weights = torch.softmax(scores, dim=-1)
             mask = _dropout_mask(layout, group, q.shape[1], site, dropout)
-            kept = weights if mask is None else weights * mask * (1.0 / (1.0 - dropout))
+            kept = weights if mask is None else drop(weights, mask, dropout)
             _view_group(out, group).copy_(torch.matmul(kept, vg))
             saved.append((qg, kg, vg, weights, mask))
         ctx.saved, ctx.layout = saved, layout
@@ -167,14 +167,13 @@ class _PackedAttention(torch.autograd.Function):
         grad_q, grad_k, grad_v = (torch.empty_like(grad_out) for _ in range(3))
         for gradient in (grad_q, grad_k, grad_v):
             gradient[ctx.layout.num_tokens :] = 0.0
-        keep_scale = 1.0 / (1.0 - ctx.dropout)
         for group, (qg, kg, vg, weights, mask) in zip(ctx.layout.groups, ctx.saved, strict=True):
             gg = _copy_group(grad_out, group, qg.dtype)
-            kept = weights if mask is None else weights * mask * keep_scale
+            kept = weights if mask is None else drop(weights, mask, ctx.dropout)
             _view_group(grad_v, group).copy_(torch.matmul(kept.transpose(2, 3), gg))
             grad_weights = torch.matmul(gg, vg.transpose(2, 3))
             if mask is not None:
-                grad_weights.mul_(mask).mul_(keep_scale)
+                grad_weights = drop(grad_weights, mask, ctx.dropout)
             grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
             # qg carries the scaling already.
             _view_group(grad_k, group).copy_(torch.matmul(grad_scores.transpose(2, 3), qg))
