@@ -52,7 +52,7 @@ def test_train_ends_with_figures_report_and_folder(cli: Cli, trained: Any) -> No
     lines = outcome.out.splitlines()
     assert lines[-1] == str(trained.folder)
     assert lines[-2] == f"report: {trained.folder / 'report.html'}"
-    assert "TF-IDF baseline" in lines[0]
+    assert "TF-IDF" in lines[0]
 
 
 def test_evaluate_gives_every_figure(cli: Cli, trained: Any) -> None:

@@ -37,6 +37,12 @@ def test_every_class_has_its_share_of_both_splits(items: list[dict[str, Any]]) -
     assert min(Counter(item["label"] for item in items).values()) >= 150
 
 
+def test_label_ids_are_those_of_ag_news() -> None:
+    labels = read_dataset(str(CORPUS_FOLDER)).labels
+    assert labels is not None
+    assert labels.names == ("World", "Sports", "Business", "Sci/Tech")
+
+
 def test_files_hold_the_split_that_their_rows_name() -> None:
     for split in ("train", "test"):
         lines = (CORPUS_FOLDER / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()

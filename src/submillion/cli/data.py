@@ -88,7 +88,7 @@ _COUNTS = {
     "num_exact_duplicates": "exact duplicates",
     "num_near_duplicates": "near duplicates",
     "num_label_conflicts": "texts with more than one label",
-    "num_encoding_damage": "signs of damaged encoding",
+    "num_encoding_damage": "rows with damaged characters or entities, before cleaning",
 }
 
 
@@ -100,6 +100,7 @@ def _print_findings(findings: Mapping[str, Any]) -> None:
     from submillion.cli.tables import make_table
 
     splits = make_table("split", "records", "median length", "longest", "classes")
+    splits.columns[-1].justify = "left"
     for name, split in findings["splits"].items():
         lengths = split["lengths"]
         counts = split["class_counts"] or {}

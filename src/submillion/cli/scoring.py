@@ -101,7 +101,9 @@ def compare(
     table = make_table("figure", "value")
     for folder, hits in zip((first, second), right, strict=True):
         table.add_row(make_text(f"accuracy of {folder}"), show_percent(float(hits.mean())))
-    table.add_row("first minus second (95 % interval)", show_points(comparison["difference"], comparison["interval"]))
+    table.add_row(
+        "first minus second, in points (95 % interval)", show_points(comparison["difference"], comparison["interval"])
+    )
     table.add_row("McNemar's exact p", show_p(comparison["mcnemar_p"]))
     for name in ("only_first_right", "only_second_right", "num_records"):
         table.add_row(name.removeprefix("num_").replace("_", " "), f"{comparison[name]:,}")
@@ -206,6 +208,8 @@ def _read_labelled(data: str, columns: Columns, labels: LabelSet, file: Path | N
                 f"has no test split, only {', '.join(splits)}", where=data, hint="Give the path of one of its files."
             )
         print_note(f"{data}: evaluating its test split")
+    # Numbers in a label column are taken as ids, which a reader should be able to see to be right.
+    print_note("label ids: " + ", ".join(f"{label_id} {label}" for label_id, label in enumerate(labels)))
     records = splits[name]
     if file is not None:
         joined = join_labels(records, str(file), labels)

@@ -18,7 +18,7 @@ def make_table(*columns: str, title: str = "") -> Table:
     """Return an empty table whose first column is left-aligned and the others right-aligned."""
     table = Table(box=None, pad_edge=False, padding=(0, 2), title=title or None, title_justify="left")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
+        table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     return table
 
 
@@ -34,7 +34,7 @@ def show_interval(interval: Sequence[float] | None) -> str:
 
 def show_points(difference: float, interval: Sequence[float]) -> str:
     """Return a difference of shares in percentage points, with its interval."""
-    return f"{100 * difference:+.2f} points ({100 * interval[0]:+.2f} .. {100 * interval[1]:+.2f})"
+    return f"{100 * difference:+.2f} ({100 * interval[0]:+.2f} .. {100 * interval[1]:+.2f})"
 
 
 def show_p(p: float) -> str:
@@ -100,8 +100,8 @@ def _shorten(name: str) -> str:
 
 
 def tabulate_run(evaluations: Mapping[str, Mapping[str, Any]], baselines: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Return one row a scored set: the model, its interval, and the baseline beside it."""
-    table = make_table("set", "records", "accuracy", "95 % interval", "TF-IDF baseline", "model minus baseline", "p")
+    """Return one row a scored set: the model, its interval, the TF-IDF baseline, and model minus baseline."""
+    table = make_table("set", "records", "accuracy", "95 % interval", "TF-IDF", "difference", "p")
     for name, figures in evaluations.items():
         beside = ["-", "-", "-"]
         if name in baselines:

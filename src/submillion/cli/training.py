@@ -201,6 +201,8 @@ def _print_summary(summary: RunSummary, *, as_json: bool) -> None:
         print_json(_describe(summary, report))
         return
     print_result(tabulate_run(summary.evaluations, summary.baselines))
+    if summary.baselines:
+        print_result("difference: model minus TF-IDF baseline on the same rows, in points; p: McNemar's exact test")
     print_result("")
     rate = f", {summary.rows_per_s:.1f} training rows/s" if summary.rows_per_s is not None else ""
     print_result(f"{summary.plan.trainable_params:,} trainable parameters, {format_duration(summary.wall_s)}{rate}")

@@ -2,6 +2,7 @@
 
 `train.jsonl` and `test.jsonl` lie side by side, so that this folder is read like any other folder of splits. Every row
 has `id`, `split`, `label`, `title` and `description`; 115 items of a class are for training, 50 for the test.
+`classes.txt` gives the order of the label ids, that of AG News.
 """
 
 from __future__ import annotations
