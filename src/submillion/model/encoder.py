@@ -110,7 +110,7 @@ class Classifier(nn.Module):
         input_ids = torch.full(mask.shape, pad, dtype=torch.int64, device=lengths.device)
         input_ids[mask] = batch.input_ids[: batch.num_tokens]
         keys = self.dropout_state.token_keys
-        if keys is not None:
+        if self.training and keys is not None:
             padded_keys = torch.zeros(mask.shape, dtype=keys.dtype, device=keys.device)
             padded_keys[mask] = keys[: batch.num_tokens]
             self.dropout_state.token_keys = padded_keys
@@ -278,7 +278,11 @@ def _lower_precision(stock: Any, encoder_root: str | None, dtype: torch.dtype) -
     """Cast the encoder's frozen parameters; the head, all trained parameters and buffers keep float32."""
     encoder = stock if encoder_root is None else getattr(stock, encoder_root)
     pooler = getattr(encoder, "pooler", None)
-    kept = set() if pooler is None else {id(parameter) for parameter in pooler.parameters()}
+    kept: set[int] = set()
+    if pooler is not None:
+        kept = {id(parameter) for parameter in pooler.parameters()}
+        # The stock encoder calls its pooler by itself too, on low-precision states.
+        pooler.register_forward_pre_hook(lambda _, inputs: tuple(states.float() for states in inputs))
     for parameter in encoder.parameters():
         if not parameter.requires_grad and id(parameter) not in kept:
             parameter.data = parameter.data.to(dtype)
