@@ -135,9 +135,16 @@ def initialise_adapter(model: nn.Module, seed: int) -> None:
             nn.init.kaiming_uniform_(matrix, a=math.sqrt(5), generator=generator)
 
 
-def initialise_head(module: nn.Module, std: float, seed: int) -> None:
-    """Draw a head's matrices from N(0, std^2), each keyed by the seed and its name; other parameters stay."""
-    for name, parameter in module.named_parameters():
+def initialise_head(module: nn.Module, std: float, seed: int, *, prefix: str = "") -> None:
+    """Draw a head's matrices from N(0, std^2), each keyed by the seed and its name; other parameters stay.
+
+    Args:
+        module: The head, or one module of it.
+        std: Standard deviation.
+        seed: Of all initial values.
+        prefix: The module's own name, where the head has others: names tell their values apart.
+    """
+    for name, parameter in module.named_parameters(prefix):
         if parameter.dim() == 2:
             generator = torch.Generator().manual_seed(_name_seed(seed, name))
             nn.init.normal_(parameter, std=std, generator=generator)

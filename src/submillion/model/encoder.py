@@ -196,7 +196,7 @@ def build_classifier(
     else:
         std = getattr(stock.config, "initializer_range", 0.02)
         for root in {module.name.split(".", 1)[0] for module in plan.head_modules}:
-            initialise_head(getattr(stock, root), std, seed)
+            initialise_head(getattr(stock, root), std, seed, prefix=root)
     wrapped = inject_adapter(stock, plan, dropout=adapter_dropout, seed=seed)
     mark_trainable(wrapped, plan)
     check_realised(wrapped, plan)
