@@ -29,7 +29,7 @@ from submillion.manifest import (
     update_manifest,
     write_first_manifest,
 )
-from submillion.model.encoder import build_classifier
+from submillion.model.encoder import build_classifier, check_length
 from submillion.model.sources import find_base, load_base_config
 from submillion.prepare import Prepared, prepare_data
 from submillion.progress import Progress, Silent
@@ -37,7 +37,7 @@ from submillion.records import Record
 from submillion.report import write_card, write_report
 from submillion.results import labels_of, write_baseline_results, write_results
 from submillion.run_model import read_config
-from submillion.rundir import RunDir, read_json, write_json, write_text
+from submillion.rundir import RunDir, read_json, remove_leftovers, write_json, write_text
 from submillion.score import score
 from submillion.train.device import open_device
 from submillion.verify import NUM_PROBES, verify_run
@@ -121,6 +121,8 @@ def _carry_out(run: RunDir, config: RunConfig, progress: Progress) -> RunSummary
     started = time.perf_counter()
     device = open_device(config.model.precision, config.threads)
     base = find_base(config.model.base, config.model.revision)
+    base_config = load_base_config(config.model.base, config.model.revision)
+    check_length(base_config, config.model.max_length)
     if run.manifest.exists():
         check_unchanged(run, base, device)
     else:
@@ -129,12 +131,13 @@ def _carry_out(run: RunDir, config: RunConfig, progress: Progress) -> RunSummary
         progress.note(note)
 
     with _only_process(run):
+        remove_leftovers(run.path)
         tokens = TextEncoder(base.folder, config.model.max_length)
         prepared = prepare_data(config, count_tokens=tokens.count_tokens, progress=progress)
         _write_data_report(run, prepared)
         splits = prepared.splits
         plan = make_plan(
-            load_base_config(config.model.base, config.model.revision),
+            base_config,
             base=base.name,
             num_labels=len(splits.labels),
             model=config.model,
