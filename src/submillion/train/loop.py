@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from submillion.batches import Features, pack, split_micro_batches
 from submillion.config import TrainConfig
-from submillion.errors import RunError
+from submillion.errors import ConfigError, RunError
 from submillion.model.encoder import Classifier
 from submillion.train.optim import MovingAverage, count_warmup_steps, schedule_factor, set_learning_rates
 
@@ -68,7 +68,7 @@ def weigh_classes(labels: Sequence[int], num_labels: int, config: TrainConfig) -
     ``balanced`` is n / (C * count), the rule of scikit-learn's class weights.
 
     Raises:
-        RunError: As many weights as classes are needed.
+        ConfigError: As many weights as classes are needed.
     """
     if config.class_weights == "none":
         return None
@@ -76,7 +76,11 @@ def weigh_classes(labels: Sequence[int], num_labels: int, config: TrainConfig) -
         counts = np.maximum(np.bincount(labels, minlength=num_labels), 1)
         return torch.tensor(len(labels) / (num_labels * counts), dtype=torch.float32)
     if len(config.class_weights) != num_labels:
-        raise RunError(f"{len(config.class_weights)} weights for {num_labels} classes", where="train.class_weights")
+        raise ConfigError(
+            f"{len(config.class_weights)} weights for {num_labels} classes",
+            where="train.class_weights",
+            hint="Give one weight a class, in the order of the labels, or balanced.",
+        )
     return torch.tensor(config.class_weights, dtype=torch.float32)
 
 
