@@ -93,6 +93,12 @@ def prepare_data(
         )
     dropped = leaking if data.leaks == "drop" else frozenset()
     train = [record for record in train if record.id not in dropped]
+    if not train:
+        raise DataError(
+            f"all {len(dropped)} training rows stand in validation or test",
+            where=data.source,
+            hint="Bring training rows of their own; `submillion check` lists the pairs.",
+        )
     report = {
         "source": data.source,
         "files": dataset.files,
@@ -119,6 +125,12 @@ def _split(parts: dict[str, list[Record]], data: DataConfig) -> tuple[list[Recor
         share = data.validation_size
         # A share is one of the whole file, as test_size is: 0.1 and 0.1 leave 80 %.
         size = share * len(parts["all"]) / len(rest) if share < 1 else share
+        if share < 1 <= size:
+            raise ConfigError(
+                f"validation {share:g} and test {data.test_size:g} leave no rows to train on",
+                where="data.validation_size",
+                hint="Choose shares that sum to less than 1, such as 0.1 and 0.1.",
+            )
         train, validation = split_records(rest, size, seed=seed + 1)
         return train, validation, test, "one file, split into train, validation and test (stratified, seeded)"
     if "train" not in parts:
