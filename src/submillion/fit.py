@@ -171,9 +171,11 @@ class Fitting:
                     self.progress.advance(result.step, loss=result.loss, rows_per_s=num_rows / step_s)
                     if result.step in evaluations:
                         self._validate(result, validation, watched)
-                    if result.step in saves or stop.is_set or self.position.stopped:
+                    # Read once: a signal that comes while saving is answered after the next step, which is saved.
+                    stopping = stop.is_set
+                    if result.step in saves or stopping or self.position.stopped:
                         self._save()
-                    if stop.is_set and result.step < num_steps:
+                    if stopping and result.step < num_steps:
                         raise Interrupted(str(self.run.path))
                     if self.position.stopped:
                         self.progress.note(f"stopped early: no better {settings.metric} since {self._best_step}")
@@ -258,7 +260,10 @@ class Fitting:
         if self.position.best_step == self.position.step:
             checkpoint.point_to(folder, "best", self.position.step)
         checkpoint.delete_old_checkpoints(
-            folder, keep=self.config.train.keep_checkpoints, best_step=self.position.best_step
+            folder,
+            keep=self.config.train.keep_checkpoints,
+            last_step=self.position.step,
+            best_step=self.position.best_step,
         )
 
     def _load_best(self) -> None:

@@ -170,12 +170,15 @@ def load_optimizer(checkpoint: Path, parameters: Mapping[str, nn.Parameter], opt
     Raises:
         RunError: The file is damaged or belongs to another model.
     """
-    tensors = _read_file(checkpoint / _MOMENTS)
+    path = checkpoint / _MOMENTS
+    tensors = _read_file(path)
+    if {key.rpartition("/")[0] for key in tensors} != set(parameters):
+        raise RunError("belongs to another model: it holds the moments of other parameters", where=str(path))
     for key, value in tensors.items():
         name, _, moment = key.rpartition("/")
-        if name not in parameters:
-            raise RunError(f"holds moments of an unknown parameter {name!r}", where=str(checkpoint / _MOMENTS))
         parameter = parameters[name]
+        if value.dim() and value.shape != parameter.shape:
+            raise RunError(f"belongs to another model: {key} has shape {tuple(value.shape)}", where=str(path))
         on_device = value.to(parameter.device) if value.dim() else value
         optimizer.state[parameter][moment] = on_device
 
@@ -212,17 +215,20 @@ def _read_file(path: Path) -> dict[str, torch.Tensor]:
         raise RunError(f"is damaged: {error}", where=str(path), hint="Start the run again in a new folder.") from None
 
 
-def delete_old_checkpoints(folder: Path, *, keep: int, best_step: int) -> None:
-    """Delete all but the newest checkpoints and the best, and what a kill left half written.
+def delete_old_checkpoints(folder: Path, *, keep: int, last_step: int, best_step: int) -> None:
+    """Delete all but the newest checkpoints and the best, and what a kill left half written or unnamed.
 
     Args:
         folder: The run's checkpoints folder.
         keep: Newest ones to keep, at least 1.
+        last_step: Step of the newest one. A later one has come of a kill before its pointer was written; the run has
+            gone back behind it.
         best_step: Step of the best one, kept besides.
     """
     steps = sorted(_list_steps(folder), reverse=True)
-    for step in steps[keep:]:
-        if step != best_step:
+    kept = {best_step, *[step for step in steps if step <= last_step][:keep]}
+    for step in steps:
+        if step not in kept:
             shutil.rmtree(folder / f"step-{step}")
     for leftover in folder.glob(".step-*.tmp"):
         shutil.rmtree(leftover)
