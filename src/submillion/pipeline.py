@@ -30,7 +30,7 @@ from submillion.manifest import (
     write_first_manifest,
 )
 from submillion.model.encoder import build_classifier, check_length
-from submillion.model.sources import find_base, load_base_config
+from submillion.model.sources import BaseModel, find_base, load_base_config
 from submillion.prepare import Prepared, prepare_data
 from submillion.progress import Progress, Silent
 from submillion.records import Record
@@ -39,7 +39,7 @@ from submillion.results import labels_of, write_baseline_results, write_results
 from submillion.run_model import read_config
 from submillion.rundir import RunDir, read_json, remove_leftovers, write_json, write_text
 from submillion.score import score
-from submillion.train.device import open_device
+from submillion.train.device import Device, open_device
 from submillion.verify import NUM_PROBES, verify_run
 
 
@@ -117,8 +117,8 @@ def resume_run(folder: Path, *, progress: Progress | None = None) -> RunSummary:
     return _carry_out(run, read_config(run), progress or Silent())
 
 
-def _carry_out(run: RunDir, config: RunConfig, progress: Progress) -> RunSummary:
-    started = time.perf_counter()
+def _open_base(run: RunDir, config: RunConfig, progress: Progress) -> tuple[Device, BaseModel, dict[str, Any]]:
+    """Return the device, the base model and its configuration; write the manifest, or hold them against it."""
     device = open_device(config.model.precision, config.threads)
     base = find_base(config.model.base, config.model.revision)
     base_config = load_base_config(config.model.base, config.model.revision)
@@ -129,7 +129,12 @@ def _carry_out(run: RunDir, config: RunConfig, progress: Progress) -> RunSummary
         write_first_manifest(run, config, base, device)
     for note in device.notes:
         progress.note(note)
+    return device, base, base_config
 
+
+def _carry_out(run: RunDir, config: RunConfig, progress: Progress) -> RunSummary:
+    started = time.perf_counter()
+    device, base, base_config = _open_base(run, config, progress)
     with _only_process(run):
         remove_leftovers(run.path)
         tokens = TextEncoder(base.folder, config.model.max_length)

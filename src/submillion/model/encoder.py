@@ -6,7 +6,7 @@ Shape letters: B records, N tokens of a packed batch, T longest record, H hidden
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from submillion.batches import Batch
 from submillion.budget.plan import Plan
 from submillion.config import ModelConfig
-from submillion.errors import BudgetError, ModelError
+from submillion.errors import BudgetError, ConfigError, ModelError
 from submillion.model import packed
 from submillion.model.adapter import (
     check_realised,
@@ -155,6 +155,30 @@ def first_position(config: Any) -> int:
     if config.model_type in {"roberta", "xlm-roberta", "camembert"}:
         return int(config.pad_token_id) + 1
     return 0
+
+
+def check_length(config: Mapping[str, Any], max_length: int) -> None:
+    """Refuse a length that a base model has no positions for; reading past them would fail on the first long text.
+
+    Args:
+        config: The base model's ``config.json``.
+        max_length: Tokens kept of a text.
+
+    Raises:
+        ConfigError: More tokens than positions.
+    """
+    family = config.get("model_type")
+    limit = config.get("max_position_embeddings")
+    if limit is None or family == "modernbert" or config.get("position_biased_input") is False:
+        return
+    if family in {"roberta", "xlm-roberta", "camembert", "mpnet"}:
+        limit -= int(config.get("pad_token_id", 1)) + 1
+    if max_length > limit:
+        raise ConfigError(
+            f"{max_length} tokens are more than the {limit} positions of this {family} model",
+            where="model.max_length",
+            hint=f"Set it to {limit} or less: --set model.max_length={limit}",
+        )
 
 
 def build_classifier(
