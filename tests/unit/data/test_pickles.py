@@ -191,6 +191,8 @@ def nest(opening: bytes, depth: int, closing: bytes = b"") -> bytes:
 
 
 BOMBS = {
+    "number of too many bytes": b"(cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(S'i8'\ntRc__builtin__\nbytearray\n"
+    b"(S'aaaaaaaaaaaaaaaa'\nS'latin1'\ntRtRl.",
     "integer too long to write": b"\x80\x02]\x8b" + struct.pack("<i", 9000) + b"\x11" * 9000 + b"a.",
     "huge memo index": b"\x80\x02Nr\xff\xff\xff\xff.",
     "huge text": b"\x80\x04\x8d" + struct.pack("<Q", 1 << 60) + b"x.",
