@@ -85,6 +85,6 @@ def trained(
     news_rows(data / "train.csv", 160)
     news_rows(data / "test.csv", 40, start=1000)
     process = submillion_process(*train_words(data, root / "run", "--json"))
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=540)
     assert process.returncode == 0, err
     return Trained(root / "run", data, Outcome(0, out, err))
