@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -161,7 +161,7 @@ class Fitting:
         save_every = settings.save_every or settings.evaluate_every
         saves = list_events(save_every, settings.interval_unit, per_epoch, num_steps) | evaluations
         num_rows, step_s = 0, 0.0
-        self.progress.start("train", num_steps)
+        self.progress.start("train", num_steps, self.position.step)
         try:
             with deferred_stop() as stop:
                 for result in self._steps(train):
@@ -227,7 +227,13 @@ class Fitting:
     ) -> None:
         with self.average.applied() if self.average is not None else nullcontext():
             sets = {"validation": validation, **watched}
-            figures = {name: measure(self.classifier, features, self.config.train) for name, features in sets.items()}
+            figures = {}
+            for name, features in sets.items():
+
+                def show(scored: int, name: str = name) -> None:
+                    self.progress.advance(result.step, loss=result.loss, **{f"{name}_rows": scored})
+
+                figures[name] = measure(self.classifier, features, self.config.train, on_progress=show)
         metric = self.config.train.metric
         value = figures["validation"][metric]
         better = is_better(metric, value, self.position.best_value)
@@ -275,9 +281,12 @@ class Fitting:
         checkpoint.load_parameters(best, self.parameters, averaged=self.average is not None)
 
 
-def measure(classifier: Classifier, features: Sequence[Features], config: TrainConfig) -> dict[str, float]:
-    """Score labelled rows and return the figures that the log keeps of them."""
-    logits = score(classifier, features, max_tokens=SCORE_TOKENS_FACTOR * config.micro_batch_tokens)
+def measure(
+    classifier: Classifier, features: Sequence[Features], config: TrainConfig, *, on_progress: Callable[[int], None]
+) -> dict[str, float]:
+    """Score labelled rows and return the figures that the log keeps of them; tells of the rows scored so far."""
+    max_tokens = SCORE_TOKENS_FACTOR * config.micro_batch_tokens
+    logits = score(classifier, features, max_tokens=max_tokens, on_progress=on_progress)
     labels = np.array([item.label for item in features], dtype=np.int64)
     predicted = logits.argmax(axis=1)
     confusion = stats.count_confusion(labels, predicted, logits.shape[1])

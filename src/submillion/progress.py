@@ -8,8 +8,8 @@ from typing import Protocol
 class Progress(Protocol):
     """Receives stages, counts and notes. Stages follow each other and do not nest."""
 
-    def start(self, stage: str, total: int | None = None) -> None:
-        """Begin a stage, for example ``train``, with the number of units it has, if known."""
+    def start(self, stage: str, total: int | None = None, done: int = 0) -> None:
+        """Begin a stage, for example ``train``, with the number of units it has, if known, and those done before."""
 
     def advance(self, done: int, **figures: float) -> None:
         """Report the units done so far of the stage, and figures to show beside them."""
@@ -24,7 +24,7 @@ class Progress(Protocol):
 class Silent:
     """A Progress that shows nothing."""
 
-    def start(self, stage: str, total: int | None = None) -> None:
+    def start(self, stage: str, total: int | None = None, done: int = 0) -> None:
         """Ignore the stage."""
 
     def advance(self, done: int, **figures: float) -> None:

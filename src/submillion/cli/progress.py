@@ -22,7 +22,7 @@ class BarProgress:
         self._bars: Bars | None = None
         self._task = TaskID(0)
 
-    def start(self, stage: str, total: int | None = None) -> None:
+    def start(self, stage: str, total: int | None = None, done: int = 0) -> None:
         """Show a bar; without a total it only pulses and counts."""
         self.finish()
         console = open_console(stderr=True)
@@ -35,7 +35,7 @@ class BarProgress:
             TextColumn("{task.fields[figures]}", markup=False),
         ]
         self._bars = Bars(*columns, console=console, refresh_per_second=5)
-        self._task = self._bars.add_task(clean_controls(stage), total=total, figures="")
+        self._task = self._bars.add_task(clean_controls(stage), total=total, completed=done, figures="")
         self._bars.start()
 
     def advance(self, done: int, **figures: float) -> None:
@@ -64,15 +64,16 @@ class LineProgress:
         self._clock = clock
         self._stage = ""
         self._total: int | None = None
-        self._done = 0
+        self._done = self._done_before = 0
         self._figures: dict[str, float] = {}
         self._started_s = 0.0
         self._shown_s = 0.0
 
-    def start(self, stage: str, total: int | None = None) -> None:
+    def start(self, stage: str, total: int | None = None, done: int = 0) -> None:
         """Print the stage's name and size."""
         self.finish()
-        self._stage, self._total, self._done, self._figures = stage, total, 0, {}
+        self._stage, self._total, self._done, self._figures = stage, total, done, {}
+        self._done_before = done
         self._started_s = self._shown_s = self._clock()
         print_note(f"{stage}: started" + (f", {total:,} to do" if total is not None else ""))
 
@@ -87,8 +88,9 @@ class LineProgress:
         parts = [f"{done:,}"]
         if self._total:
             parts[0] += f" of {self._total:,} ({done / self._total:.0%})"
-            if 0 < done < self._total:
-                parts.append(f"{format_duration(elapsed * (self._total - done) / done)} left")
+            if self._done_before < done < self._total:
+                rest = elapsed * (self._total - done) / (done - self._done_before)
+                parts.append(f"{format_duration(rest)} left")
         if figures:
             parts.append(format_figures(figures))
         print_note(f"{self._stage}: {', '.join(parts)}")

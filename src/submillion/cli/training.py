@@ -163,7 +163,7 @@ class _ShowPlan:
         self._folder = folder
         self._shown = False
 
-    def start(self, stage: str, total: int | None = None) -> None:
+    def start(self, stage: str, total: int | None = None, done: int = 0) -> None:
         """Show the plan before the first stage that follows it."""
         from submillion.rundir import RunDir
 
@@ -176,7 +176,7 @@ class _ShowPlan:
             self._shown = True
             for block in tabulate_plan(Plan.from_json(read_json(run.plan))):
                 print_note(block)
-        self._progress.start(stage, total)
+        self._progress.start(stage, total, done)
 
     def advance(self, done: int, **figures: float) -> None:
         """Pass on."""
