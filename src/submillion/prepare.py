@@ -71,7 +71,7 @@ def prepare_data(
     watched = {watch.name: _read_watched(watch.data, watch.labels, config, dataset.labels) for watch in config.watch}
     progress.finish()
 
-    train, validation, test, how = _split(parts, data)
+    train, validation, test, how = _split(parts, data, dataset.labels)
     _refuse_unlabelled({"train": train, "validation": validation, "test": test}, data.source)
     if data.max_records is not None:
         train = sample_records(train, data.max_records, seed=data.split_seed)
@@ -118,10 +118,12 @@ def prepare_data(
     return Prepared(Splits(train, validation, test, dataset.labels), watched, report)
 
 
-def _split(parts: dict[str, list[Record]], data: DataConfig) -> tuple[list[Record], list[Record], list[Record], str]:
+def _split(
+    parts: dict[str, list[Record]], data: DataConfig, labels: LabelSet
+) -> tuple[list[Record], list[Record], list[Record], str]:
     seed = data.split_seed
     if "all" in parts:
-        rest, test = split_records(parts["all"], data.test_size, seed=seed)
+        rest, test = split_records(parts["all"], data.test_size, seed=seed, labels=labels)
         share = data.validation_size
         # A share is one of the whole file, as test_size is: 0.1 and 0.1 leave 80 %.
         size = share * len(parts["all"]) / len(rest) if share < 1 else share
@@ -131,14 +133,14 @@ def _split(parts: dict[str, list[Record]], data: DataConfig) -> tuple[list[Recor
                 where="data.validation_size",
                 hint="Choose shares that sum to less than 1, such as 0.1 and 0.1.",
             )
-        train, validation = split_records(rest, size, seed=seed + 1)
+        train, validation = split_records(rest, size, seed=seed + 1, labels=labels)
         return train, validation, test, "one file, split into train, validation and test (stratified, seeded)"
     if "train" not in parts:
         raise DataError(f"has no training rows, only {sorted(parts)}", where=str(data.source))
     train, test = parts["train"], parts.get("test", [])
     if "validation" in parts:
         return train, parts["validation"], test, "train, validation and test as given"
-    train, validation = split_records(train, data.validation_size, seed=seed)
+    train, validation = split_records(train, data.validation_size, seed=seed, labels=labels)
     return train, validation, test, "validation split off the training rows (stratified, seeded)"
 
 

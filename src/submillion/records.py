@@ -51,9 +51,7 @@ class LabelSet:
                 hint="A classifier needs at least two classes; check the label column.",
             )
         if len(set(self.names)) != len(self.names):
-            raise DataError(
-                f"class names repeat: {list(self.names)!r}", hint="Give every class a name of its own."
-            )
+            raise DataError(f"class names repeat: {list(self.names)!r}", hint="Give every class a name of its own.")
 
     def __len__(self) -> int:
         return len(self.names)

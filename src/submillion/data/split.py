@@ -7,10 +7,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from submillion.errors import DataError
-from submillion.records import Record
+from submillion.records import LabelSet, Record
 
 
-def split_records(records: Sequence[Record], size: float, *, seed: int) -> tuple[list[Record], list[Record]]:
+def split_records(
+    records: Sequence[Record], size: float, *, seed: int, labels: LabelSet | None = None
+) -> tuple[list[Record], list[Record]]:
     """Set aside a stratified part; both parts keep the order of the rows.
 
     Which rows are set aside follows from seed and id alone, so that the same rows in another order split alike.
@@ -20,6 +22,7 @@ def split_records(records: Sequence[Record], size: float, *, seed: int) -> tuple
         records: Rows with unique ids; all with labels or all without.
         size: Share (below 1) or number of rows to set aside.
         seed: Of the choice.
+        labels: Class names, for messages.
 
     Returns:
         The rest and the part set aside.
@@ -30,8 +33,9 @@ def split_records(records: Sequence[Record], size: float, *, seed: int) -> tuple
     groups = _group_by_label(records)
     for label, group in sorted(groups.items()):
         if len(group) < 2:
+            name = str(label) if labels is None else repr(labels.names[label])
             raise DataError(
-                f"class {label} has only one row ({group[0].source or 'id ' + group[0].id}), which cannot stand on "
+                f"class {name} has only one row ({group[0].source or 'id ' + group[0].id}), which cannot stand on "
                 "both sides of a split",
                 hint="Add rows of this class, remove it, or bring a validation file of your own.",
             )
