@@ -63,8 +63,8 @@ def test_masks_of_sites_steps_and_seeds_are_unrelated(p: float) -> None:
 
 @pytest.mark.parametrize("p", [0.1, 0.5])
 def test_masks_of_columns_and_tokens_are_unrelated(p: float) -> None:
-    mask = draw(MANY, p=p)
-    for lines in (mask.T, mask[:200]):
+    mask = draw(MANY, p=p, width=256)
+    for lines in (mask.T, mask[:300]):
         correlations = np.corrcoef(lines)[np.triu_indices(len(lines), 1)]
         assert np.abs(correlations).max() < 6.5 / math.sqrt(lines.shape[1])
     records = mask.reshape(50, -1)
