@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from submillion.data.formats import MAX_FIELD_CHARS, Table
+from submillion.data.formats import MAX_FIELD_CHARS, Table, closed_after
 from submillion.errors import DataError
 from submillion.records import Record
 
@@ -138,29 +138,29 @@ def iter_labelled(
     wanted = [*selection.text, *(name for name in (selection.label, selection.id) if name is not None)]
     num_text = len(selection.text)
     seen: set[str] = set()
-    rows = table.iter_rows([table.names.index(name) for name in wanted])
-    for number, (place, values) in enumerate(rows, start=first_row):
-        source = f"{path.name}:{place}"
-        texts = tuple(_to_text(value, source) for value in values[:num_text])
-        record_id = str(number)
-        if selection.id is not None:
-            record_id = _to_text(values[-1], source).strip()
-            if not record_id or record_id in seen:
-                problem = f"the id {record_id!r} stands in an earlier row too" if record_id else "the id is empty"
+    with closed_after(table.iter_rows([table.names.index(name) for name in wanted])) as rows:
+        for number, (place, values) in enumerate(rows, start=first_row):
+            source = f"{path.name}:{place}"
+            texts = tuple(_to_text(value, source) for value in values[:num_text])
+            record_id = str(number)
+            if selection.id is not None:
+                record_id = _to_text(values[-1], source).strip()
+                if not record_id or record_id in seen:
+                    problem = f"the id {record_id!r} stands in an earlier row too" if record_id else "the id is empty"
+                    raise DataError(
+                        problem,
+                        where=f"{path}:{place}",
+                        hint=f"Ids in column {selection.id!r} must be unique; rename the column to use row numbers.",
+                    )
+                seen.add(record_id)
+            raw = values[num_text] if selection.label is not None else None
+            if raw is not None and not isinstance(raw, (str, int, float)):
                 raise DataError(
-                    problem,
+                    f"the label is a value of type {type(raw).__name__}, neither a name nor a number",
                     where=f"{path}:{place}",
-                    hint=f"Ids in column {selection.id!r} must be unique; rename the column to use row numbers.",
+                    hint="Choose the label column with --label.",
                 )
-            seen.add(record_id)
-        raw = values[num_text] if selection.label is not None else None
-        if raw is not None and not isinstance(raw, (str, int, float)):
-            raise DataError(
-                f"the label is a value of type {type(raw).__name__}, neither a name nor a number",
-                where=f"{path}:{place}",
-                hint="Choose the label column with --label.",
-            )
-        yield Record(record_id, texts, None, source), raw
+            yield Record(record_id, texts, None, source), raw
 
 
 def _to_text(value: object, source: str) -> str:

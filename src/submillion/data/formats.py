@@ -11,11 +11,11 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
 
 from submillion.data import arrow, pickles
 from submillion.errors import DataError
@@ -99,9 +99,23 @@ def _open_binary(path: Path, opener: Callable[[Path], arrow.BinaryTable]) -> Tab
     return Table(table.names, table.iter_rows, "row", table.class_names)
 
 
+_T = TypeVar("_T")
+
+
+@contextmanager
+def closed_after(rows: Iterator[_T]) -> Iterator[Iterator[_T]]:
+    """Close a generator of rows when the block ends, so that an error inside does not leave its file open."""
+    try:
+        yield rows
+    finally:
+        if isinstance(rows, Generator):
+            rows.close()
+
+
 def _pick(wanted: Sequence[int], rows: Iterator[Row]) -> Iterator[Row]:
-    for place, values in rows:
-        yield place, [values[position] for position in wanted]
+    with closed_after(rows):
+        for place, values in rows:
+            yield place, [values[position] for position in wanted]
 
 
 @contextmanager
@@ -152,11 +166,12 @@ def iter_lines(path: Path) -> Iterator[str]:
 
 
 def _iter_texts(path: Path) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(iter_lines(path), start=1):
-        text = line.rstrip("\r\n")
-        if len(text) > MAX_FIELD_CHARS:
-            raise _field_too_long(f"{path}:{number}")
-        yield number, text
+    with closed_after(iter_lines(path)) as lines:
+        for number, line in enumerate(lines, start=1):
+            text = line.rstrip("\r\n")
+            if len(text) > MAX_FIELD_CHARS:
+                raise _field_too_long(f"{path}:{number}")
+            yield number, text
 
 
 def _field_too_long(where: str) -> DataError:
@@ -170,7 +185,11 @@ def _field_too_long(where: str) -> DataError:
 def _iter_delimited(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     # The limit belongs to the whole process; it is only ever raised, so other readers of CSV are not cut.
     csv.field_size_limit(max(csv.field_size_limit(), MAX_FIELD_CHARS))
-    reader = csv.reader(iter_lines(path), delimiter=delimiter, strict=True)
+    with closed_after(iter_lines(path)) as lines:
+        yield from _parse_delimited(path, csv.reader(lines, delimiter=delimiter, strict=True))
+
+
+def _parse_delimited(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
     line, width = 1, 0
     while True:
         where = f"{path}:{line}"
@@ -230,28 +249,29 @@ def _open_json(path: Path) -> Table:
 
     def iter_rows(wanted: Sequence[int]) -> Iterator[Row]:
         keys = [names[position] for position in wanted]
-        for place, row in _iter_objects(path):
-            if row.keys() != first[1].keys():
-                odd = sorted(row.keys() ^ first[1].keys())
-                raise DataError(
-                    f"the keys differ from those of the first row: {', '.join(odd)}",
-                    where=f"{path}:{place}",
-                    hint="Give every row the same keys; write null for a missing value.",
-                )
-            yield place, [row[key] for key in keys]
+        with closed_after(_iter_objects(path)) as rows:
+            for place, row in rows:
+                if row.keys() != first[1].keys():
+                    odd = sorted(row.keys() ^ first[1].keys())
+                    raise DataError(
+                        f"the keys differ from those of the first row: {', '.join(odd)}",
+                        where=f"{path}:{place}",
+                        hint="Give every row the same keys; write null for a missing value.",
+                    )
+                yield place, [row[key] for key in keys]
 
     return Table(names, iter_rows)
 
 
 def _iter_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    lines = iter_lines(path)
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        if line.lstrip().startswith("["):
-            yield from _iter_array(path, number, line, lines)
-            return
-        yield number, _parse_object(line, f"{path}:{number}")
+    with closed_after(iter_lines(path)) as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            if line.lstrip().startswith("["):
+                yield from _iter_array(path, number, line, lines)
+                return
+            yield number, _parse_object(line, f"{path}:{number}")
 
 
 def _iter_array(path: Path, number: int, line: str, rest: Iterator[str]) -> Iterator[tuple[int, dict[str, Any]]]:

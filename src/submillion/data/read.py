@@ -10,7 +10,7 @@ from pathlib import Path
 
 from submillion.data import arrow, hub
 from submillion.data.columns import Columns, Selection, iter_labelled, select_columns
-from submillion.data.formats import SUFFIXES, Table, find_suffix, iter_lines, open_table
+from submillion.data.formats import SUFFIXES, Table, closed_after, find_suffix, iter_lines, open_table
 from submillion.data.labels import RawLabels, apply_labels, find_label_set, normalise_label
 from submillion.errors import DataError
 from submillion.records import LabelSet, Record
@@ -120,16 +120,17 @@ def join_labels(records: Sequence[Record], path: str, labels: LabelSet) -> list[
     known = {record.id: record for record in records}
     found: dict[str, int | str | None] = {}
     places: list[Record] = []
-    for place, (raw_id, value) in table.iter_rows(wanted):
-        record_id = str(raw_id).strip()
-        if record_id not in known or record_id in found:
-            raise DataError(
-                f"the id {record_id!r} {'stands twice' if record_id in found else 'belongs to no row of the data'}",
-                where=f"{file}:{place}",
-                hint="Ids are those of the data's id column, or 0-based row numbers.",
-            )
-        found[record_id] = normalise_label(value)
-        places.append(replace(known[record_id], source=f"{file.name}:{place}"))
+    with closed_after(table.iter_rows(wanted)) as rows:
+        for place, (raw_id, value) in rows:
+            record_id = str(raw_id).strip()
+            if record_id not in known or record_id in found:
+                raise DataError(
+                    f"the id {record_id!r} {'stands twice' if record_id in found else 'belongs to no row of the data'}",
+                    where=f"{file}:{place}",
+                    hint="Ids are those of the data's id column, or 0-based row numbers.",
+                )
+            found[record_id] = normalise_label(value)
+            places.append(replace(known[record_id], source=f"{file.name}:{place}"))
     raw = RawLabels(list(found.values()), places, False, None, _folder_of(file))
     ids = {record.id: record.label for record in apply_labels(raw, labels)}
     return [replace(record, label=ids[record.id]) for record in records if record.id in ids]
