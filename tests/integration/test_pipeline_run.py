@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from collections.abc import Callable
@@ -61,7 +62,14 @@ EVALUATION_KEYS = {
 def news(tmp_path_factory: pytest.TempPathFactory, news_rows: Callable[..., Path]) -> Path:
     folder = tmp_path_factory.mktemp("news")
     news_rows(folder / "train.csv", 64)
-    news_rows(folder / "test.csv", 20, start=1000)
+    # Of unlike lengths, or all would be cut to one and packed as they come.
+    path = news_rows(folder / "test.csv", 20, start=1000)
+    with path.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [header, *([*row[:2], row[2][: 7 * number % 40]] for number, row in enumerate(rows))]
+        )
     return folder
 
 
@@ -117,7 +125,15 @@ def whole(news: Path, tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory)
     far = (news / "test.csv").read_text()
     (root / "far.csv").write_text(far)
     watch = f"watch=[{{name: far, data: {root / 'far.csv'}}}]"
-    settings = (*SMALL, "train.learning_rate=0.01", "train.head_learning_rate=0.05", "adapter.rank=2", watch)
+    settings = (
+        *SMALL,
+        "train.learning_rate=0.01",
+        "train.head_learning_rate=0.05",
+        "adapter.rank=2",
+        "train.metric=accuracy",
+        "model.precision=fp32",
+        watch,
+    )
     config = resolve_config("agnews-minilm", base=str(tiny_bert), data=str(news), settings=settings).config
     return start_run(config, root / "run")
 
@@ -180,6 +196,16 @@ def test_evaluations_and_predictions_agree(split: str, whole: RunSummary, news: 
     assert baseline == whole.baselines[split]
     assert baseline["comparison"]["num_records"] == len(rows)
     assert baseline["comparison"]["difference"] == pytest.approx(figures["accuracy"] - baseline["accuracy"])
+
+
+def test_every_prediction_is_that_of_its_own_record(whole: RunSummary, news: Path) -> None:
+    model = load_run(whole.run, threads=1)
+    rows = pq.read_table(RunDir(whole.run).predictions("test")).to_pylist()
+    probabilities = np.array([[row[f"probability_{c}"] for c in range(4)] for row in rows])
+    assert probabilities.std(axis=0).max() > 1e-3
+    # Alone, a record cannot be taken for another.
+    alone = [next(iter(model.predict_stream([r]))) for r in read_records(str(news / "test.csv"), labels=model.labels)]
+    np.testing.assert_allclose([prediction.probabilities for prediction in alone], probabilities, atol=1e-5)
 
 
 def test_the_best_validation_of_the_log_is_the_one_that_is_reported(whole: RunSummary) -> None:
@@ -267,7 +293,8 @@ def test_the_longest_length_is_the_number_of_positions(news: Path, tiny_roberta:
     data = tmp_path / "long"
     data.mkdir()
     for name in ("train.csv", "test.csv"):
-        (data / name).write_text((news / name).read_text().replace(" on ", f" {'word ' * 90}on "))
+        header, *lines = (news / name).read_text().splitlines()
+        (data / name).write_text("\n".join([header, *(line.replace(",", f",{'word ' * 90}", 1) for line in lines)]))
     sections = {"model": {"max_length": 64}, "train": {"max_steps": 1}, "adapter": {"rank": 2}}
     values = {**make_settings(tiny_roberta, data, **sections), "baseline": False}
     summary = start_run(parse_config(values, where="test"), tmp_path / "run")
