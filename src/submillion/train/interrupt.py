@@ -26,13 +26,14 @@ class StopRequest:
 def deferred_stop() -> Iterator[StopRequest]:
     """Collect SIGINT and SIGTERM in a StopRequest for the length of the block; a second one interrupts at once.
 
-    Outside of the main thread, where Python allows no handlers, the request is never set.
+    A signal that the process ignores, as SIGINT in a shell's background job, stays ignored. Outside of the main thread,
+    where Python allows no handlers, the request is never set.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    signals = (signal.SIGINT, signal.SIGTERM)
+    signals = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
     before = {number: signal.signal(number, request._note) for number in signals}
     try:
         yield request
