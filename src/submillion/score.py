@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from submillion.batches import Features, pack, split_micro_batches
+from submillion.errors import RunError
 from submillion.model.encoder import Classifier
 
 
@@ -26,8 +27,12 @@ def score(
         features: Encoded records.
         max_tokens: Tokens per forward pass.
         on_progress: Called with the number of records done.
+
+    Raises:
+        RunError: Logits that are not finite, with the ids of their records.
     """
-    logits = np.full((len(features), classifier.plan.num_labels), np.nan, dtype=np.float32)
+    logits = np.empty((len(features), classifier.plan.num_labels), dtype=np.float32)
+    is_scored = np.zeros(len(features), dtype=np.bool_)
     device = next(classifier.parameters()).device
     places = {id(item): row for row, item in enumerate(features)}
     was_training = classifier.training
@@ -39,10 +44,17 @@ def score(
                 batch = pack(part)
                 rows = np.array([places[id(part[i])] for i in batch.order])
                 logits[rows] = classifier(batch.to(device)).float().cpu().numpy()
+                is_scored[rows] = True
                 done += len(part)
                 if on_progress is not None:
                     on_progress(done)
     finally:
         classifier.train(was_training)
-    assert not np.isnan(logits).all(axis=1).any(), "a record was not scored"
+    assert is_scored.all(), "a record was not scored"
+    broken = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if len(broken):
+        raise RunError(
+            f"the logits of {len(broken):,} records are not finite, such as of {features[broken[0]].id!r}",
+            hint="The model has diverged: lower train.learning_rate or set train.clip_norm, and start again.",
+        )
     return logits
