@@ -7,6 +7,7 @@ import itertools
 import os
 import re
 import shutil
+import signal
 import socket
 import string
 import sys
@@ -30,6 +31,10 @@ os.environ.update(
 )
 for _variable in ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "TRANSFORMERS_OFFLINE"):
     os.environ.pop(_variable, None)
+
+# A shell's background job ignores Ctrl-C, and so would every process that a test starts and interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The test server is a module, not a test; this makes it importable without packages.
 sys.path.insert(0, str(Path(__file__).parent / "integration"))
