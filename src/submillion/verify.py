@@ -34,7 +34,8 @@ def sum_saved_params(run: RunDir) -> int:
     for path in (run.adapter / "adapter_model.safetensors", run.head):
         if path.exists():
             with safe_open(path, framework="numpy") as file:
-                total += sum(int(np.prod(file.get_slice(key).get_shape())) for key in file.keys())  # noqa: SIM118
+                names = file.keys()
+                total += sum(int(np.prod(file.get_slice(name).get_shape())) for name in names)
     return total
 
 
