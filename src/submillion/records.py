@@ -59,19 +59,6 @@ class LabelSet:
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
 
-    def find_id(self, value: str | int) -> int | None:
-        """Return the label id of a class name, of an integer id or of its digits, or None where none fits.
-
-        A name wins over digits, so a class that is called "3" keeps its own id.
-        """
-        if isinstance(value, str) and value in self.names:
-            return self.names.index(value)
-        try:
-            number = int(value)
-        except ValueError:
-            return None
-        return number if 0 <= number < len(self.names) else None
-
     def decode(self, record_id: str, probabilities: NDArray[np.floating]) -> Prediction:
         """Turn one row of probabilities into a prediction.
 

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 SHINGLE_WORDS = 3
-NEAR_JACCARD = 0.8
 NUM_BANDS, BAND_ROWS = 30, 5
 """Recall at similarity 0.8: 1 - (1 - 0.8^5)^30 = 99.999 %; at 0.3 only 7 % of pairs become candidates."""
 
