@@ -61,13 +61,14 @@ class DropoutState:
     step_key: int | None = None
     num_calls: dict[int, int] = field(default_factory=dict)
 
-    def set_step(self, batch: Batch, *, seed: int, step: int) -> None:
+    def set_step(self, batch: Batch, *, seed: int, step: int, device: torch.device | None = None) -> None:
         """Key the next forward pass.
 
         Args:
-            batch: The packed batch.
+            batch: The packed batch. Keys are computed on the CPU, so one that lies on a GPU has to be waited for.
             seed: The run's seed.
             step: The optimizer step that this pass belongs to.
+            device: Where the pass runs; where the batch lies if not given.
         """
         base = np.uint64(mix_64(mix_64(seed) ^ step))
         records = _mix_array(batch.keys ^ base)
@@ -76,9 +77,9 @@ class DropoutState:
         filler = np.zeros(len(positions) - offsets[-1], dtype=np.uint64)
         owners = np.concatenate([np.repeat(records, np.diff(offsets)), filler])
         tokens = _mix_array(owners ^ (positions + np.uint64(1)))
-        device = batch.input_ids.device
-        self.token_keys = _to_lanes(tokens).to(device)
-        self.record_keys = _to_lanes(records).to(device)
+        device = batch.input_ids.device if device is None else device
+        self.token_keys = _send(_to_lanes(tokens), device)
+        self.record_keys = _send(_to_lanes(records), device)
         self.step_key = mix_64(int(base))
         self.num_calls = {}
 
@@ -91,7 +92,7 @@ class DropoutState:
         if self.step_key is None:
             raise RuntimeError("a training forward pass needs DropoutState.set_step first")
         rows = np.arange(num_rows, dtype=np.uint64)
-        return _to_lanes(_mix_array(rows ^ np.uint64(self.step_key))).to(device)
+        return _send(_to_lanes(_mix_array(rows ^ np.uint64(self.step_key))), device)
 
     def find_site(self, site: int) -> int:
         """Return a site's number for its next mask of this forward pass.
@@ -105,6 +106,11 @@ class DropoutState:
 
 def _to_lanes(keys: NDArray[np.uint64]) -> torch.Tensor:
     return torch.from_numpy((keys >> np.uint64(32)).astype(np.uint32).view(np.int32))
+
+
+def _send(keys: torch.Tensor, device: torch.device) -> torch.Tensor:
+    # From pinned memory a copy to a GPU is queued behind what the GPU has to do; otherwise it would be waited for.
+    return keys.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else keys
 
 
 def column_keys(pairs: torch.Tensor, site: int) -> torch.Tensor:
