@@ -12,12 +12,12 @@ import peft
 import torch
 from transformers import AutoModel, AutoModelForSequenceClassification
 
-from submillion.batches import Features, hash_id
 from submillion.budget.plan import Plan, make_plan
 from submillion.config import AdapterConfig, ModelConfig
 from submillion.model.encoder import Classifier, build_classifier
 from submillion.model.sources import find_base, load_base_config
 from submillion.rundir import RunDir
+from submillion.text_encoder import Features, hash_id
 
 NUM_LABELS = 4
 LENGTHS = (5, 9, 40, 9, 3, 17, 64, 9, 33)

@@ -1,52 +1,25 @@
-"""From records to features to packed batches: the one place that encodes and the one that packs.
+"""From features to packed batches: the one place that packs.
 
 Shape letters: B records, N tokens of a packed batch, T longest record.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
-from submillion.errors import ModelError
-from submillion.records import Record
+from submillion.text_encoder import Features
 
-_ENCODE_CHUNK = 2048
+__all__ = ["TOKEN_MULTIPLE", "Batch", "Features", "LengthGroup", "pack", "split_micro_batches"]
 
 # Matrix libraries generate and cache code per shape: with a new N in every pass they would generate it anew each
 # time (a fifth of the step, and memory that never comes back). Passes are filled up to a multiple of this.
 TOKEN_MULTIPLE = 128
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Features:
-    """Token ids of one record.
-
-    Attributes:
-        id: The record's id.
-        input_ids: Shape (T,), int32, special tokens included.
-        label: Label id, or None.
-        truncated: Whether the text was longer than the maximum length.
-        key: 64-bit hash of the record's id; keys its dropout masks.
-    """
-
-    id: str
-    input_ids: NDArray[np.int32]
-    label: int | None
-    truncated: bool
-    key: int
-
-    def __len__(self) -> int:
-        return len(self.input_ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,101 +86,6 @@ class Batch:
             keys=self.keys,
             ids=self.ids,
         )
-
-
-class TextEncoder:
-    """The one way from text to token ids.
-
-    Args:
-        folder: Folder with ``tokenizer.json``.
-        max_length: Tokens kept of a text, special tokens included.
-
-    Raises:
-        ModelError: The folder has no readable ``tokenizer.json``.
-    """
-
-    def __init__(self, folder: Path, max_length: int) -> None:
-        self.folder = folder
-        self.max_length = max_length
-        self._tokenizer = load_tokenizer(folder)
-        # A published tokenizer.json may carry its own truncation and fixed padding (MiniLM's: 128 and 128);
-        # both would change what the model reads without a word.
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
-        self._num_special = self._tokenizer.num_special_tokens_to_add(False)
-
-    def to_json(self) -> str:
-        """Return the tokenizer as the content of a ``tokenizer.json`` without padding or truncation."""
-        text: str = self._tokenizer.to_str(pretty=True)
-        return text
-
-    def encode(self, records: Sequence[Record], on_progress: Callable[[int], None] | None = None) -> list[Features]:
-        """Return one Features per record, in order.
-
-        Args:
-            records: Records to encode.
-            on_progress: Called with the number of records done so far.
-        """
-        features: list[Features] = []
-        for chunk in _chunks(records):
-            # Texts are tokenised whole, then cut: the tokenizer's own truncation would hide how many were too long.
-            for record, encoding in zip(chunk, self._tokenizer.encode_batch([r.text for r in chunk]), strict=True):
-                ids = np.asarray(encoding.ids, dtype=np.int32)
-                truncated = len(ids) > self.max_length
-                if truncated:
-                    ids = self._cut(ids, np.asarray(encoding.special_tokens_mask, dtype=bool))
-                features.append(Features(record.id, ids, record.label, truncated, hash_id(record.id)))
-            if on_progress is not None:
-                on_progress(len(features))
-        return features
-
-    def _cut(self, ids: NDArray[np.int32], special: NDArray[np.bool_]) -> NDArray[np.int32]:
-        # Special tokens stay, whatever their place; the text's last tokens go.
-        keep = special.copy()
-        text_positions = np.flatnonzero(~special)[: self.max_length - self._num_special]
-        keep[text_positions] = True
-        return ids[keep]
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return each text's length in tokens, special tokens included, uncut."""
-        counts: list[int] = []
-        for chunk in _chunks(texts):
-            counts.extend(len(encoding.ids) for encoding in self._tokenizer.encode_batch_fast(list(chunk)))
-        return counts
-
-
-def load_tokenizer(folder: Path) -> Tokenizer:
-    """Load a fast tokenizer from ``tokenizer.json``, or build one from a slow tokenizer's files.
-
-    Raises:
-        ModelError: Neither works.
-    """
-    path = folder / "tokenizer.json"
-    try:
-        if path.exists():
-            return Tokenizer.from_file(str(path))
-        from transformers import AutoTokenizer
-
-        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True).backend_tokenizer
-    except Exception as error:  # tokenizers raises plain Exception for every fault of a file
-        raise ModelError(
-            f"no tokenizer can be loaded: {error}",
-            where=str(folder),
-            hint="The folder needs a tokenizer.json, or the vocabulary files of its family.",
-        ) from None
-
-
-def hash_id(record_id: str) -> int:
-    """Return a 64-bit hash of a record's id that is the same in every process."""
-    return int.from_bytes(hashlib.blake2b(record_id.encode(), digest_size=8).digest(), "little")
-
-
-_T = TypeVar("_T")
-
-
-def _chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
-    for start in range(0, len(items), _ENCODE_CHUNK):
-        yield items[start : start + _ENCODE_CHUNK]
 
 
 def pack(features: Sequence[Features]) -> Batch:

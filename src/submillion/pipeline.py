@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from submillion.baseline import train_baseline
-from submillion.batches import TextEncoder
 from submillion.budget.plan import Plan, make_plan
 from submillion.config import RunConfig, dump_config
 from submillion.errors import BudgetError, ConfigError, DataError, ModelError, RunError
@@ -39,6 +38,7 @@ from submillion.results import labels_of, write_baseline_results, write_results
 from submillion.run_model import read_config
 from submillion.rundir import RunDir, read_json, remove_leftovers, write_json, write_text
 from submillion.score import score
+from submillion.text_encoder import TextEncoder
 from submillion.train.device import Device, open_device
 from submillion.verify import NUM_PROBES, verify_run
 

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from submillion import stats
-from submillion.batches import TextEncoder
 from submillion.budget.folder import plan_adapter_folder, read_adapter_base
 from submillion.budget.plan import Plan
 from submillion.config import ModelConfig, RunConfig, load_yaml, parse_config
@@ -30,6 +29,7 @@ from submillion.records import LabelSet, Prediction, Record
 from submillion.results import hash_records, labels_of
 from submillion.rundir import RunDir, read_json
 from submillion.score import score
+from submillion.text_encoder import TextEncoder
 from submillion.train.device import open_device
 
 # Records held at once by a stream: enough to fill passes of equal lengths, few enough to stay small.

@@ -77,7 +77,7 @@ def _find_token_counter() -> Callable[[Sequence[str]], Sequence[int]] | None:
     except ModelError as error:
         print_note(f"lengths are in words, not tokens: {error.message}")
         return None
-    from submillion.batches import TextEncoder
+    from submillion.text_encoder import TextEncoder
 
     return TextEncoder(folder, settings.max_length).count_tokens
 

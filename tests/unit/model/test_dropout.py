@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from submillion.batches import Features, hash_id, pack
+from submillion.batches import Features, pack
 from submillion.model.dropout import DropoutState, KeyedDropout, replace_dropout
 from submillion.model.packed import PackedLayout, _attention_site, _dropout_mask
+from submillion.text_encoder import hash_id
 from tiny_classifiers import build_tiny_classifier, make_features
 
 FAMILIES = ("roberta", "bert", "distilbert", "electra", "deberta-v2", "modernbert")

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from submillion import text_encoder
+from submillion.errors import ModelError
+from submillion.records import Record
+from submillion.text_encoder import TextEncoder, hash_id
+
+Base = Callable[[str], Path]
+
+TEXTS = ["the river met", "", "a striker of nineteen scored twice", "the bank raised its rate to 4.5%" * 6, "é ß"] * 4
+
+
+def encode_singly(folder: Path, texts: list[str]) -> list[list[int]]:
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return [tokenizer.encode(text).ids for text in texts]
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+@pytest.mark.parametrize("chunk", [3, 2048])
+def test_texts_are_encoded_alike_alone_and_in_chunks(
+    tiny_base: Base, monkeypatch: pytest.MonkeyPatch, family: str, chunk: int
+) -> None:
+    monkeypatch.setattr(text_encoder, "_CHUNK_TEXTS", chunk)
+    folder = tiny_base(family)
+    seen: list[int] = []
+    tokens = TextEncoder(folder, 512).tokenise(TEXTS, seen.append)
+    expected = encode_singly(folder, TEXTS)
+    parts = np.split(tokens.input_ids, tokens.offsets[1:-1])
+    assert [part.tolist() for part in parts] == expected
+    assert tokens.lengths.tolist() == [len(ids) for ids in expected]
+    assert seen[-1] == len(TEXTS)
+    assert seen == sorted(seen)
+    assert TextEncoder(folder, 512).count_tokens(TEXTS) == tokens.lengths.tolist()
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_long_texts_keep_their_special_tokens_and_are_counted(tiny_base: Base, family: str) -> None:
+    folder = tiny_base(family)
+    records = [Record(f"r{row}", (text,), row % 3) for row, text in enumerate(TEXTS)]
+    features = TextEncoder(folder, 12).encode(records)
+    for record, item, whole in zip(records, features, encode_singly(folder, TEXTS), strict=True):
+        assert (item.id, item.label, item.key) == (record.id, record.label, hash_id(record.id))
+        assert item.truncated == (len(whole) > 12)
+        assert item.input_ids.tolist() == (whole if len(whole) <= 12 else [*whole[:11], whole[-1]])
+    assert sum(item.truncated for item in features) >= 4
+
+
+def test_nothing_is_encoded_from_nothing(tiny_base: Base) -> None:
+    encoder = TextEncoder(tiny_base("bert"), 16)
+    assert encoder.encode([]) == []
+    assert encoder.count_tokens([]) == []
+    assert encoder.tokenise([]).offsets.tolist() == [0]
+
+
+def test_truncation_and_padding_of_a_published_tokenizer_are_off(tiny_base: Base, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(tiny_base("bert") / "tokenizer.json"))
+    tokenizer.enable_truncation(8)
+    tokenizer.enable_padding(length=8)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    encoder = TextEncoder(tmp_path, 16)
+    assert [len(item) for item in encoder.encode([Record("a", ("the",)), Record("b", ("the " * 40,))])] == [3, 16]
+    assert Tokenizer.from_str(encoder.to_json()).truncation is None
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ModelError, match="no tokenizer can be loaded"):
+        TextEncoder(tmp_path, 16)
+
+
+def test_keys_of_ids_are_the_same_in_every_process() -> None:
+    assert hash_id("7") == int.from_bytes(hashlib.blake2b(b"7", digest_size=8).digest(), "little")
+    assert len({hash_id(str(number)) for number in range(10_000)}) == 10_000
+
+
+def test_encoding_needs_neither_torch_nor_transformers() -> None:
+    code = "import submillion.text_encoder, sys; print(*(n for n in ('torch', 'transformers') if n in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split() == []
