@@ -19,16 +19,13 @@ from submillion.errors import RunError
 from submillion.model.encoder import Classifier
 from submillion.progress import Progress
 from submillion.rundir import RunDir, full_disk_is_run_error
-from submillion.score import score
+from submillion.score import SCORE_TOKENS_FACTOR, score
 from submillion.train import checkpoint
 from submillion.train.checkpoint import Position
 from submillion.train.interrupt import deferred_stop
 from submillion.train.loop import StepResult, count_steps, train_steps
 from submillion.train.optim import MovingAverage, build_optimizer
 from submillion.train.track import Trackers
-
-# Scoring keeps no activations, so its passes can be larger than training's.
-SCORE_TOKENS_FACTOR = 2
 
 
 class Interrupted(KeyboardInterrupt):

@@ -7,14 +7,16 @@ import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from submillion import __version__
 from submillion.config import RunConfig
 from submillion.errors import RunError
 from submillion.model.sources import BaseModel
 from submillion.rundir import RUN_FORMAT, RunDir, read_json, write_json
-from submillion.train.device import Device, read_cpu_capabilities
+
+if TYPE_CHECKING:
+    from submillion.train.device import Device
 
 _PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "numpy", "scikit-learn", "pyarrow")
 
@@ -51,6 +53,8 @@ def write_first_manifest(run: RunDir, config: RunConfig, base: BaseModel, device
 
 def describe_machine() -> dict[str, Any]:
     """Return processor, cores, memory and system, as far as the system tells."""
+    from submillion.train.device import read_cpu_capabilities
+
     capabilities = read_cpu_capabilities()
     flags = [name for name in ("amx_bf16", "avx512_bf16", "avx512_vnni", "avx2") if capabilities.get(name)]
     machine: dict[str, Any] = {

@@ -20,7 +20,7 @@ from submillion.budget.plan import Plan, make_plan
 from submillion.config import RunConfig, dump_config
 from submillion.errors import BudgetError, ConfigError, DataError, ModelError, RunError
 from submillion.evaluate import fit_temperature
-from submillion.fit import SCORE_TOKENS_FACTOR, Fitting
+from submillion.fit import Fitting
 from submillion.manifest import (
     check_unchanged,
     count_test_evaluation,
@@ -37,7 +37,7 @@ from submillion.report import write_card, write_report
 from submillion.results import labels_of, write_baseline_results, write_results
 from submillion.run_model import read_config
 from submillion.rundir import RunDir, read_json, remove_leftovers, write_json, write_text
-from submillion.score import score
+from submillion.score import SCORE_TOKENS_FACTOR, score
 from submillion.text_encoder import TextEncoder
 from submillion.train.device import Device, open_device
 from submillion.verify import NUM_PROBES, verify_run

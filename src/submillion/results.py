@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from submillion import stats
@@ -70,6 +68,9 @@ def _write_predictions(
     *,
     probabilities: NDArray[np.float64],
 ) -> str:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     labels = labels_of(records)
     predicted = probabilities.argmax(axis=1)
     columns: dict[str, Any] = {

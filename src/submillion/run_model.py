@@ -1,4 +1,7 @@
-"""A trained run, loaded for use: classify, score, predict in a stream."""
+"""A trained run, loaded for use: classify, score, predict in a stream.
+
+What takes long to import (torch, and what builds a model) is imported when a run is loaded.
+"""
 
 from __future__ import annotations
 
@@ -7,30 +10,28 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from submillion import stats
-from submillion.budget.folder import plan_adapter_folder, read_adapter_base
+from submillion.budget.folder import CONFIG_NAME, plan_adapter_folder, read_adapter_base
 from submillion.budget.plan import Plan
 from submillion.config import ModelConfig, RunConfig, load_yaml, parse_config
 from submillion.data.clean import clean_records
 from submillion.errors import ConfigError, ModelError, RunError
 from submillion.evaluate import Evaluation, evaluate_logits
-from submillion.fit import SCORE_TOKENS_FACTOR
 from submillion.manifest import count_test_evaluation, read_manifest
-from submillion.model.adapter import CONFIG_NAME, load_adapter_weights
-from submillion.model.encoder import Classifier, build_classifier
 from submillion.model.sources import find_base, load_base_config
 from submillion.progress import Progress, Silent
 from submillion.records import LabelSet, Prediction, Record
 from submillion.results import hash_records, labels_of
 from submillion.rundir import RunDir, read_json
-from submillion.score import score
 from submillion.text_encoder import TextEncoder
-from submillion.train.device import open_device
+
+if TYPE_CHECKING:
+    from submillion.model.encoder import Classifier
 
 # Records held at once by a stream: enough to fill passes of equal lengths, few enough to stay small.
 STREAM_WINDOW = 4096
@@ -78,11 +79,14 @@ class RunModel:
     def score_records(self, records: Sequence[Record], *, progress: Progress | None = None) -> ScoredRecords:
         """Clean, encode and score records as the run's own were."""
         progress = progress or Silent()
+        from submillion.score import SCORE_TOKENS_FACTOR, score
+
         cleaned = list(clean_records(records, self.config.data.clean))
         assert [r.id for r in cleaned] == [r.id for r in records]
         progress.start("score", len(cleaned))
         features = self.encoder.encode(cleaned)
-        logits = score(self.classifier, features, max_tokens=self._max_tokens, on_progress=progress.advance)
+        max_tokens = SCORE_TOKENS_FACTOR * self.config.train.micro_batch_tokens
+        logits = score(self.classifier, features, max_tokens=max_tokens, on_progress=progress.advance)
         progress.finish()
         return ScoredRecords(logits, sum(f.truncated for f in features))
 
@@ -98,10 +102,6 @@ class RunModel:
             done += len(window)
             if progress is not None:
                 progress.advance(done)
-
-    @property
-    def _max_tokens(self) -> int:
-        return SCORE_TOKENS_FACTOR * self.config.train.micro_batch_tokens
 
 
 def load_run(folder: Path | str, *, base: str | None = None, threads: int | None = None) -> RunModel:
@@ -146,6 +146,9 @@ def load_run(folder: Path | str, *, base: str | None = None, threads: int | None
             where=str(folder),
             hint="The base model has changed since; restore the one that the manifest names.",
         )
+    from submillion.model.encoder import build_classifier
+    from submillion.train.device import open_device
+
     device = open_device(config.model.precision, threads)
     classifier = build_classifier(found, plan, config.model, adapter_dropout=0.0, dtype=device.dtype, seed=0)
     classifier.load(run)
@@ -162,7 +165,10 @@ def load_run(folder: Path | str, *, base: str | None = None, threads: int | None
 
 
 def _load_adapter_folder(folder: RunDir, base: str | None, threads: int | None) -> RunModel:
-    name = base or read_adapter_base(folder.path)
+    from submillion.model.adapter import load_adapter_weights
+    from submillion.model.encoder import build_classifier
+    from submillion.train.device import open_device
+
     name = base or read_adapter_base(folder.path)
     # The budget binds what is trained here, not what others trained.
     plan = plan_adapter_folder(folder.path, load_base_config(name), budget=sys.maxsize, base=name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,7 +11,12 @@ from numpy.typing import NDArray
 
 from submillion.batches import Features, pack, split_micro_batches
 from submillion.errors import RunError
-from submillion.model.encoder import Classifier
+
+if TYPE_CHECKING:  # Scoring itself needs no transformers, which take longer to import than a text to score.
+    from submillion.model.encoder import Classifier
+
+# Scoring keeps no activations, so its passes can be larger than training's.
+SCORE_TOKENS_FACTOR = 2
 
 
 def score(

@@ -73,12 +73,25 @@ def test_the_package_is_imported_at_once() -> None:
     assert min(measure_cpu(["-c", "import submillion"]) - measure_cpu(["-c", ""]) for _ in range(5)) < 0.1
 
 
+def list_loaded(code: str) -> list[str]:
+    """Return the names of all modules that a process has loaded after running some code."""
+    code = f"{code}; import sys; sys.stderr.write(' '.join(sys.modules))"
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stderr.split()
+
+
 @pytest.mark.parametrize("code", ["import submillion", "import submillion.cli; submillion.cli.main(['--help'])"])
 def test_nothing_heavy_is_imported_before_it_is_needed(code: str) -> None:
-    code = f"{code}; import sys; sys.stderr.write(' '.join(sys.modules))"
-    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stderr.split()
+    loaded = list_loaded(code)
     assert "submillion" in loaded
     assert [name for name in HEAVY if name in loaded] == []
+
+
+@pytest.mark.parametrize("module", ["run_model", "text_encoder", "data.clean"])
+def test_a_run_can_be_looked_for_before_anything_that_computes_is_imported(module: str) -> None:
+    loaded = list_loaded(f"import submillion.{module}")
+    assert f"submillion.{module}" in loaded
+    heavy = ("torch", "transformers", "peft", "accelerate", "sklearn", "scipy", "pandas", "pyarrow", "matplotlib")
+    assert [name for name in heavy if name in loaded] == []
 
 
 def test_the_python_api_is_there() -> None:
