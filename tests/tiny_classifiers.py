@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import peft
 import torch
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from submillion.budget.plan import Plan, make_plan
 from submillion.config import AdapterConfig, ModelConfig
@@ -120,3 +121,23 @@ def score_stock(model: Any, tiny: Tiny, features: Sequence[Features], *, pooling
             assert head is not None
             rows.append(head.linear(states.mean(0) if pooling == "mean" else states[0]))
     return torch.stack(rows)
+
+
+def build_wide_base(tiny: Path, folder: Path) -> Path:
+    """Return a random base like a tiny one, with sizes that fit the CPU kernels: H 64, 2 heads, 96 inside."""
+    sizes = {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 96, "initializer_range": 0.1}
+    config = AutoConfig.from_pretrained(tiny)
+    if config.model_type == "distilbert":
+        sizes = {"dim": 64, "n_heads": 2, "hidden_dim": 96, "initializer_range": 0.1}
+    for name, value in sizes.items():
+        setattr(config, name, value)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(21)
+        model = AutoModel.from_config(config)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if parameter.ndim == 1:
+                    parameter.normal_(1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0, 0.2)
+    shutil.copytree(tiny, folder, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
+    model.save_pretrained(folder)
+    return folder

@@ -24,7 +24,7 @@ _MASK_64 = (1 << 64) - 1
 _LANE_1 = 0x85EBCA6B - (1 << 32)
 _LANE_2 = 0xC2B2AE35 - (1 << 32)
 # Distance between the column pairs of attention heads; longer than any record.
-_HEAD_STRIDE = 1 << 16
+HEAD_STRIDE = 1 << 16
 # Distance between the numbers of a site's masks in one forward pass; more than any model has sites.
 _CALL_STRIDE = 1 << 32
 
@@ -210,7 +210,7 @@ def attention_keep_mask(token_keys: torch.Tensor, num_heads: int, site: int, pro
     """
     length = token_keys.shape[1]
     device = token_keys.device
-    heads = torch.arange(num_heads, device=device, dtype=torch.int32) * _HEAD_STRIDE
+    heads = torch.arange(num_heads, device=device, dtype=torch.int32) * HEAD_STRIDE
     pairs = heads[:, None] + torch.arange((length + 1) // 2, device=device, dtype=torch.int32)[None, :]
     pair_keys = column_keys(pairs, site)[None, :, None, :]
     return keep_mask(token_keys[:, None, :, None], pair_keys, length, probability)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -21,6 +22,7 @@ from submillion.config import ModelConfig
 from submillion.errors import BudgetError, ConfigError, ModelError
 from submillion.model import packed
 from submillion.model.adapter import (
+    ADAPTER,
     check_realised,
     initialise_head,
     inject_adapter,
@@ -30,6 +32,7 @@ from submillion.model.adapter import (
     save_adapter,
 )
 from submillion.model.dropout import DropoutState, replace_dropout
+from submillion.model.fused_encoder import FusedEncoder, explain_stock
 from submillion.model.heads import LinearHead, find_native_head, pool_first, pool_mean
 from submillion.model.sources import BaseModel
 from submillion.rundir import RunDir, write_atomically
@@ -54,18 +57,28 @@ class Classifier(nn.Module):
         head: The linear head, or None for a native one.
         pooling: State that a linear head reads.
         dropout_state: Keys shared by all dropout sites.
+        dtype: Of frozen weights and activations.
     """
 
     def __init__(
-        self, wrapped: Any, plan: Plan, head: LinearHead | None, pooling: str, dropout_state: DropoutState
+        self,
+        wrapped: Any,
+        plan: Plan,
+        head: LinearHead | None,
+        pooling: str,
+        dropout_state: DropoutState,
+        *,
+        dtype: torch.dtype,
     ) -> None:
         super().__init__()
         self.wrapped = wrapped
         self.head = head
         self.plan = plan
         self.pooling = pooling
+        self._dtype = dtype
         self.dropout_state = dropout_state
         self.is_packed = plan.family in packed.PACKED_FAMILIES
+        self._fused: FusedEncoder | None = None
 
     @property
     def stock_model(self) -> Any:
@@ -77,6 +90,11 @@ class Classifier(nn.Module):
         """The stock encoder: input ids to states."""
         stock = self.stock_model
         return stock if self.head is not None else getattr(stock, stock.base_model_prefix)
+
+    @cached_property
+    def stock_reason(self) -> str:
+        """Why the stock modules run on a CPU, as the end of a sentence; empty where the kernels do."""
+        return explain_stock(self.encoder.config, variant=self.plan.variant, dtype=self._dtype)
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return logits, float32 (B, C), in packed order.
@@ -91,6 +109,10 @@ class Classifier(nn.Module):
         return find_native_head(self.plan.family)(self.stock_model, hidden, batch.offsets)
 
     def _encode_packed(self, batch: Batch) -> torch.Tensor:
+        if self.stock_reason == "" and batch.input_ids.device.type == "cpu":
+            if self._fused is None:
+                self._fused = FusedEncoder(self.encoder, ADAPTER)
+            return self._fused(batch, first_position(self.stock_model.config))
         layout = packed.PackedLayout.from_batch(batch, self.dropout_state)
         positions = batch.positions + first_position(self.stock_model.config)
         output = self.encoder(
@@ -231,7 +253,7 @@ def build_classifier(
     if head is not None:
         replace_dropout(head, state, head_roots=frozenset({"dropout"}))
     _lower_precision(stock, encoder_root, dtype)
-    classifier = Classifier(wrapped, plan, head, model.pooling, state)
+    classifier = Classifier(wrapped, plan, head, model.pooling, state, dtype=dtype)
     total = sum(p.numel() for p in classifier.trainable_parameters().values())
     if total != plan.trainable_params or total >= plan.budget:
         raise BudgetError(f"{total:,} trainable parameters; planned {plan.trainable_params:,}", where=base.name)

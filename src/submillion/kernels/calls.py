@@ -1,0 +1,293 @@
+"""The kernels as functions over tensors.
+
+Shape letters: N tokens, K inner length, O output columns, R ranks, H hidden. All tensors are on the CPU; token rows
+are contiguous bfloat16 unless said otherwise. Callers guarantee shapes (`supports` tells which can be).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+import torch
+
+from submillion.kernels.binding import AttentionStruct, NormStruct, address_of, functions, reference_to
+from submillion.kernels.weights import Int8Weight, LowRank, PackedWeight
+
+_COLUMN_MULTIPLE = 32
+
+
+def supports(hidden_size: int, intermediate_size: int, num_heads: int) -> bool:
+    """Return whether an encoder's sizes fit the kernels' registers."""
+    sizes = (hidden_size, intermediate_size, hidden_size // num_heads)
+    return hidden_size % num_heads == 0 and all(size % _COLUMN_MULTIPLE == 0 for size in sizes)
+
+
+def linear(
+    x: torch.Tensor,
+    weight: PackedWeight,
+    *,
+    bias: torch.Tensor | None = None,
+    low_rank: LowRank | None = None,
+    added: torch.Tensor | None = None,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return x W^T (+ low-rank term) (+ bias) (+ added), (N, O).
+
+    Args:
+        x: Shape (N, K); rows may be slices of wider ones.
+        weight: Packed.
+        bias: Shape (O,), float32.
+        low_rank: A low-rank term.
+        added: Shape (N, O), contiguous.
+        out: Where to write; its rows may be slices of wider ones.
+    """
+    if out is None:
+        out = x.new_empty(len(x), weight.columns)
+    assert x.shape[1] == weight.inner
+    assert x.stride(1) == 1
+    assert out.stride(1) == 1
+    assert added is None or added.stride() == out.stride()
+    term = None if low_rank is None else low_rank.as_struct()
+    functions()["linear"](
+        *(x.data_ptr(), x.stride(0), len(x), weight.inner, weight.words.data_ptr(), weight.columns),
+        *(address_of(bias), reference_to(term), address_of(added), out.data_ptr(), out.stride(0)),
+    )
+    return out
+
+
+def linear_gelu(
+    x: torch.Tensor, weight: PackedWeight, bias: torch.Tensor, low_rank: LowRank | None, *, keep_slope: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return gelu(x W^T + bias + low-rank term) and, if wanted, gelu's derivative there; both (N, O)."""
+    out = x.new_empty(len(x), weight.columns)
+    slope = torch.empty_like(out) if keep_slope else None
+    term = None if low_rank is None else low_rank.as_struct()
+    functions()["linear_gelu"](
+        *(x.data_ptr(), len(x), weight.inner, weight.words.data_ptr(), weight.columns),
+        *(bias.data_ptr(), reference_to(term), address_of(slope), out.data_ptr()),
+    )
+    return out, slope
+
+
+def linear_times(x: torch.Tensor, weight: PackedWeight, low_rank: LowRank | None, factor: torch.Tensor) -> torch.Tensor:
+    """Return (x W^T + low-rank term) * factor, (N, O)."""
+    out = torch.empty_like(factor)
+    term = None if low_rank is None else low_rank.as_struct()
+    functions()["linear_times"](
+        *(x.data_ptr(), len(x), weight.inner, weight.words.data_ptr(), weight.columns),
+        *(reference_to(term), factor.data_ptr(), out.data_ptr()),
+    )
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """Keep masks of one dropout site.
+
+    Attributes:
+        row_keys: One a token, int32.
+        pair_keys: One a pair of columns, int32; for attention (heads, pairs of keys).
+        probability: Share dropped.
+    """
+
+    row_keys: torch.Tensor
+    pair_keys: torch.Tensor
+    probability: float
+
+
+def _mask_fields(mask: Mask | None) -> tuple[int | None, int | None, float]:
+    return (
+        (None, None, 0.0) if mask is None else (mask.row_keys.data_ptr(), mask.pair_keys.data_ptr(), mask.probability)
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class NormResult:
+    """What `linear_norm` returns; the last two for the backward pass, or None.
+
+    Attributes:
+        out: Shape (N, O).
+        normalised: Shape (N, O), before the norm's weight and bias.
+        inverse_deviations: Shape (N,), float32.
+    """
+
+    out: torch.Tensor
+    normalised: torch.Tensor | None
+    inverse_deviations: torch.Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Norm:
+    """A LayerNorm's frozen numbers, float32 (H,)."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    epsilon: float
+
+
+def linear_norm(
+    x: torch.Tensor,
+    weight: PackedWeight | Int8Weight,
+    *,
+    bias: torch.Tensor,
+    residual: torch.Tensor,
+    norm: Norm,
+    low_rank: LowRank | None = None,
+    mask: Mask | None = None,
+    keep_normalised: bool = False,
+) -> NormResult:
+    """Return norm(drop(x W^T + bias + low-rank term) + residual)."""
+    out = torch.empty_like(residual)
+    normalised = torch.empty_like(residual) if keep_normalised else None
+    deviations = torch.empty(len(x), dtype=torch.float32) if keep_normalised else None
+    struct = NormStruct(
+        *(residual.data_ptr(), norm.weight.data_ptr(), norm.bias.data_ptr(), norm.epsilon),
+        *(address_of(normalised), address_of(deviations), out.data_ptr(), *_mask_fields(mask)),
+    )
+    if isinstance(weight, Int8Weight):
+        functions()["int8_linear_norm"](
+            x.data_ptr(), len(x), ctypes.byref(weight.as_struct()), bias.data_ptr(), ctypes.byref(struct)
+        )
+    else:
+        term = None if low_rank is None else low_rank.as_struct()
+        functions()["linear_norm"](
+            *(x.data_ptr(), len(x), weight.inner, weight.words.data_ptr(), weight.columns),
+            *(bias.data_ptr(), reference_to(term), ctypes.byref(struct)),
+        )
+    return NormResult(out, normalised, deviations)
+
+
+def norm_backward(
+    grad: torch.Tensor, result: NormResult, norm: Norm, mask: Mask | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the gradients of `linear_norm`'s residual and of its product; one tensor where nothing was dropped."""
+    assert result.normalised is not None
+    assert result.inverse_deviations is not None
+    assert grad.is_contiguous()
+    grad_residual = torch.empty_like(grad)
+    grad_product = None if mask is None else torch.empty_like(grad)
+    functions()["norm_backward"](
+        *(grad.data_ptr(), len(grad), grad.shape[1], result.normalised.data_ptr()),
+        *(result.inverse_deviations.data_ptr(), norm.weight.data_ptr(), grad_residual.data_ptr()),
+        *(address_of(grad_product), *_mask_fields(mask)),
+    )
+    return grad_residual, grad_residual if grad_product is None else grad_product
+
+
+def embed(
+    ids: torch.Tensor,
+    positions: torch.Tensor,
+    *,
+    words: torch.Tensor,
+    places: torch.Tensor,
+    norm: Norm,
+    mask: Mask | None = None,
+) -> torch.Tensor:
+    """Return drop(norm(words[ids] + places[positions])), (N, H).
+
+    Args:
+        ids: Shape (N,), int64, in range.
+        positions: Shape (N,), int64, in range.
+        words: Shape (V, H).
+        places: Shape (P, H), float32.
+        norm: The norm over H.
+        mask: Dropout after it.
+    """
+    out = words.new_empty(len(ids), words.shape[1])
+    struct = NormStruct(
+        *(None, norm.weight.data_ptr(), norm.bias.data_ptr(), norm.epsilon),
+        *(None, None, out.data_ptr(), *_mask_fields(mask)),
+    )
+    functions()["embed"](
+        *(ids.data_ptr(), positions.data_ptr(), len(ids), words.shape[1]),
+        *(words.data_ptr(), places.data_ptr(), ctypes.byref(struct)),
+    )
+    return out
+
+
+def drop_rows(x: torch.Tensor, mask: Mask, *, added_to: torch.Tensor | None = None) -> torch.Tensor:
+    """Return drop(x), or add it to a tensor in place and return that; (N, H)."""
+    out = torch.empty_like(x) if added_to is None else added_to
+    functions()["drop"](
+        x.data_ptr(), len(x), x.shape[1], *_mask_fields(mask), int(added_to is not None), out.data_ptr()
+    )
+    return out
+
+
+def outer(left: torch.Tensor, right: torch.Tensor, *, factor: float = 1.0) -> torch.Tensor:
+    """Return factor * left^T right, float32 (R, O), summed over tokens in an order that only threads change.
+
+    Args:
+        left: Shape (N, R); rows may be slices of wider ones.
+        right: Shape (N, O), O a multiple of 32; rows may be slices of wider ones.
+        factor: Multiplies the sums.
+    """
+    ranks, columns = left.shape[1], right.shape[1]
+    partial = torch.empty(torch.get_num_threads(), ranks, columns)
+    out = torch.empty(ranks, columns)
+    functions()["outer"](
+        *(left.data_ptr(), left.stride(0), ranks, right.data_ptr(), right.stride(0), columns),
+        *(len(left), factor, partial.data_ptr(), out.data_ptr()),
+    )
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionCall:
+    """One attention pass over packed records.
+
+    Attributes:
+        qkv: Shape (N, 3 * H), queries, keys and values side by side.
+        num_heads: Heads.
+        scaling: Factor on the scores.
+        offsets: Shape (B + 1,), int64; records of ascending length.
+        mask: Dropout of the weights.
+        maxima: Shape (heads, N), float32, written by `attend` for `attend_backward`; or None.
+        inverses: As maxima.
+    """
+
+    qkv: torch.Tensor
+    num_heads: int
+    scaling: float
+    offsets: torch.Tensor
+    mask: Mask | None
+    maxima: torch.Tensor | None
+    inverses: torch.Tensor | None
+
+    def as_struct(self) -> ctypes.Structure:
+        """Return the kernels' view; valid while this object lives."""
+        num_tokens, width = self.qkv.shape
+        row_keys, pair_keys, probability = _mask_fields(self.mask)
+        return AttentionStruct(
+            *(self.qkv.data_ptr(), self.num_heads, width // (3 * self.num_heads), self.scaling),
+            *(self.offsets.data_ptr(), len(self.offsets) - 1, num_tokens),
+            *(address_of(self.maxima), address_of(self.inverses), row_keys, pair_keys),
+            *(0 if self.mask is None else self.mask.pair_keys.shape[1], probability),
+        )
+
+
+def attend(call: AttentionCall) -> torch.Tensor:
+    """Return softmax(q k^T scaling) v within records, (N, H)."""
+    out = call.qkv.new_empty(len(call.qkv), call.qkv.shape[1] // 3)
+    functions()["attention"](ctypes.byref(call.as_struct()), out.data_ptr())
+    return out
+
+
+def attend_backward(call: AttentionCall, out: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
+    """Return the gradient of qkv, (N, 3 * H)."""
+    assert grad.is_contiguous()
+    grad_qkv = torch.empty_like(call.qkv)
+    functions()["attention_backward"](
+        ctypes.byref(call.as_struct()), out.data_ptr(), grad.data_ptr(), grad_qkv.data_ptr()
+    )
+    return grad_qkv
+
+
+def int8_linear(x: torch.Tensor, weight: Int8Weight, bias: torch.Tensor, *, gelu: bool = False) -> torch.Tensor:
+    """Return x W^T + bias, or its gelu, (N, O); each row of x is rounded to 8 bits by its own range."""
+    out = x.new_empty(len(x), len(weight.scales))
+    name = "int8_linear_gelu" if gelu else "int8_linear"
+    struct = weight.as_struct()
+    functions()[name](x.data_ptr(), len(x), ctypes.byref(struct), bias.data_ptr(), out.data_ptr())
+    return out

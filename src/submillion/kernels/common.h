@@ -1,0 +1,208 @@
+// What all kernels share: bfloat16 conversion, elementary functions, keyed dropout masks, the register tile.
+//
+// Words: N tokens, K inner length, O output columns. A "pair" is two bfloat16 values of neighbouring inner
+// positions in one 32-bit word, the unit that VDPBF16PS multiplies; a "quad" is four 8-bit values, VPDPBUSD's unit.
+#pragma once
+
+#include <immintrin.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+
+namespace submillion {
+
+using bf16 = uint16_t;
+
+constexpr int64_t kVector = 16;       // float32 lanes of a register
+constexpr int64_t kPanel = 64;        // columns of a packed weight's panel: four registers
+constexpr int kRows = 6;              // rows of a tile: 6 x 4 accumulators leave registers for the operands
+constexpr int64_t kBlock = 16 * kRows;  // rows that pass through a product together and stay in the L2 cache
+
+#define SUBMILLION_INLINE inline __attribute__((always_inline))
+
+SUBMILLION_INLINE __m512 load_bf16(const bf16* p) {
+  const __m256i raw = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(raw), 16));
+}
+
+SUBMILLION_INLINE void store_bf16(bf16* p, __m512 v) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v)));
+}
+
+// One word a lane: `low` in the low half and `high` in the high half, both rounded to bfloat16.
+SUBMILLION_INLINE __m512i make_pairs(__m512 low, __m512 high) {
+  const __m512i l = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(low)));
+  const __m512i h = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(high)));
+  return _mm512_or_si512(l, _mm512_slli_epi32(h, 16));
+}
+
+SUBMILLION_INLINE float to_float(bf16 value) {
+  const uint32_t bits = static_cast<uint32_t>(value) << 16;
+  float result;
+  std::memcpy(&result, &bits, sizeof result);
+  return result;
+}
+
+SUBMILLION_INLINE bf16 to_bf16(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<bf16>((bits >> 16) | 0x40);
+  return static_cast<bf16>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
+// exp(x) for x <= 88, relative error below 2e-7: 2^n times the Taylor polynomial of degree 6 on |r| <= ln(2)/2.
+SUBMILLION_INLINE __m512 exp_ps(__m512 x) {
+  x = _mm512_max_ps(x, _mm512_set1_ps(-87.0f));
+  const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 8);
+  __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
+  r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
+  __m512 p = _mm512_set1_ps(1.0f / 720.0f);
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 120.0f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 24.0f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 6.0f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.5f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+  return _mm512_scalef_ps(p, n);
+}
+
+SUBMILLION_INLINE __m512 reciprocal(__m512 x) {
+  const __m512 r = _mm512_rcp14_ps(x);
+  return _mm512_mul_ps(r, _mm512_fnmadd_ps(x, r, _mm512_set1_ps(2.0f)));
+}
+
+// The normal distribution function Phi(x) and exp(-x^2/2), by Abramowitz and Stegun, "Handbook of Mathematical
+// Functions", 7.1.26 (absolute error of erf at most 1.5e-7).
+SUBMILLION_INLINE __m512 normal_cdf(__m512 x, __m512& bell) {
+  const __m512 magnitude = _mm512_abs_ps(x);
+  const __m512 t = reciprocal(_mm512_fmadd_ps(magnitude, _mm512_set1_ps(0.3275911f * 0.70710678f), _mm512_set1_ps(1.0f)));
+  __m512 p = _mm512_set1_ps(1.061405429f);
+  p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(-1.453152027f));
+  p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(1.421413741f));
+  p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(-0.284496736f));
+  p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(0.254829592f));
+  bell = exp_ps(_mm512_mul_ps(_mm512_mul_ps(x, x), _mm512_set1_ps(-0.5f)));
+  const __m512 tail = _mm512_mul_ps(_mm512_mul_ps(_mm512_mul_ps(p, t), bell), _mm512_set1_ps(0.5f));
+  const __mmask16 positive = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_GT_OQ);
+  return _mm512_mask_sub_ps(tail, positive, _mm512_set1_ps(1.0f), tail);
+}
+
+SUBMILLION_INLINE __m512 gelu(__m512 x) {
+  __m512 bell;
+  return _mm512_mul_ps(x, normal_cdf(x, bell));
+}
+
+SUBMILLION_INLINE __m512 gelu(__m512 x, __m512& slope) {
+  __m512 bell;
+  const __m512 cdf = normal_cdf(x, bell);
+  slope = _mm512_fmadd_ps(_mm512_mul_ps(x, bell), _mm512_set1_ps(0.39894228f), cdf);
+  return _mm512_mul_ps(x, cdf);
+}
+
+// The 32-bit hash of submillion.model.dropout.keep_mask, lane by lane: each word decides two neighbouring columns.
+SUBMILLION_INLINE __m512i hash_lanes(__m512i row_keys, __m512i pair_keys) {
+  __m512i lanes = _mm512_xor_si512(row_keys, pair_keys);
+  lanes = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(static_cast<int>(0x85EBCA6Bu)));
+  lanes = _mm512_xor_si512(lanes, _mm512_srai_epi32(lanes, 13));
+  lanes = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(static_cast<int>(0xC2B2AE35u)));
+  return _mm512_xor_si512(lanes, _mm512_srli_epi32(lanes, 16));
+}
+
+// Dropout of one site over rows of columns; `probability` 0 means none.
+struct Dropout {
+  const int32_t* row_keys;   // (N,)
+  const int32_t* pair_keys;  // one a pair of columns
+  float probability;
+
+  SUBMILLION_INLINE float keep_scale() const { return 1.0f / (1.0f - probability); }
+  SUBMILLION_INLINE int16_t threshold() const {
+    return static_cast<int16_t>(static_cast<int>(std::nearbyint(probability * 65536.0f)) - 32768);
+  }
+  // Keep mask of 32 columns from an even column on.
+  SUBMILLION_INLINE __mmask32 keep(int64_t row, int64_t column) const {
+    const __m512i lanes =
+        hash_lanes(_mm512_set1_epi32(row_keys[row]), _mm512_loadu_si512(pair_keys + column / 2));
+    return _mm512_cmpge_epi16_mask(lanes, _mm512_set1_epi16(threshold()));
+  }
+};
+
+// Scratch memory of one thread, kept between calls and grown as needed.
+template <typename T>
+class Scratch {
+ public:
+  T* reserve(int64_t count) {
+    if (count > size_) {
+      std::free(data_);
+      data_ = static_cast<T*>(std::aligned_alloc(64, ((count * sizeof(T) + 63) / 64) * 64));
+      size_ = count;
+    }
+    return data_;
+  }
+  ~Scratch() { std::free(data_); }
+
+ private:
+  T* data_ = nullptr;
+  int64_t size_ = 0;
+};
+
+// The rows of this thread: equal shares, cut at whole tiles.
+struct Share {
+  int64_t begin, end;
+};
+
+SUBMILLION_INLINE Share share_rows(int64_t num_rows) {
+  const int64_t tiles = (num_rows + kRows - 1) / kRows;
+  const int64_t threads = omp_get_num_threads(), thread = omp_get_thread_num();
+  return {std::min(num_rows, tiles * thread / threads * kRows),
+          std::min(num_rows, tiles * (thread + 1) / threads * kRows)};
+}
+
+// Left operand of a product: 32-bit words at rows[i] + k * step.
+struct Left {
+  const uint32_t* data;
+  int64_t row_stride;
+  int64_t step;
+};
+
+// acc[i][j] += left[row i] * right, over `count` inner words; rows beyond `valid` repeat the last valid one, so that
+// nothing outside the operand is read. Dot multiplies one word a lane.
+template <int NV, class Dot, typename Acc>
+SUBMILLION_INLINE void multiply_tile(Left left, int valid, const uint32_t* right, int64_t right_stride, int64_t count,
+                                     Acc (&acc)[kRows][NV]) {
+  int64_t offsets[kRows];
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i) offsets[i] = std::min(i, valid - 1) * left.row_stride;
+  for (int64_t k = 0; k < count; ++k) {
+    __m512i columns[NV];
+#pragma GCC unroll 8
+    for (int j = 0; j < NV; ++j) columns[j] = _mm512_loadu_si512(right + k * right_stride + j * kVector);
+    const uint32_t* words = left.data + k * left.step;
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i) {
+      const __m512i word = _mm512_set1_epi32(static_cast<int>(words[offsets[i]]));
+#pragma GCC unroll 8
+      for (int j = 0; j < NV; ++j) acc[i][j] = Dot::multiply(acc[i][j], word, columns[j]);
+    }
+  }
+}
+
+// As assembly, since compilers copy the accumulators of these intrinsics to and from the stack.
+struct DotBf16 {
+  static SUBMILLION_INLINE __m512 multiply(__m512 acc, __m512i left, __m512i right) {
+    __asm__("vdpbf16ps %2, %1, %0" : "+v"(acc) : "v"(left), "v"(right));
+    return acc;
+  }
+};
+
+struct DotInt8 {
+  static SUBMILLION_INLINE __m512i multiply(__m512i acc, __m512i left, __m512i right) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(left), "v"(right));
+    return acc;
+  }
+};
+
+}  // namespace submillion

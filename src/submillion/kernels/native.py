@@ -1,0 +1,159 @@
+"""Builds the kernels with the machine's C++ compiler, keeps the library in the user's cache, and loads it.
+
+The kernels need a CPU with AVX512-BF16 and a compiler; where either is missing, `find_kernels` says so and the stock
+modules run instead. The library's name holds a digest of everything that it was made from, so an update of the
+sources, the compiler or the CPU makes a new one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+_FOLDER = Path(__file__).parent
+_SOURCES = ("common.h", "linear.h", "attention.h", "kernels.cpp")
+_COMPILERS = ("g++", "c++", "clang++")
+_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-fPIC", "-shared", "-w")
+_TIMEOUT_S = 300
+# Parameters of glibc's mallopt(3).
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_LARGEST_HEAP_BLOCK = 32 << 20
+_ADVISED_BYTES = 1 << 30
+_HUGE_PAGE = 2 << 20
+_MADV_HUGEPAGE = 14
+# Set to "off", the stock modules run: for comparisons, and where a compiler is broken.
+SWITCH = "SUBMILLION_KERNELS"
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What `find_kernels` found.
+
+    Attributes:
+        library: The loaded library, or None.
+        reason: Why there is none, as the end of a sentence; empty if there is one.
+    """
+
+    library: ctypes.CDLL | None
+    reason: str
+
+
+@cache
+def find_kernels() -> Kernels:
+    """Load the kernels, building them first where this machine has not done so yet (some seconds, once)."""
+    if os.environ.get(SWITCH, "").lower() == "off":
+        return Kernels(None, f"{SWITCH}=off")
+    missing = _missing_instructions()
+    if missing:
+        return Kernels(None, missing)
+    openmp = _find_openmp()
+    if openmp is None:
+        return Kernels(None, "this build of torch has no libgomp to share its threads")
+    compiler = next((path for name in _compiler_names() if (path := shutil.which(name))), None)
+    if compiler is None:
+        return Kernels(None, f"no C++ compiler was found ({', '.join(_compiler_names())})")
+    try:
+        library = ctypes.CDLL(str(_build(compiler, openmp)))
+        _keep_freed_memory()
+        return Kernels(library, "")
+    except (OSError, subprocess.SubprocessError) as error:
+        return Kernels(None, f"the kernels could not be built: {_last_line(error)}")
+
+
+def _keep_freed_memory() -> None:
+    """Let the allocator keep what passes free, on huge pages.
+
+    Every pass allocates the same activations again. By default glibc returns blocks of this size to the system, and the
+    system clears each page anew when it is touched: a tenth of a pass. The pages are mostly written far apart (64
+    columns of many rows), so their number counts too: some blocks are taken, advised and given back, and what is
+    allocated later lies in their place.
+    """
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt"):
+        return
+    libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_HEAP_BLOCK)
+    libc.mallopt(_M_TRIM_THRESHOLD, (2 << 30) - 1)
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
+    libc.free.argtypes = (ctypes.c_void_p,)
+    libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    size = _LARGEST_HEAP_BLOCK - (1 << 20)
+    blocks = [libc.malloc(size) for _ in range(_ADVISED_BYTES // size)]
+    for block in blocks:
+        if block:
+            first = -(-block // _HUGE_PAGE) * _HUGE_PAGE
+            libc.madvise(first, (block + size - first) // _HUGE_PAGE * _HUGE_PAGE, _MADV_HUGEPAGE)
+    for block in blocks:
+        libc.free(block)
+
+
+def _compiler_names() -> tuple[str, ...]:
+    return (os.environ["CXX"],) if os.environ.get("CXX") else _COMPILERS
+
+
+def _missing_instructions() -> str:
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    if not capabilities.get("avx512_bf16"):
+        return "this CPU has no AVX512-BF16"
+    if not capabilities.get("avx512_vnni"):
+        return "this CPU has no AVX512-VNNI"
+    if capabilities.get("amx_bf16"):
+        # Its tiles multiply several times faster than vectors, and torch's own products use them.
+        return "this CPU has AMX, which the stock modules use"
+    return ""
+
+
+def _find_openmp() -> Path | None:
+    # A second OpenMP runtime would bring threads of its own, which fight torch's for the cores.
+    return next(iter(sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))), None)
+
+
+def _build(compiler: str, openmp: Path) -> Path:
+    version = subprocess.run([compiler, "--version"], capture_output=True, timeout=_TIMEOUT_S, check=True).stdout
+    digest = hashlib.sha256()
+    for part in (version, " ".join(_FLAGS).encode(), str(openmp).encode(), _describe_cpu().encode()):
+        digest.update(hashlib.sha256(part).digest())
+    for name in _SOURCES:
+        digest.update((_FOLDER / name).read_bytes())
+    folder = cache_folder() / "kernels"
+    library = folder / f"submillion-{digest.hexdigest()[:24]}.so"
+    if library.exists():
+        return library
+    folder.mkdir(parents=True, exist_ok=True)
+    # Several processes may build at once; each writes a file of its own, and the last rename wins with equal content.
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        target = Path(scratch) / library.name
+        command = [compiler, *_FLAGS, str(_FOLDER / "kernels.cpp"), "-o", str(target), str(openmp)]
+        subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=True)
+        os.replace(target, library)
+    return library
+
+
+def cache_folder() -> Path:
+    """Return the folder for files that can be made anew: SUBMILLION_CACHE, or `submillion` in the user's cache."""
+    named = os.environ.get("SUBMILLION_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "submillion"
+
+
+def _describe_cpu() -> str:
+    # -march=native makes code for this very CPU; a cache on a shared disk may serve several kinds.
+    return str(sorted(torch.cpu.get_capabilities().items()))
+
+
+def _last_line(error: Exception) -> str:
+    if isinstance(error, subprocess.CalledProcessError):
+        lines = error.stderr.decode(errors="replace").strip().splitlines()
+        errors = [line for line in lines if "error" in line] or lines
+        return errors[0][:200] if errors else f"{error.cmd[0]} ended with {error.returncode}"
+    return str(error)[:200]
