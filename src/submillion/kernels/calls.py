@@ -25,7 +25,7 @@ def supports(hidden_size: int, intermediate_size: int, num_heads: int) -> bool:
 
 def linear(
     x: torch.Tensor,
-    weight: PackedWeight,
+    weight: PackedWeight | Int8Weight,
     *,
     bias: torch.Tensor | None = None,
     low_rank: LowRank | None = None,
@@ -36,12 +36,14 @@ def linear(
 
     Args:
         x: Shape (N, K); rows may be slices of wider ones.
-        weight: Packed.
+        weight: Packed; one of 8-bit integers knows a bias, and no more.
         bias: Shape (O,), float32.
         low_rank: A low-rank term.
         added: Shape (N, O), contiguous.
         out: Where to write; its rows may be slices of wider ones.
     """
+    if isinstance(weight, Int8Weight):
+        return _int8_linear(x, weight, bias)
     if out is None:
         out = x.new_empty(len(x), weight.columns)
     assert x.shape[1] == weight.inner
@@ -57,9 +59,16 @@ def linear(
 
 
 def linear_gelu(
-    x: torch.Tensor, weight: PackedWeight, bias: torch.Tensor, low_rank: LowRank | None, *, keep_slope: bool
+    x: torch.Tensor,
+    weight: PackedWeight | Int8Weight,
+    bias: torch.Tensor,
+    low_rank: LowRank | None = None,
+    *,
+    keep_slope: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return gelu(x W^T + bias + low-rank term) and, if wanted, gelu's derivative there; both (N, O)."""
+    if isinstance(weight, Int8Weight):
+        return _int8_linear(x, weight, bias, name="int8_linear_gelu"), None
     out = x.new_empty(len(x), weight.columns)
     slope = torch.empty_like(out) if keep_slope else None
     term = None if low_rank is None else low_rank.as_struct()
@@ -284,10 +293,11 @@ def attend_backward(call: AttentionCall, out: torch.Tensor, grad: torch.Tensor) 
     return grad_qkv
 
 
-def int8_linear(x: torch.Tensor, weight: Int8Weight, bias: torch.Tensor, *, gelu: bool = False) -> torch.Tensor:
-    """Return x W^T + bias, or its gelu, (N, O); each row of x is rounded to 8 bits by its own range."""
+def _int8_linear(
+    x: torch.Tensor, weight: Int8Weight, bias: torch.Tensor | None, *, name: str = "int8_linear"
+) -> torch.Tensor:
+    # Each row of x is rounded to 8 bits by its own range, on its way.
     out = x.new_empty(len(x), len(weight.scales))
-    name = "int8_linear_gelu" if gelu else "int8_linear"
     struct = weight.as_struct()
-    functions()[name](x.data_ptr(), len(x), ctypes.byref(struct), bias.data_ptr(), out.data_ptr())
+    functions()[name](x.data_ptr(), len(x), ctypes.byref(struct), address_of(bias), out.data_ptr())
     return out

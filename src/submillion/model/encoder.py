@@ -32,8 +32,10 @@ from submillion.model.adapter import (
     save_adapter,
 )
 from submillion.model.dropout import DropoutState, replace_dropout
-from submillion.model.fused_encoder import FusedEncoder, explain_stock
-from submillion.model.heads import LinearHead, find_native_head, pool_first, pool_mean
+from submillion.model.families import explain_stock, first_position
+from submillion.model.fused_encoder import FusedEncoder
+from submillion.model.heads import LinearHead, find_native_head
+from submillion.model.pooling import pool_first, pool_mean
 from submillion.model.sources import BaseModel
 from submillion.rundir import RunDir, write_atomically
 
@@ -170,13 +172,6 @@ class Classifier(nn.Module):
             with torch.no_grad():
                 weight.copy_(tensors["head.weight"])
                 bias.copy_(tensors["head.bias"])
-
-
-def first_position(config: Any) -> int:
-    """Return the position id of a record's first token: RoBERTa's count from padding_idx + 1, others from 0."""
-    if config.model_type in {"roberta", "xlm-roberta", "camembert"}:
-        return int(config.pad_token_id) + 1
-    return 0
 
 
 def check_length(config: Mapping[str, Any], max_length: int) -> None:

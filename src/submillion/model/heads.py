@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from submillion.errors import ModelError
+from submillion.model.pooling import pool_first, pool_mean
 
 
 class LinearHead(nn.Module):
@@ -32,20 +33,6 @@ class LinearHead(nn.Module):
         """Return logits (B, C) from pooled states (B, H)."""
         logits: torch.Tensor = self.linear(self.dropout(pooled))
         return logits
-
-
-def pool_first(hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-    """Return each record's first state, float32 (B, H), from packed states (N, H)."""
-    return hidden.index_select(0, offsets[:-1]).float()
-
-
-def pool_mean(hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-    """Return the mean of each record's states, float32 (B, H), from packed states (N, H)."""
-    lengths = offsets.diff()
-    records = torch.repeat_interleave(torch.arange(len(lengths), device=hidden.device), lengths)
-    sums = torch.zeros(len(lengths), hidden.shape[1], dtype=torch.float32, device=hidden.device)
-    sums = sums.index_add(0, records, hidden[: len(records)].float())
-    return sums / lengths[:, None]
 
 
 def _apply_token_head(model: Any, hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,259 @@
+"""A trained classifier for scoring alone: adapters merged into the weights, read straight from safetensors.
+
+W + scaling B A is added in float32 and rounded once, to bfloat16 or to 8-bit integers with one scale a row (Hu et al.,
+arXiv 2106.09685, section 4.1: no cost at inference). Neither transformers nor peft is needed, so a cold process
+starts at once. A record's logits do not depend, to the last bit, on the records scored with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from torch.nn import functional
+
+from submillion.batches import Batch
+from submillion.budget.heads import get_model_prefix
+from submillion.budget.plan import Plan
+from submillion.errors import ModelError
+from submillion.kernels import calls
+from submillion.kernels.calls import AttentionCall, Norm
+from submillion.kernels.weights import Int8Weight, PackedWeight, pack_weight, quantise_weight
+from submillion.model.families import LAYER_NAMES, LayerNames, explain_stock, first_position, read_sizes
+from submillion.model.pooling import pool_first, pool_mean
+
+ScorePrecision = Literal["bf16", "int8"]
+_Tensors = Mapping[str, torch.Tensor]
+# Variants whose update is scaling * B A on the checkpoint's own weights.
+_MERGEABLE = frozenset({"lora", "rslora"})
+_OLD_NORM_NAMES = {"gamma": "weight", "beta": "bias"}
+
+
+@dataclass(frozen=True, eq=False)
+class _Linear:
+    weight: PackedWeight | Int8Weight
+    bias: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    qkv: _Linear
+    attention_output: _Linear
+    ffn_in: _Linear
+    ffn_out: _Linear
+    attention_norm: Norm
+    ffn_norm: Norm
+
+
+class MergedClassifier(nn.Module):
+    """A frozen classifier on the CPU kernels.
+
+    Args:
+        plan: What was trained.
+        config: The base model's ``config.json``.
+        tensors: All weights by their names in the bare encoder; the head's by their names in the whole model.
+        pooling: State that a linear head reads.
+        precision: Of the encoder's products.
+    """
+
+    def __init__(
+        self, plan: Plan, config: Mapping[str, Any], tensors: _Tensors, pooling: str, precision: ScorePrecision
+    ) -> None:
+        super().__init__()
+        self.plan = plan
+        self.precision = precision
+        settings = SimpleNamespace(**config)
+        self._num_heads = read_sizes(settings)[2]
+        self._first_position = first_position(settings)
+        epsilon = float(config.get("layer_norm_eps", 1e-12))
+        reader = _Reader(tensors, LAYER_NAMES[plan.family], epsilon, precision)
+        count = int(config["n_layers"] if plan.family == "distilbert" else config["num_hidden_layers"])
+        self._layers = [reader.read_layer(number) for number in range(count)]
+        self._words = tensors["embeddings.word_embeddings.weight"].to(torch.bfloat16).contiguous()
+        self._places = reader.read_places()
+        self._norm = reader.read_norm("embeddings.LayerNorm")
+        self._projection = reader.read_projection()
+        self._apply_head = _make_head(plan, tensors, pooling)
+
+    @property
+    def device(self) -> torch.device:
+        """The CPU."""
+        return torch.device("cpu")
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Return logits, float32 (B, C), in packed order."""
+        num_tokens = batch.num_tokens
+        positions = batch.positions[:num_tokens] + self._first_position
+        ids = batch.input_ids[:num_tokens]
+        hidden = calls.embed(ids, positions, words=self._words, places=self._places, norm=self._norm)
+        if self._projection is not None:
+            hidden = calls.linear(hidden, self._projection.weight, bias=self._projection.bias)
+        for layer in self._layers:
+            hidden = self._run_layer(layer, hidden, batch.offsets)
+        return self._apply_head(hidden, batch.offsets)
+
+    def _run_layer(self, layer: _Layer, hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+        qkv = calls.linear(hidden, layer.qkv.weight, bias=layer.qkv.bias)
+        scaling = (hidden.shape[1] // self._num_heads) ** -0.5
+        context = calls.attend(AttentionCall(qkv, self._num_heads, scaling, offsets, None, None, None))
+        first = calls.linear_norm(
+            context,
+            layer.attention_output.weight,
+            bias=layer.attention_output.bias,
+            residual=hidden,
+            norm=layer.attention_norm,
+        ).out
+        activated, _ = calls.linear_gelu(first, layer.ffn_in.weight, layer.ffn_in.bias)
+        return calls.linear_norm(
+            activated, layer.ffn_out.weight, bias=layer.ffn_out.bias, residual=first, norm=layer.ffn_norm
+        ).out
+
+
+@dataclass(frozen=True)
+class _Reader:
+    tensors: _Tensors
+    names: LayerNames
+    epsilon: float
+    precision: ScorePrecision
+
+    def read_layer(self, number: int) -> _Layer:
+        names, prefix = self.names, f"{self.names.layers}.{number}."
+        return _Layer(
+            qkv=self._read_linears([prefix + name for name in (names.query, names.key, names.value)]),
+            attention_output=self._read_linears([prefix + names.attention_output]),
+            ffn_in=self._read_linears([prefix + names.ffn_in]),
+            ffn_out=self._read_linears([prefix + names.ffn_out]),
+            attention_norm=self.read_norm(prefix + names.attention_norm),
+            ffn_norm=self.read_norm(prefix + names.ffn_norm),
+        )
+
+    def read_norm(self, name: str) -> Norm:
+        weight, bias = (self.tensors[f"{name}.{part}"].float().contiguous() for part in ("weight", "bias"))
+        return Norm(weight, bias, self.epsilon)
+
+    def read_places(self) -> torch.Tensor:
+        # Every token is of type 0, so position and type are one table.
+        places = self.tensors["embeddings.position_embeddings.weight"].float()
+        types = self.tensors.get("embeddings.token_type_embeddings.weight")
+        return (places if types is None else places + types.float()[0]).contiguous()
+
+    def read_projection(self) -> _Linear | None:
+        name = "embeddings_project"
+        if f"{name}.weight" not in self.tensors:
+            return None
+        weight = pack_weight(self.tensors[f"{name}.weight"].to(torch.bfloat16))
+        return _Linear(weight, self.tensors[f"{name}.bias"].float())
+
+    def _read_linears(self, names: list[str]) -> _Linear:
+        weight = torch.cat([self.tensors[f"{name}.weight"].float() for name in names])
+        bias = torch.cat([self.tensors[f"{name}.bias"].float() for name in names])
+        if self.precision == "int8":
+            return _Linear(quantise_weight(weight), bias)
+        return _Linear(pack_weight(weight.to(torch.bfloat16)), bias)
+
+
+# The dense layer and the activation before a native head's last layer; BERT's is its pooler.
+_NATIVE: Mapping[str, tuple[str, Callable[[torch.Tensor], torch.Tensor], str]] = {
+    "bert": ("pooler.dense", torch.tanh, "classifier"),
+    "roberta": ("classifier.dense", torch.tanh, "classifier.out_proj"),
+    "xlm-roberta": ("classifier.dense", torch.tanh, "classifier.out_proj"),
+    "camembert": ("classifier.dense", torch.tanh, "classifier.out_proj"),
+    "electra": ("classifier.dense", functional.gelu, "classifier.out_proj"),
+    "distilbert": ("pre_classifier", torch.relu, "classifier"),
+}
+
+
+def _make_head(plan: Plan, tensors: _Tensors, pooling: str) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    def read(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        return tensors[f"{name}.weight"].float(), tensors[f"{name}.bias"].float()
+
+    if plan.head == "linear":
+        last = read("head")
+        pool = pool_mean if pooling == "mean" else pool_first
+        return lambda hidden, offsets: functional.linear(pool(hidden, offsets), *last)
+    dense_name, activate, last_name = _NATIVE[plan.family]
+    dense, last = read(dense_name), read(last_name)
+    return lambda hidden, offsets: functional.linear(
+        activate(functional.linear(pool_first(hidden, offsets), *dense)), *last
+    )
+
+
+def explain_unmerged(plan: Plan, config: Mapping[str, Any], *, dtype: torch.dtype) -> str:
+    """Return why a plan cannot be scored merged, as the end of a sentence; empty if it can."""
+    if plan.variant not in _MERGEABLE:
+        return f"{plan.variant} changes more than a low-rank update"
+    if "n_layers" not in config and "num_hidden_layers" not in config:
+        return "its configuration names no number of layers"
+    return explain_stock(SimpleNamespace(**config), variant=plan.variant, dtype=dtype)
+
+
+def load_merged(
+    plan: Plan,
+    config: Mapping[str, Any],
+    *,
+    weights: list[Path],
+    adapter: Path,
+    head: Path | None,
+    pooling: str,
+    precision: ScorePrecision = "bf16",
+) -> MergedClassifier:
+    """Read a base model and an adapter and merge them.
+
+    Args:
+        plan: What was trained; `explain_unmerged` must have nothing against it.
+        config: The base model's ``config.json``.
+        weights: The base model's safetensors files.
+        adapter: The adapter's safetensors file.
+        head: The linear head's file, or None for a native head.
+        pooling: State that a linear head reads.
+        precision: Of the encoder's products.
+
+    Raises:
+        ModelError: A file is missing or damaged, or a tensor is missing or of another shape.
+    """
+    prefix = get_model_prefix(config)
+    tensors: dict[str, torch.Tensor] = {}
+    for path in weights:
+        tensors.update((_name_in_encoder(name, prefix), tensor) for name, tensor in _read(path).items())
+    trained = _read(adapter)
+    if head is not None:
+        tensors.update(_read(head))
+    for name, tensor in trained.items():
+        if ".lora_" not in name:
+            bare = _name_in_encoder(name.removeprefix("base_model.model."), prefix).replace(".base_layer.", ".")
+            tensors[bare] = tensor
+    try:
+        for module in plan.modules:
+            stem = f"base_model.model.{module.name}"
+            update = trained[f"{stem}.lora_B.weight"].float() @ trained[f"{stem}.lora_A.weight"].float()
+            name = _name_in_encoder(module.name, prefix) + ".weight"
+            tensors[name] = torch.add(tensors[name].float(), update, alpha=module.scaling)
+        return MergedClassifier(plan, config, tensors, pooling, precision)
+    except KeyError as error:
+        raise ModelError(f"lacks the tensor {error.args[0]!r}", where=str(adapter.parent)) from None
+    except RuntimeError as error:
+        raise ModelError(f"does not fit the base model: {error}", where=str(adapter)) from None
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except FileNotFoundError:
+        raise ModelError("is missing", where=str(path), hint="Is this a complete folder?") from None
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"is damaged: {error}", where=str(path), hint="Copy or train it again.") from None
+
+
+def _name_in_encoder(name: str, prefix: str) -> str:
+    name = name.removeprefix(f"{prefix}.")
+    stem, _, last = name.rpartition(".")
+    if stem.endswith("LayerNorm") and last in _OLD_NORM_NAMES:
+        return f"{stem}.{_OLD_NORM_NAMES[last]}"
+    return name
