@@ -14,13 +14,14 @@ from submillion.errors import RunError
 
 if TYPE_CHECKING:  # Scoring itself needs no transformers, which take longer to import than a text to score.
     from submillion.model.encoder import Classifier
+    from submillion.model.merged import MergedClassifier
 
 # Scoring keeps no activations, so its passes can be larger than training's.
 SCORE_TOKENS_FACTOR = 2
 
 
 def score(
-    classifier: Classifier,
+    classifier: Classifier | MergedClassifier,
     features: Sequence[Features],
     *,
     max_tokens: int,
@@ -39,7 +40,7 @@ def score(
     """
     logits = np.empty((len(features), classifier.plan.num_labels), dtype=np.float32)
     is_scored = np.zeros(len(features), dtype=np.bool_)
-    device = next(classifier.parameters()).device
+    device = classifier.device
     places = {id(item): row for row, item in enumerate(features)}
     was_training = classifier.training
     classifier.eval()

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -93,6 +94,11 @@ class Classifier(nn.Module):
         stock = self.stock_model
         return stock if self.head is not None else getattr(stock, stock.base_model_prefix)
 
+    @property
+    def device(self) -> torch.device:
+        """Where its parameters are."""
+        return next(self.parameters()).device
+
     @cached_property
     def stock_reason(self) -> str:
         """Why the stock modules run on a CPU, as the end of a sentence; empty where the kernels do."""
@@ -156,19 +162,24 @@ class Classifier(nn.Module):
             payload = save(tensors, metadata={"format": "pt"})
             write_atomically(run.head, lambda file: file.write(payload))
 
-    def load(self, run: RunDir) -> None:
+    def load(self, adapter: Path, head: Path | None) -> None:
         """Load what `save` wrote.
+
+        Args:
+            adapter: The adapter's folder.
+            head: The linear head's file; None for a native head.
 
         Raises:
             ModelError: A file is missing, damaged, or does not fit the plan.
         """
-        load_adapter_weights(self.wrapped, run.adapter)
+        load_adapter_weights(self.wrapped, adapter)
         if self.head is not None:
-            tensors = read_safetensors(run.head)
+            assert head is not None
+            tensors = read_safetensors(head)
             shapes = {key: tuple(value.shape) for key, value in tensors.items()}
             weight, bias = self.head.linear.weight, self.head.linear.bias
             if shapes != {"head.weight": tuple(weight.shape), "head.bias": tuple(bias.shape)}:
-                raise ModelError(f"does not fit the plan: it holds {shapes}", where=str(run.head))
+                raise ModelError(f"does not fit the plan: it holds {shapes}", where=str(head))
             with torch.no_grad():
                 weight.copy_(tensors["head.weight"])
                 bias.copy_(tensors["head.bias"])

@@ -2,7 +2,8 @@
 
 W + scaling B A is added in float32 and rounded once, to bfloat16 or to 8-bit integers with one scale a row (Hu et al.,
 arXiv 2106.09685, section 4.1: no cost at inference). Neither transformers nor peft is needed, so a cold process
-starts at once. A record's logits do not depend, to the last bit, on the records scored with it.
+starts at once. A record's states do not depend, to the last bit, on the records scored with it; its logits differ by
+the rounding of the head's float32 products alone.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ ScorePrecision = Literal["bf16", "int8"]
 _Tensors = Mapping[str, torch.Tensor]
 # Variants whose update is scaling * B A on the checkpoint's own weights.
 _MERGEABLE = frozenset({"lora", "rslora"})
+_WRAPPER = "base_model.model."
 _OLD_NORM_NAMES = {"gamma": "weight", "beta": "bias"}
 
 
@@ -223,22 +225,54 @@ def load_merged(
         tensors.update((_name_in_encoder(name, prefix), tensor) for name, tensor in _read(path).items())
     trained = _read(adapter)
     if head is not None:
-        tensors.update(_read(head))
+        trained.update(_read(head))
+    _check_names(plan, trained, where=str(adapter))
     for name, tensor in trained.items():
         if ".lora_" not in name:
-            bare = _name_in_encoder(name.removeprefix("base_model.model."), prefix).replace(".base_layer.", ".")
+            bare = _name_in_encoder(name.removeprefix(_WRAPPER), prefix).replace(".base_layer.", ".")
+            if bare in tensors and tensors[bare].shape != tensor.shape:
+                raise ModelError(
+                    f"{name} has shape {tuple(tensor.shape)}, the model needs {tuple(tensors[bare].shape)}",
+                    where=str(adapter),
+                )
             tensors[bare] = tensor
     try:
         for module in plan.modules:
-            stem = f"base_model.model.{module.name}"
-            update = trained[f"{stem}.lora_B.weight"].float() @ trained[f"{stem}.lora_A.weight"].float()
+            a, b = (trained[f"{_WRAPPER}{module.name}.lora_{part}.weight"].float() for part in "AB")
             name = _name_in_encoder(module.name, prefix) + ".weight"
-            tensors[name] = torch.add(tensors[name].float(), update, alpha=module.scaling)
+            tensors[name] = torch.add(tensors[name].float(), b @ a, alpha=module.scaling)
         return MergedClassifier(plan, config, tensors, pooling, precision)
     except KeyError as error:
-        raise ModelError(f"lacks the tensor {error.args[0]!r}", where=str(adapter.parent)) from None
-    except RuntimeError as error:
-        raise ModelError(f"does not fit the base model: {error}", where=str(adapter)) from None
+        raise ModelError(
+            f"the checkpoint lacks the tensor {error.args[0]!r}", where=", ".join(str(path) for path in weights)
+        ) from None
+
+
+def _check_names(plan: Plan, trained: _Tensors, *, where: str) -> None:
+    """Compare the trained tensors' names and shapes with the plan's; biases are counted, their names follow from it."""
+    wanted: dict[str, tuple[int, ...]] = {}
+    for module in plan.modules:
+        stem = f"{_WRAPPER}{module.name}.lora_"
+        wanted[f"{stem}A.weight"] = (module.rank, module.in_features)
+        wanted[f"{stem}B.weight"] = (module.out_features, module.rank)
+    for part in plan.head_modules:
+        stem = part.name if plan.head == "linear" else _WRAPPER + part.name
+        wanted.update({f"{stem}.{name}": shape for name, shape in part.tensors if not part.provided})
+    missing = sorted(wanted.keys() - trained.keys())
+    others = trained.keys() - wanted.keys()
+    extra = sorted(name for name in others if plan.bias == "none" or not name.endswith("bias"))
+    num_biases = sum(trained[name].numel() for name in others)
+    if missing or extra or num_biases != plan.bias_params:
+        raise ModelError(
+            f"does not fit the plan: missing {missing[:3]}, not expected {extra[:3]}"
+            f" ({len(missing)} and {len(extra)} in all), {num_biases:,} trained biases, planned {plan.bias_params:,}",
+            where=where,
+        )
+    for name, shape in wanted.items():
+        if tuple(trained[name].shape) != tuple(shape):
+            raise ModelError(
+                f"{name} has shape {tuple(trained[name].shape)}, the model needs {tuple(shape)}", where=where
+            )
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:

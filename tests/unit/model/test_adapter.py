@@ -130,7 +130,7 @@ def test_a_fresh_classifier_loads_what_was_saved(
     run = save_run_files(tiny, tmp_path)
     fresh = build_tiny_classifier(tiny_base("roberta"), head=head, seed=8, moved=False, **adapter)
     assert (score_tiny(fresh) - score_tiny(tiny)).abs().max() > 1e-2
-    fresh.classifier.load(run)
+    fresh.classifier.load(run.adapter, run.head if run.head.exists() else None)
     torch.testing.assert_close(score_tiny(fresh), score_tiny(tiny), atol=1e-6, rtol=1e-6)
     assert sum_saved_params(run) == tiny.plan.trainable_params
     assert run.head.exists() == (head == "linear")
@@ -183,7 +183,7 @@ def test_a_damaged_file_is_a_model_error(damage: str, file: str, tiny_base: Base
     else:
         path.write_text("not safetensors")
     with pytest.raises(ModelError) as caught:
-        tiny.classifier.load(RunDir(tmp_path))
+        tiny.classifier.load(RunDir(tmp_path).adapter, RunDir(tmp_path).head)
     assert caught.value.where == str(path)
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_classifiers import build_tiny_classifier, build_wide_base, make_features
 
 from submillion.batches import Batch, Features, pack
 from submillion.kernels.native import find_kernels
 from submillion.model.encoder import Classifier
+from tiny_classifiers import build_tiny_classifier, build_wide_base, make_features
 
 needs_kernels = pytest.mark.skipif(
     find_kernels().library is None, reason=f"the CPU kernels do not run here: {find_kernels().reason}"
