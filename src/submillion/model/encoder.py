@@ -33,10 +33,11 @@ from submillion.model.adapter import (
     save_adapter,
 )
 from submillion.model.dropout import DropoutState, replace_dropout
-from submillion.model.families import explain_stock, first_position
+from submillion.model.families import explain_stock, first_position, read_sizes
 from submillion.model.fused_encoder import FusedEncoder
 from submillion.model.heads import LinearHead, find_native_head
 from submillion.model.pooling import pool_first, pool_mean
+from submillion.model.prefix import PrefixStore
 from submillion.model.sources import BaseModel
 from submillion.rundir import RunDir, write_atomically
 
@@ -82,6 +83,8 @@ class Classifier(nn.Module):
         self.dropout_state = dropout_state
         self.is_packed = plan.family in packed.PACKED_FAMILIES
         self._fused: FusedEncoder | None = None
+        # Set by `prefix.reuse_prefix` for the length of a training.
+        self.prefix: PrefixStore | None = None
 
     @property
     def stock_model(self) -> Any:
@@ -116,11 +119,27 @@ class Classifier(nn.Module):
             return logits
         return find_native_head(self.plan.family)(self.stock_model, hidden, batch.offsets)
 
+    def _find_fused(self) -> FusedEncoder:
+        # Made on first use: weights are where they will stay, and what trains is marked.
+        if self._fused is None:
+            self._fused = FusedEncoder(self.encoder, ADAPTER)
+        return self._fused
+
+    def count_frozen_layers(self) -> int:
+        """Return how many first layers neither train nor drop anything; 0 where the stock modules run."""
+        if self.stock_reason or self.device.type != "cpu":
+            return 0
+        return self._find_fused().count_frozen()
+
+    @property
+    def hidden_size(self) -> int:
+        """H."""
+        return read_sizes(self.stock_model.config)[0]
+
     def _encode_packed(self, batch: Batch) -> torch.Tensor:
         if self.stock_reason == "" and batch.input_ids.device.type == "cpu":
-            if self._fused is None:
-                self._fused = FusedEncoder(self.encoder, ADAPTER)
-            return self._fused(batch, first_position(self.stock_model.config))
+            prefix = self.prefix if self.training else None
+            return self._find_fused()(batch, first_position(self.stock_model.config), prefix)
         layout = packed.PackedLayout.from_batch(batch, self.dropout_state)
         positions = batch.positions + first_position(self.stock_model.config)
         output = self.encoder(

@@ -18,6 +18,7 @@ from submillion.model.dropout import KeyedDropout
 from submillion.model.families import LAYER_NAMES, LayerNames, read_sizes
 from submillion.model.fused_layer import AttentionSite, FusedLayer, FusedNorm
 from submillion.model.fused_linear import Adapter, FusedLinear, make_mask
+from submillion.model.prefix import PrefixStore
 
 
 class FusedEncoder:
@@ -35,23 +36,43 @@ class FusedEncoder:
         names = LAYER_NAMES[config.model_type]
         num_heads = read_sizes(config)[2]
         reader = _LayerReader(names, adapter, num_heads)
-        self.layers = [reader.read(layer) for layer in encoder.get_submodule(names.layers)]
+        self._stock_layers = list(encoder.get_submodule(names.layers))
+        self.layers = [reader.read(layer) for layer in self._stock_layers]
         self._places = _join_places(self._embeddings)
         norm = self._embeddings.LayerNorm
         self._norm = FusedNorm(norm.weight, norm.bias, norm.eps)
 
-    def __call__(self, batch: Batch, first_position: int) -> torch.Tensor:
+    def __call__(self, batch: Batch, first_position: int, prefix: PrefixStore | None = None) -> torch.Tensor:
         """Return the last states, (N, H) bfloat16, without filler.
 
         Args:
             batch: A packed batch on the CPU.
             first_position: Position id of a record's first token.
+            prefix: Keeps the states that enter the first layer that trains.
         """
-        hidden = self.embed(batch, first_position)
+        first_layer = 0 if prefix is None else prefix.num_layers
+        hidden = None if prefix is None else prefix.read(batch)
         longest = batch.groups[-1].length
-        for layer in self.layers:
+        if hidden is None:
+            hidden = self.embed(batch, first_position)
+            for layer in self.layers[:first_layer]:
+                hidden = layer(hidden, batch.offsets, longest)
+            if prefix is not None:
+                prefix.write(batch, hidden)
+        for layer in self.layers[first_layer:]:
             hidden = layer(hidden, batch.offsets, longest)
         return hidden
+
+    def count_frozen(self) -> int:
+        """Return how many first layers, embeddings included, neither train nor drop; 0 if the embeddings do."""
+        if any(_may_drop(module) or _trains(module) for module in self._embeddings.modules()):
+            return 0
+        count = 0
+        for layer, module in zip(self.layers, self._stock_layers, strict=True):
+            if layer.list_trained() or any(_may_drop(part) for part in module.modules()):
+                break
+            count += 1
+        return count
 
     def embed(self, batch: Batch, first_position: int) -> torch.Tensor:
         """Return the states that enter the first layer, (N, H) bfloat16."""
@@ -81,6 +102,14 @@ def _join_places(embeddings: Any) -> torch.Tensor:
     types = getattr(embeddings, "token_type_embeddings", None)
     table: torch.Tensor = places if types is None else places + types.weight.detach().float()[0]
     return table.contiguous()
+
+
+def _may_drop(module: nn.Module) -> bool:
+    return isinstance(module, KeyedDropout) and module.p > 0.0
+
+
+def _trains(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters(recurse=False))
 
 
 def _as_keyed(module: Any) -> KeyedDropout | None:

@@ -1,0 +1,101 @@
+"""The states of training rows below the first layer that trains, computed once and kept on disk.
+
+Where a plan leaves the first k layers without trained parameters, and they drop nothing, their states are the same in
+every epoch. They are written when a record is first seen, as bfloat16 into a memory-mapped file, and read afterwards;
+a record's states do not depend on the batch, so the results are the same bytes.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from submillion.batches import Batch, Features
+
+if TYPE_CHECKING:
+    from submillion.model.encoder import Classifier
+
+# The file may take this share of what is free on its disk.
+_DISK_SHARE = 0.5
+_STATE_BYTES = 2
+
+
+class PrefixStore:
+    """States of records, by their keys.
+
+    Args:
+        path: The file, made anew.
+        features: The records.
+        hidden_size: H.
+        num_layers: Layers that the states have passed.
+    """
+
+    def __init__(self, path: Path, features: Sequence[Features], hidden_size: int, num_layers: int) -> None:
+        self.num_layers = num_layers
+        lengths = np.fromiter((len(item) for item in features), dtype=np.int64, count=len(features))
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        self._rows = {item.key: row for row, item in enumerate(features)}
+        self._starts = starts
+        self._is_kept = np.zeros(len(features), dtype=np.bool_)
+        self._states = np.memmap(path, dtype=np.int16, mode="w+", shape=(max(1, int(starts[-1])), hidden_size))
+
+    def read(self, batch: Batch) -> torch.Tensor | None:
+        """Return the states of a batch, (N, H) bfloat16; None if any record is seen for the first time."""
+        rows = self._find_rows(batch)
+        if not self._is_kept[rows].all():
+            return None
+        parts = [self._states[self._starts[row] : self._starts[row + 1]] for row in rows]
+        return torch.from_numpy(np.concatenate(parts)).view(torch.bfloat16)
+
+    def write(self, batch: Batch, states: torch.Tensor) -> None:
+        """Keep the states of a batch, (N, H) bfloat16."""
+        values = states.view(torch.int16).numpy()
+        offsets = batch.offsets.numpy()
+        for place, row in enumerate(self._find_rows(batch)):
+            self._states[self._starts[row] : self._starts[row + 1]] = values[offsets[place] : offsets[place + 1]]
+            self._is_kept[row] = True
+
+    def _find_rows(self, batch: Batch) -> list[int]:
+        return [self._rows[int(key)] for key in batch.keys]
+
+
+@contextmanager
+def reuse_prefix(classifier: Classifier, features: Sequence[Features], folder: Path) -> Iterator[str]:
+    """Let a classifier keep what its frozen first layers say of training rows, for the length of the block.
+
+    Args:
+        classifier: The model, on the CPU.
+        features: The training rows, of distinct ids.
+        folder: Where the file may lie; it is removed afterwards.
+
+    Yields:
+        What is done, as a sentence; empty if nothing can be kept.
+    """
+    num_layers = classifier.count_frozen_layers()
+    if num_layers == 0 or len({item.key for item in features}) < len(features):
+        yield ""
+        return
+    hidden_size = int(classifier.hidden_size)
+    needed = sum(len(item) for item in features) * hidden_size * _STATE_BYTES
+    if needed > _DISK_SHARE * shutil.disk_usage(folder).free:
+        yield (
+            f"the states of the {num_layers} frozen layers are computed in every epoch: keeping them would take"
+            f" {needed / 1e9:.1f} GB, more than half of what is free on the disk"
+        )
+        return
+    with tempfile.TemporaryDirectory(prefix=".prefix-", dir=folder) as scratch:
+        classifier.prefix = PrefixStore(Path(scratch) / "states", features, hidden_size, num_layers)
+        try:
+            yield (
+                f"the first {num_layers} layers do not train: their states are computed once and kept on disk"
+                f" ({needed / 1e9:.1f} GB) until the end of training"
+            )
+        finally:
+            classifier.prefix = None
