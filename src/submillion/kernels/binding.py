@@ -80,8 +80,13 @@ _SIGNATURES: dict[str, tuple[type, ...]] = {
     "linear_times": (_Pointer, _Long, _Long, _Pointer, _Long, _Pointer, _Pointer, _Pointer),
     "linear_norm": (_Pointer, _Long, _Long, _Pointer, _Long, _Pointer, _Pointer, _Pointer),
     "int8_linear": (_Pointer, _Long, _Pointer, _Pointer, _Pointer),
-    "int8_linear_gelu": (_Pointer, _Long, _Pointer, _Pointer, _Pointer),
+    "int8_ffn_norm": (_Pointer, _Long, _Pointer, _Pointer, _Pointer, _Pointer, _Pointer),
     "int8_linear_norm": (_Pointer, _Long, _Pointer, _Pointer, _Pointer),
+    "ffn_norm": (
+        *(_Pointer, _Long, _Long, _Pointer, _Long, _Pointer),
+        *(_Pointer, _Pointer, _Pointer, _Pointer, _Pointer),
+    ),
+    "ffn_backward": (_Pointer, _Long, _Long, _Pointer, _Long, _Pointer, _Pointer, _Pointer, _Pointer),
     "norm_backward": (
         *(_Pointer, _Long, _Long, _Pointer, _Pointer, _Pointer),
         *(_Pointer, _Pointer, _Pointer, _Pointer, _Float),

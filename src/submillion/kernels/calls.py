@@ -59,16 +59,9 @@ def linear(
 
 
 def linear_gelu(
-    x: torch.Tensor,
-    weight: PackedWeight | Int8Weight,
-    bias: torch.Tensor,
-    low_rank: LowRank | None = None,
-    *,
-    keep_slope: bool = False,
+    x: torch.Tensor, weight: PackedWeight, bias: torch.Tensor, low_rank: LowRank | None = None, *, keep_slope: bool
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return gelu(x W^T + bias + low-rank term) and, if wanted, gelu's derivative there; both (N, O)."""
-    if isinstance(weight, Int8Weight):
-        return _int8_linear(x, weight, bias, name="int8_linear_gelu"), None
     out = x.new_empty(len(x), weight.columns)
     slope = torch.empty_like(out) if keep_slope else None
     term = None if low_rank is None else low_rank.as_struct()
@@ -147,13 +140,7 @@ def linear_norm(
     keep_normalised: bool = False,
 ) -> NormResult:
     """Return norm(drop(x W^T + bias + low-rank term) + residual)."""
-    out = torch.empty_like(residual)
-    normalised = torch.empty_like(residual) if keep_normalised else None
-    deviations = torch.empty(len(x), dtype=torch.float32) if keep_normalised else None
-    struct = NormStruct(
-        *(residual.data_ptr(), norm.weight.data_ptr(), norm.bias.data_ptr(), norm.epsilon),
-        *(address_of(normalised), address_of(deviations), out.data_ptr(), *_mask_fields(mask)),
-    )
+    result, struct = _start_norm(residual, norm, mask, keep_normalised=keep_normalised)
     if isinstance(weight, Int8Weight):
         functions()["int8_linear_norm"](
             x.data_ptr(), len(x), ctypes.byref(weight.as_struct()), bias.data_ptr(), ctypes.byref(struct)
@@ -164,7 +151,89 @@ def linear_norm(
             *(x.data_ptr(), len(x), weight.inner, weight.words.data_ptr(), weight.columns),
             *(bias.data_ptr(), reference_to(term), ctypes.byref(struct)),
         )
-    return NormResult(out, normalised, deviations)
+    return result
+
+
+def ffn_norm(
+    x: torch.Tensor,
+    weight_in: PackedWeight,
+    weight_out: PackedWeight,
+    *,
+    bias_in: torch.Tensor,
+    bias_out: torch.Tensor,
+    norm: Norm,
+    low_rank_in: LowRank | None = None,
+    mask: Mask | None = None,
+    is_kept: bool = False,
+) -> tuple[NormResult, torch.Tensor | None]:
+    """Return norm(drop(gelu(x Wi^T + low-rank term + bias) Wf^T + bias) + x) and, if kept, gelu's derivative.
+
+    The same as `linear_gelu` and `linear_norm`, without the inner states ever being written to memory.
+    """
+    result, struct = _start_norm(x, norm, mask, keep_normalised=is_kept)
+    slope = x.new_empty(len(x), weight_in.columns) if is_kept else None
+    term = None if low_rank_in is None else low_rank_in.as_struct()
+    functions()["ffn_norm"](
+        *(x.data_ptr(), len(x), weight_in.inner, weight_in.words.data_ptr(), weight_in.columns),
+        *(bias_in.data_ptr(), reference_to(term), address_of(slope)),
+        *(weight_out.words.data_ptr(), bias_out.data_ptr(), ctypes.byref(struct)),
+    )
+    return result, slope
+
+
+def int8_ffn_norm(
+    x: torch.Tensor,
+    weight_in: Int8Weight,
+    weight_out: Int8Weight,
+    *,
+    bias_in: torch.Tensor,
+    bias_out: torch.Tensor,
+    norm: Norm,
+) -> torch.Tensor:
+    """Return `ffn_norm`'s states with weights of 8-bit integers."""
+    result, struct = _start_norm(x, norm, None, keep_normalised=False)
+    first, second = weight_in.as_struct(), weight_out.as_struct()
+    functions()["int8_ffn_norm"](
+        *(x.data_ptr(), len(x), ctypes.byref(first), bias_in.data_ptr()),
+        *(ctypes.byref(second), bias_out.data_ptr(), ctypes.byref(struct)),
+    )
+    return result.out
+
+
+def ffn_backward(
+    grad: torch.Tensor, weight_out: PackedWeight, slope: torch.Tensor, weight_in: PackedWeight, added: torch.Tensor
+) -> torch.Tensor:
+    """Return ((grad Wf) * slope) Wi + added, (N, H): the gradient of `ffn_norm`'s x where nothing between trains.
+
+    Args:
+        grad: Shape (N, H), of the second product.
+        weight_out: Wf, packed as its transpose.
+        slope: Shape (N, O), from `ffn_norm`.
+        weight_in: Wi, packed as its transpose.
+        added: Shape (N, H), what reaches x through the residual.
+    """
+    out = torch.empty_like(grad)
+    functions()["ffn_backward"](
+        *(grad.data_ptr(), len(grad), grad.shape[1], weight_out.words.data_ptr(), weight_out.columns),
+        *(slope.data_ptr(), weight_in.words.data_ptr(), added.data_ptr(), out.data_ptr()),
+    )
+    return out
+
+
+def _start_norm(
+    residual: torch.Tensor, norm: Norm, mask: Mask | None, *, keep_normalised: bool
+) -> tuple[NormResult, ctypes.Structure]:
+    result = NormResult(
+        out=torch.empty_like(residual),
+        normalised=torch.empty_like(residual) if keep_normalised else None,
+        inverse_deviations=torch.empty(len(residual), dtype=torch.float32) if keep_normalised else None,
+    )
+    struct = NormStruct(
+        *(residual.data_ptr(), norm.weight.data_ptr(), norm.bias.data_ptr(), norm.epsilon),
+        *(address_of(result.normalised), address_of(result.inverse_deviations), result.out.data_ptr()),
+        *_mask_fields(mask),
+    )
+    return result, struct
 
 
 def norm_backward(
@@ -293,11 +362,9 @@ def attend_backward(call: AttentionCall, out: torch.Tensor, grad: torch.Tensor) 
     return grad_qkv
 
 
-def _int8_linear(
-    x: torch.Tensor, weight: Int8Weight, bias: torch.Tensor | None, *, name: str = "int8_linear"
-) -> torch.Tensor:
+def _int8_linear(x: torch.Tensor, weight: Int8Weight, bias: torch.Tensor | None) -> torch.Tensor:
     # Each row of x is rounded to 8 bits by its own range, on its way.
     out = x.new_empty(len(x), len(weight.scales))
     struct = weight.as_struct()
-    functions()[name](x.data_ptr(), len(x), ctypes.byref(struct), address_of(bias), out.data_ptr())
+    functions()["int8_linear"](x.data_ptr(), len(x), ctypes.byref(struct), address_of(bias), out.data_ptr())
     return out

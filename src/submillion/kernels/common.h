@@ -75,32 +75,48 @@ SUBMILLION_INLINE __m512 reciprocal(__m512 x) {
   return _mm512_mul_ps(r, _mm512_fnmadd_ps(x, r, _mm512_set1_ps(2.0f)));
 }
 
-// The normal distribution function Phi(x) and exp(-x^2/2), by Abramowitz and Stegun, "Handbook of Mathematical
-// Functions", 7.1.26 (absolute error of erf at most 1.5e-7).
-SUBMILLION_INLINE __m512 normal_cdf(__m512 x, __m512& bell) {
-  const __m512 magnitude = _mm512_abs_ps(x);
-  const __m512 t = reciprocal(_mm512_fmadd_ps(magnitude, _mm512_set1_ps(0.3275911f * 0.70710678f), _mm512_set1_ps(1.0f)));
-  __m512 p = _mm512_set1_ps(1.061405429f);
-  p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(-1.453152027f));
-  p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(1.421413741f));
-  p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(-0.284496736f));
-  p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(0.254829592f));
-  bell = exp_ps(_mm512_mul_ps(_mm512_mul_ps(x, x), _mm512_set1_ps(-0.5f)));
-  const __m512 tail = _mm512_mul_ps(_mm512_mul_ps(_mm512_mul_ps(p, t), bell), _mm512_set1_ps(0.5f));
-  const __mmask16 positive = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_GT_OQ);
-  return _mm512_mask_sub_ps(tail, positive, _mm512_set1_ps(1.0f), tail);
+// x P(x^2) / Q(x^2) for |x| <= 6, where both curves below have come to their limits: odd functions that end at 1/2,
+// fitted by iteratively reweighted least squares. Numerators and denominators in ascending powers.
+SUBMILLION_INLINE __m512 numerator(__m512 u, float p0, float p1, float p2, float p3) {
+  __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(p3), u, _mm512_set1_ps(p2));
+  p = _mm512_fmadd_ps(p, u, _mm512_set1_ps(p1));
+  return _mm512_fmadd_ps(p, u, _mm512_set1_ps(p0));
 }
 
+SUBMILLION_INLINE __m512 denominator(__m512 u, float q1, float q2, float q3, float q4) {
+  return _mm512_fmadd_ps(numerator(u, q1, q2, q3, q4), u, _mm512_set1_ps(1.0f));
+}
+
+SUBMILLION_INLINE __m512 clamp_to_six(__m512 x) {
+  return _mm512_min_ps(_mm512_max_ps(x, _mm512_set1_ps(-6.0f)), _mm512_set1_ps(6.0f));
+}
+
+// The normal distribution function less 1/2; absolute error at most 2.4e-6, far below bfloat16's.
+constexpr float kCdf[8] = {3.98954423e-01f, 3.05372823e-02f, 4.46407256e-03f, 7.03184565e-05f,
+                           2.43346576e-01f, 2.65796978e-02f, 1.59465145e-03f, 4.86166715e-06f};
+// The derivative of gelu less 1/2; absolute error at most 8.3e-5, a fiftieth of bfloat16's step there.
+constexpr float kSlope[8] = {7.98341645e-01f, -2.97801775e-02f, 1.46247289e-02f, 1.25331213e-04f,
+                             2.98867448e-01f, 3.89407361e-02f, 5.18227005e-03f, -5.79350716e-06f};
+
 SUBMILLION_INLINE __m512 gelu(__m512 x) {
-  __m512 bell;
-  return _mm512_mul_ps(x, normal_cdf(x, bell));
+  const __m512 c = clamp_to_six(x), u = _mm512_mul_ps(c, c);
+  const __m512 p = numerator(u, kCdf[0], kCdf[1], kCdf[2], kCdf[3]);
+  const __m512 q = denominator(u, kCdf[4], kCdf[5], kCdf[6], kCdf[7]);
+  const __m512 ratio = _mm512_mul_ps(_mm512_mul_ps(c, p), reciprocal(q));
+  return _mm512_mul_ps(x, _mm512_add_ps(ratio, _mm512_set1_ps(0.5f)));
 }
 
 SUBMILLION_INLINE __m512 gelu(__m512 x, __m512& slope) {
-  __m512 bell;
-  const __m512 cdf = normal_cdf(x, bell);
-  slope = _mm512_fmadd_ps(_mm512_mul_ps(x, bell), _mm512_set1_ps(0.39894228f), cdf);
-  return _mm512_mul_ps(x, cdf);
+  const __m512 c = clamp_to_six(x), u = _mm512_mul_ps(c, c);
+  const __m512 p = numerator(u, kCdf[0], kCdf[1], kCdf[2], kCdf[3]);
+  const __m512 q = denominator(u, kCdf[4], kCdf[5], kCdf[6], kCdf[7]);
+  const __m512 slope_p = numerator(u, kSlope[0], kSlope[1], kSlope[2], kSlope[3]);
+  const __m512 slope_q = denominator(u, kSlope[4], kSlope[5], kSlope[6], kSlope[7]);
+  // One division for both.
+  const __m512 inverse = _mm512_mul_ps(c, reciprocal(_mm512_mul_ps(q, slope_q)));
+  const __m512 half = _mm512_set1_ps(0.5f);
+  slope = _mm512_fmadd_ps(_mm512_mul_ps(slope_p, q), inverse, half);
+  return _mm512_mul_ps(x, _mm512_fmadd_ps(_mm512_mul_ps(p, slope_q), inverse, half));
 }
 
 // The 32-bit hash of submillion.model.dropout.keep_mask, lane by lane: each word decides two neighbouring columns.

@@ -127,6 +127,7 @@ struct LowRankTerm {
   LowRank term;
 };
 
+thread_local Scratch<bf16> inner_rows;
 thread_local Scratch<float> block_rows;
 thread_local Scratch<uint8_t> quantised_values;
 thread_local Scratch<float> quantised_scales;
@@ -231,7 +232,7 @@ void submillion_linear_gelu(const bf16* x, int64_t num_rows, int64_t inner, cons
   const Weight weight = {packed, inner / 2, columns};
   const LowRankTerm term(low_rank, columns);
   for_each_block(num_rows, [&](int64_t begin, int64_t end) {
-    multiply_block(x, inner, begin, end, weight, term.get(), StoreGelu{slope, y, columns, bias});
+    multiply_block(x, inner, begin, end, weight, term.get(), StoreGelu{slope, y, 0, columns, bias});
   });
 }
 
@@ -241,7 +242,7 @@ void submillion_linear_times(const bf16* x, int64_t num_rows, int64_t inner, con
   const Weight weight = {packed, inner / 2, columns};
   const LowRankTerm term(low_rank, columns);
   for_each_block(num_rows, [&](int64_t begin, int64_t end) {
-    multiply_block(x, inner, begin, end, weight, term.get(), StoreProduct{factor, y, columns});
+    multiply_block(x, inner, begin, end, weight, term.get(), StoreProduct{factor, y, 0, columns});
   });
 }
 
@@ -258,14 +259,17 @@ struct SubmillionNorm {
   float probability;
 };
 
+static NormRows make_norm_rows(const SubmillionNorm* norm, int64_t columns) {
+  return {norm->residual, norm->weight, norm->bias, norm->epsilon, norm->normalised, norm->inverse_deviations,
+          norm->out, columns, {norm->row_keys, norm->pair_keys, norm->probability}};
+}
+
 // y = norm(drop(x W (+ low B) + bias) + residual)
 void submillion_linear_norm(const bf16* x, int64_t num_rows, int64_t inner, const uint32_t* packed, int64_t columns,
                             const float* bias, const SubmillionLowRank* low_rank, const SubmillionNorm* norm) {
   const Weight weight = {packed, inner / 2, columns};
   const LowRankTerm term(low_rank, columns);
-  const NormRows rows = {norm->residual, norm->weight, norm->bias, norm->epsilon, norm->normalised,
-                         norm->inverse_deviations, norm->out, columns,
-                         {norm->row_keys, norm->pair_keys, norm->probability}};
+  const NormRows rows = make_norm_rows(norm, columns);
   for_each_block(num_rows, [&](int64_t begin, int64_t end) {
     float* block = block_rows.reserve(kBlock * columns);
     multiply_block(x, inner, begin, end, weight, term.get(), StoreBlock{block, columns, begin, bias});
@@ -289,26 +293,59 @@ void submillion_int8_linear(const bf16* x, int64_t num_rows, const SubmillionInt
   });
 }
 
-void submillion_int8_linear_gelu(const bf16* x, int64_t num_rows, const SubmillionInt8* w, const float* bias,
-                                 bf16* y) {
-  const Int8Weight weight = {{w->packed, w->inner / 4, w->columns}, w->scales, w->sums};
+void submillion_int8_ffn_norm(const bf16* x, int64_t num_rows, const SubmillionInt8* in, const float* inner_bias,
+                              const SubmillionInt8* out, const float* bias, const SubmillionNorm* norm) {
+  const Int8Weight first = {{in->packed, in->inner / 4, in->columns}, in->scales, in->sums};
+  const Int8Weight second = {{out->packed, out->inner / 4, out->columns}, out->scales, out->sums};
+  const NormRows rows = make_norm_rows(norm, out->columns);
   for_each_block(num_rows, [&](int64_t begin, int64_t end) {
-    const QuantisedBlock block = quantise(x, w->inner, begin, end, w->inner);
-    multiply_block_int8(block, begin, end, weight, StoreGelu{nullptr, y, w->columns, bias});
+    bf16* states = inner_rows.reserve(kBlock * in->columns);
+    const QuantisedBlock entering = quantise(x, in->inner, begin, end, in->inner);
+    multiply_block_int8(entering, begin, end, first, StoreGelu{nullptr, states, begin, in->columns, inner_bias});
+    const QuantisedBlock inside = quantise(states, in->columns, 0, end - begin, in->columns);
+    float* block = block_rows.reserve(kBlock * out->columns);
+    multiply_block_int8(inside, 0, end - begin, second, StoreBlock{block, out->columns, 0, bias});
+    rows(block, begin, end);
   });
 }
 
 void submillion_int8_linear_norm(const bf16* x, int64_t num_rows, const SubmillionInt8* w, const float* bias,
                                  const SubmillionNorm* norm) {
   const Int8Weight weight = {{w->packed, w->inner / 4, w->columns}, w->scales, w->sums};
-  const NormRows rows = {norm->residual, norm->weight, norm->bias, norm->epsilon, norm->normalised,
-                         norm->inverse_deviations, norm->out, w->columns,
-                         {norm->row_keys, norm->pair_keys, norm->probability}};
+  const NormRows rows = make_norm_rows(norm, w->columns);
   for_each_block(num_rows, [&](int64_t begin, int64_t end) {
     const QuantisedBlock quantised = quantise(x, w->inner, begin, end, w->inner);
     float* block = block_rows.reserve(kBlock * w->columns);
     multiply_block_int8(quantised, begin, end, weight, StoreBlock{block, w->columns, begin, bias});
     rows(block, begin, end);
+  });
+}
+
+// y = norm(drop(gelu(x Wi (+ low B) + inner bias) Wf + bias) + residual), the inner states never leaving the cache
+void submillion_ffn_norm(const bf16* x, int64_t num_rows, int64_t inner, const uint32_t* packed_in, int64_t middle,
+                         const float* inner_bias, const SubmillionLowRank* low_rank, bf16* slope,
+                         const uint32_t* packed_out, const float* bias, const SubmillionNorm* norm) {
+  const Weight in = {packed_in, inner / 2, middle}, out = {packed_out, middle / 2, inner};
+  const LowRankTerm term(low_rank, middle);
+  const NormRows rows = make_norm_rows(norm, inner);
+  for_each_block(num_rows, [&](int64_t begin, int64_t end) {
+    bf16* states = inner_rows.reserve(kBlock * middle);
+    multiply_block(x, inner, begin, end, in, term.get(), StoreGelu{slope, states, begin, middle, inner_bias});
+    float* block = block_rows.reserve(kBlock * inner);
+    multiply_block(states, middle, 0, end - begin, out, nullptr, StoreBlock{block, inner, 0, bias});
+    rows(block, begin, end);
+  });
+}
+
+// y = ((grad Wf^T) * slope) Wi^T + added, the inner gradient never leaving the cache
+void submillion_ffn_backward(const bf16* grad, int64_t num_rows, int64_t outer, const uint32_t* packed_out,
+                             int64_t middle, const bf16* slope, const uint32_t* packed_in, const bf16* added, bf16* y) {
+  const Weight out = {packed_out, outer / 2, middle}, in = {packed_in, middle / 2, outer};
+  for_each_block(num_rows, [&](int64_t begin, int64_t end) {
+    bf16* states = inner_rows.reserve(kBlock * middle);
+    multiply_block(grad, outer, begin, end, out, nullptr, StoreProduct{slope, states, begin, middle});
+    const int64_t place = begin * outer;
+    multiply_block(states, middle, 0, end - begin, in, nullptr, StorePlain{y + place, outer, nullptr, added + place});
   });
 }
 

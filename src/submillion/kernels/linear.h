@@ -54,21 +54,22 @@ struct StorePlain {
 struct StoreGelu {
   bf16* slope;  // the derivative, for the backward pass; may be null
   bf16* out;
+  int64_t first_row;  // of out
   int64_t stride;
   const float* bias;
 
   SUBMILLION_INLINE void fetch(int64_t row, int64_t column) const {
-    fetch_panel(out + row * stride + column);
+    fetch_panel(out + (row - first_row) * stride + column);
     if (slope) fetch_panel(slope + row * stride + column);
   }
   SUBMILLION_INLINE void operator()(int64_t row, int64_t column, __m512 v) const {
     v = _mm512_add_ps(v, _mm512_loadu_ps(bias + column));
     if (slope) {
       __m512 derivative;
-      store_bf16(out + row * stride + column, gelu(v, derivative));
+      store_bf16(out + (row - first_row) * stride + column, gelu(v, derivative));
       store_bf16(slope + row * stride + column, derivative);
     } else {
-      store_bf16(out + row * stride + column, gelu(v));
+      store_bf16(out + (row - first_row) * stride + column, gelu(v));
     }
   }
 };
@@ -76,14 +77,15 @@ struct StoreGelu {
 struct StoreProduct {
   const bf16* factor;
   bf16* out;
+  int64_t first_row;  // of out
   int64_t stride;
 
   SUBMILLION_INLINE void fetch(int64_t row, int64_t column) const {
-    fetch_panel(out + row * stride + column);
+    fetch_panel(out + (row - first_row) * stride + column);
     fetch_panel(factor + row * stride + column);
   }
   SUBMILLION_INLINE void operator()(int64_t row, int64_t column, __m512 v) const {
-    store_bf16(out + row * stride + column, _mm512_mul_ps(v, load_bf16(factor + row * stride + column)));
+    store_bf16(out + (row - first_row) * stride + column, _mm512_mul_ps(v, load_bf16(factor + row * stride + column)));
   }
 };
 

@@ -121,7 +121,7 @@ class _Kept:
     first: NormResult
     in_low: LowPass | None
     slope: torch.Tensor | None
-    activated: torch.Tensor | None
+    activated: torch.Tensor | None  # where the second matrix has an adapter
     out_low: LowPass | None
     out_mask: Mask | None
     ffn: NormResult = field(repr=False)
@@ -152,21 +152,35 @@ def _run_forward(
         keep_normalised=is_kept,
     )
     in_low = layer.ffn_in.start(first.out)
-    activated, slope = calls.linear_gelu(
-        first.out, layer.ffn_in.packed, layer.ffn_in.bias, find_term(in_low), keep_slope=is_kept
-    )
-    out_low = layer.ffn_out.start(activated)
     out_mask = make_mask(layer.ffn_output_dropout, hidden.shape[1])
-    ffn = calls.linear_norm(
-        activated,
-        layer.ffn_out.packed,
-        bias=layer.ffn_out.bias,
-        residual=first.out,
-        norm=norms[1],
-        low_rank=find_term(out_low),
-        mask=out_mask,
-        keep_normalised=is_kept,
-    )
+    activated = out_low = None
+    if layer.ffn_out.adapters:
+        activated, slope = calls.linear_gelu(
+            first.out, layer.ffn_in.packed, layer.ffn_in.bias, find_term(in_low), keep_slope=is_kept
+        )
+        out_low = layer.ffn_out.start(activated)
+        ffn = calls.linear_norm(
+            activated,
+            layer.ffn_out.packed,
+            bias=layer.ffn_out.bias,
+            residual=first.out,
+            norm=norms[1],
+            low_rank=find_term(out_low),
+            mask=out_mask,
+            keep_normalised=is_kept,
+        )
+    else:
+        ffn, slope = calls.ffn_norm(
+            first.out,
+            layer.ffn_in.packed,
+            layer.ffn_out.packed,
+            bias_in=layer.ffn_in.bias,
+            bias_out=layer.ffn_out.bias,
+            norm=norms[1],
+            low_rank_in=find_term(in_low),
+            mask=out_mask,
+            is_kept=is_kept,
+        )
     return _Kept(
         hidden,
         qkv_low,
@@ -178,8 +192,7 @@ def _run_forward(
         first,
         in_low,
         slope,
-        # The second matrix's input is needed again by its own adapter only.
-        activated if layer.ffn_out.adapters else None,
+        activated,
         out_low,
         out_mask,
         ffn,
@@ -210,19 +223,12 @@ def _run_backward(
 ) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
     assert kept.slope is not None
     grad_first, grad_out = calls.norm_backward(grad, kept.ffn, kept.norms[1], kept.out_mask)
-    low = layer.ffn_out.start_backward(grad_out)
-    term = layer.ffn_out.make_backward_term(low, kept.out_low)
-    if kept.out_low is not None and kept.out_low.is_dropped:
-        grad_before = calls.linear(grad_out, layer.ffn_out.packed_transpose)
-        layer.ffn_out.add_dropped_terms(grad_before, low, kept.out_low)
-        grad_before *= kept.slope
+    if layer.ffn_in.list_trained() or layer.ffn_out.adapters:
+        grad_first, for_ffn = _run_ffn_backward(layer, kept, grad_out, grad_first)
     else:
-        grad_before = calls.linear_times(grad_out, layer.ffn_out.packed_transpose, term, kept.slope)
-    for_out = layer.ffn_out.find_gradients(kept.activated, grad_out, kept.out_low, low)  # type: ignore[arg-type]
-
-    low = layer.ffn_in.start_backward(grad_before)
-    grad_first = _propagate(layer.ffn_in, grad_before, low, kept.in_low, grad_first)
-    for_in = layer.ffn_in.find_gradients(kept.first.out, grad_before, kept.in_low, low)
+        for_ffn = layer.ffn_out.find_bias_gradients(grad_out)
+        weights = (layer.ffn_out.packed_transpose, layer.ffn_in.packed_transpose)
+        grad_first = calls.ffn_backward(grad_out, weights[0], kept.slope, weights[1], grad_first)
 
     for_ffn_norm = [_sum_rows(grad)] if layer.ffn_norm.bias.requires_grad else []
     for_norm = [_sum_rows(grad_first)] if layer.attention_norm.bias.requires_grad else []
@@ -235,7 +241,27 @@ def _run_backward(
     low = layer.qkv.start_backward(grad_qkv)
     for_qkv = layer.qkv.find_gradients(kept.hidden, grad_qkv, kept.qkv_low, low)
     result = _propagate(layer.qkv, grad_qkv, low, kept.qkv_low, grad_hidden) if needs_input else None
-    return result, [*for_qkv, *for_output, *for_in, *for_out, *for_norm, *for_ffn_norm]
+    return result, [*for_qkv, *for_output, *for_ffn, *for_norm, *for_ffn_norm]
+
+
+def _run_ffn_backward(
+    layer: FusedLayer, kept: _Kept, grad_out: torch.Tensor, grad_residual: torch.Tensor
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Return the gradient of the feed-forward part's input and of what trains in it."""
+    assert kept.slope is not None
+    low = layer.ffn_out.start_backward(grad_out)
+    term = layer.ffn_out.make_backward_term(low, kept.out_low)
+    if kept.out_low is not None and kept.out_low.is_dropped:
+        grad_before = calls.linear(grad_out, layer.ffn_out.packed_transpose)
+        layer.ffn_out.add_dropped_terms(grad_before, low, kept.out_low)
+        grad_before *= kept.slope
+    else:
+        grad_before = calls.linear_times(grad_out, layer.ffn_out.packed_transpose, term, kept.slope)
+    for_out = layer.ffn_out.find_gradients(kept.activated, grad_out, kept.out_low, low)
+    low = layer.ffn_in.start_backward(grad_before)
+    grad_first = _propagate(layer.ffn_in, grad_before, low, kept.in_low, grad_residual)
+    for_in = layer.ffn_in.find_gradients(kept.first.out, grad_before, kept.in_low, low)
+    return grad_first, [*for_in, *for_out]
 
 
 def _propagate(

@@ -175,18 +175,19 @@ class FusedLinear:
                 calls.drop_rows(term, mask, added_to=grad_x)
 
     def find_gradients(
-        self, x: torch.Tensor, grad: torch.Tensor, forward: LowPass | None, low_grad: torch.Tensor | None
+        self, x: torch.Tensor | None, grad: torch.Tensor, forward: LowPass | None, low_grad: torch.Tensor | None
     ) -> list[torch.Tensor]:
         """Return the gradients of `list_trained`, float32.
 
         Args:
-            x: The input.
+            x: The input; None without adapters.
             grad: The output's gradient.
             forward: What `start` returned.
             low_grad: What `start_backward` returned.
         """
         gradients = []
         if forward is not None and low_grad is not None:
+            assert x is not None
             for_a = self._find_a_gradients(x, forward, low_grad)
             for index, (place, adapter) in enumerate(zip(self._places, self.adapters, strict=True)):
                 if adapter.a.requires_grad:
@@ -195,7 +196,11 @@ class FusedLinear:
                     low = forward.term.low[:, place : place + adapter.rank]
                     span = grad[:, adapter.first_column : adapter.end_column]
                     gradients.append(calls.outer(low, span, factor=adapter.scaling).t())
-        first = 0
+        return gradients + self.find_bias_gradients(grad)
+
+    def find_bias_gradients(self, grad: torch.Tensor) -> list[torch.Tensor]:
+        """Return the gradients of the pieces of the bias that train, float32, from the output's gradient."""
+        gradients, first = [], 0
         for piece in self.biases:
             if piece.requires_grad:
                 gradients.append(grad[:, first : first + len(piece)].sum(0, dtype=torch.float32))

@@ -111,10 +111,13 @@ class MergedClassifier(nn.Module):
             residual=hidden,
             norm=layer.attention_norm,
         ).out
-        activated, _ = calls.linear_gelu(first, layer.ffn_in.weight, layer.ffn_in.bias)
-        return calls.linear_norm(
-            activated, layer.ffn_out.weight, bias=layer.ffn_out.bias, residual=first, norm=layer.ffn_norm
-        ).out
+        w_in, w_out = layer.ffn_in.weight, layer.ffn_out.weight
+        bias_in, bias_out = layer.ffn_in.bias, layer.ffn_out.bias
+        if isinstance(w_in, Int8Weight) and isinstance(w_out, Int8Weight):
+            return calls.int8_ffn_norm(first, w_in, w_out, bias_in=bias_in, bias_out=bias_out, norm=layer.ffn_norm)
+        assert isinstance(w_in, PackedWeight)
+        assert isinstance(w_out, PackedWeight)
+        return calls.ffn_norm(first, w_in, w_out, bias_in=bias_in, bias_out=bias_out, norm=layer.ffn_norm)[0].out
 
 
 @dataclass(frozen=True)
