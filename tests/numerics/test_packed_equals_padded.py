@@ -125,7 +125,8 @@ def make_attention_case(seed: int = 0) -> tuple[PackedLayout, list[torch.Tensor]
     shape = (FILLED, HEADS_COUNT, WIDTH)
     tensors = [torch.randn(shape, generator=generator, requires_grad=True) for _ in range(3)]
     keys = torch.randint(-(2**31), 2**31 - 1, (FILLED,), generator=generator, dtype=torch.int32)
-    layout = PackedLayout(GROUPS, NUM_TOKENS, DropoutState(token_keys=keys))
+    offsets = torch.tensor([0, 2, 4, 6, 10, 17, NUM_TOKENS, FILLED])
+    layout = PackedLayout(GROUPS, NUM_TOKENS, DropoutState(token_keys=keys), offsets)
     return layout, tensors, torch.randn(shape, generator=generator)
 
 
@@ -208,3 +209,18 @@ def test_filler_changes_neither_logits_nor_gradients(family: str, head: str, tin
     for name, gradient in gradients.items():
         torch.testing.assert_close(other_gradients[name], gradient, atol=1e-6, rtol=1e-5, msg=name)
     assert np.isfinite(float(sum(gradient.abs().sum() for gradient in gradients.values())))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+def test_the_attention_of_gpus_is_that_of_cpus() -> None:
+    from submillion.model.packed import _attend_nested
+
+    layout, tensors, grad = make_attention_case()
+    grad[NUM_TOKENS:] = 0.0
+    out = _attend_nested(*tensors, layout, 0.4)
+    wanted = attend_plainly(layout, tensors, 0.4)
+    torch.testing.assert_close(out[:NUM_TOKENS], wanted[:NUM_TOKENS], rtol=0, atol=2e-6)
+    assert torch.isfinite(out).all()
+    ours, plain = torch.autograd.grad(out, tensors, grad), torch.autograd.grad(wanted, tensors, grad)
+    for first, second in zip(ours, plain, strict=True):
+        torch.testing.assert_close(first, second, rtol=0, atol=5e-6)

@@ -33,11 +33,16 @@ class PackedLayout:
     groups: tuple[LengthGroup, ...]
     num_tokens: int
     state: DropoutState
+    offsets: torch.Tensor
 
     @classmethod
     def from_batch(cls, batch: Batch, state: DropoutState) -> PackedLayout:
-        """Take the boundaries of a packed batch."""
-        return cls(batch.groups, batch.num_tokens, state)
+        """Take the boundaries of a packed batch; the filler, if any, is one more record in `offsets`."""
+        offsets = batch.offsets
+        if len(batch.input_ids) > batch.num_tokens:
+            # Made once a pass and without a look at values on the device, for which a GPU would have to be waited for.
+            offsets = torch.nn.functional.pad(offsets, (0, 1), value=len(batch.input_ids))
+        return cls(batch.groups, batch.num_tokens, state, offsets)
 
 
 def packed_attention(
@@ -105,18 +110,21 @@ def _attention_site(module: torch.nn.Module) -> int:
 def _attend_nested(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: PackedLayout, scaling: float
 ) -> torch.Tensor:
-    # torch's jagged tensors dispatch to variable-length flash attention on CUDA.
-    lengths = [group.length for group in layout.groups for _ in range(group.count)]
-    offsets = torch.tensor([0, *lengths], device=q.device).cumsum(0)
+    # torch's jagged tensors dispatch to variable-length flash attention on CUDA. The filler is a record by itself, so
+    # every row has finite states.
+    lengths = [group.length for group in layout.groups]
+    num_filler = len(q) - layout.num_tokens
+    if num_filler:
+        lengths.append(num_filler)
     jagged_q, jagged_k, jagged_v = (
         torch.nested.nested_tensor_from_jagged(
-            t[: layout.num_tokens].contiguous(), offsets, min_seqlen=min(lengths), max_seqlen=max(lengths)
+            tensor.contiguous(), layout.offsets, min_seqlen=min(lengths), max_seqlen=max(lengths)
         ).transpose(1, 2)
-        for t in (q, k, v)
+        for tensor in (q, k, v)
     )
     out = torch.nn.functional.scaled_dot_product_attention(jagged_q, jagged_k, jagged_v, scale=scaling)
-    out = out.transpose(1, 2).values()
-    return torch.cat([out, out.new_zeros(len(q) - len(out), *out.shape[1:])])
+    states: torch.Tensor = out.transpose(1, 2).values()
+    return states
 
 
 class _PackedAttention(torch.autograd.Function):
