@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -22,9 +23,11 @@ from submillion.rundir import RunDir, full_disk_is_run_error
 from submillion.score import SCORE_TOKENS_FACTOR, score
 from submillion.train import checkpoint
 from submillion.train.checkpoint import Position
-from submillion.train.interrupt import deferred_stop
-from submillion.train.loop import StepResult, count_steps, train_steps
+from submillion.train.feed import count_steps
+from submillion.train.interrupt import StopRequest, deferred_stop
+from submillion.train.loop import StepResult, train_steps
 from submillion.train.optim import MovingAverage, build_optimizer
+from submillion.train.processes import ALONE, Processes
 from submillion.train.track import Trackers
 
 
@@ -111,20 +114,32 @@ class Fitting:
         config: The run's configuration.
         run: Its folder.
         progress: Told of steps and validations.
+        processes: Those that fit together. All read the run folder, and the first one writes.
     """
 
-    def __init__(self, classifier: Classifier, config: RunConfig, run: RunDir, progress: Progress) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        config: RunConfig,
+        run: RunDir,
+        progress: Progress,
+        *,
+        processes: Processes = ALONE,
+    ) -> None:
         self.classifier = classifier
         self.config = config
         self.run = run
         self.progress = progress
+        self.processes = processes
         self.parameters = classifier.trainable_parameters()
         self.optimizer = build_optimizer(self.parameters, config.train)
         decay = config.train.ema_decay
         self.average = None if decay is None else MovingAverage(self.parameters, decay)
-        self.position = self._restore()
-        self.log = RunLog(run, self.position.log_bytes)
-        self.trackers = Trackers(config.track, run.path, _flatten(config))
+        with processes.acting_together():
+            self.position = self._restore()
+        self._require_same_position()
+        self.log = RunLog(run, self.position.log_bytes) if processes.is_first else None
+        self.trackers = Trackers(config.track if processes.is_first else (), run.path, _flatten(config))
         self._resumed_at = time.perf_counter() - self.position.elapsed_s
 
     def _restore(self) -> Position:
@@ -138,6 +153,13 @@ class Fitting:
             checkpoint.load_average(folder, self.average, position.average_updates)
         return position
 
+    def _require_same_position(self) -> None:
+        # A shared folder may show one machine what another one has not seen yet.
+        content = b"".join(value.detach().cpu().numpy().tobytes() for value in self.parameters.values())
+        values = {"step": self.position.step, "parameters": hashlib.sha256(content).hexdigest()}
+        hint = "Every machine must see the same files, those of the run folder too."
+        self.processes.require_same(values, hint)
+
     def fit(
         self, train: Sequence[Features], validation: Sequence[Features], watched: Mapping[str, Sequence[Features]]
     ) -> FitResult:
@@ -149,7 +171,7 @@ class Fitting:
             watched: Extra sets, scored at every validation and without any influence.
 
         Raises:
-            Interrupted: A signal asked to stop; everything is saved.
+            Interrupted: A signal asked this process, or another one, to stop; everything is saved.
             RunError: Non-finite loss, full disk, damaged checkpoint.
         """
         settings = self.config.train
@@ -161,7 +183,7 @@ class Fitting:
         self.progress.start("train", num_steps, self.position.step)
         try:
             with deferred_stop() as stop:
-                for result in self._steps(train):
+                for result in self._steps(train, stop):
                     num_rows, step_s = num_rows + result.num_records, step_s + result.step_s
                     self.position = replace(self.position, step=result.step)
                     self._log_step(result)
@@ -169,7 +191,8 @@ class Fitting:
                     if result.step in evaluations:
                         self._validate(result, validation, watched)
                     # Read once: a signal that comes while saving is answered after the next step, which is saved.
-                    stopping = stop.is_set
+                    # Several processes go by what all of them saw in the step, or they would stop at different ones.
+                    stopping = stop.is_set if self.processes.count == 1 else result.is_stopping
                     if result.step in saves or stopping or self.position.stopped:
                         self._save()
                     if stopping and result.step < num_steps:
@@ -179,7 +202,8 @@ class Fitting:
                         break
         finally:
             self.progress.finish()
-            self.log.close()
+            if self.log is not None:
+                self.log.close()
             self.trackers.close()
         self._load_best()
         assert self.position.best_value is not None
@@ -195,7 +219,7 @@ class Fitting:
     def _best_step(self) -> str:
         return f"step {self.position.best_step:,}"
 
-    def _steps(self, train: Sequence[Features]) -> Any:
+    def _steps(self, train: Sequence[Features], stop: StopRequest) -> Any:
         if self.position.stopped:
             return iter(())
         return train_steps(
@@ -206,16 +230,23 @@ class Fitting:
             seed=self.config.seed,
             first_step=self.position.step,
             average=self.average,
+            processes=self.processes,
+            is_stopping=lambda: stop.is_set,
         )
 
     def _elapsed(self) -> float:
         return time.perf_counter() - self._resumed_at
 
+    def _write_log(self, entry: Mapping[str, Any]) -> None:
+        if self.log is not None:
+            self.log.write(entry)
+
     def _log_step(self, result: StepResult) -> None:
         entry: dict[str, Any] = {"kind": "step", **asdict(result)}
+        del entry["is_stopping"]
         entry["learning_rate"] = result.learning_rates.get("adapter_a", max(result.learning_rates.values()))
         entry["elapsed_s"] = self._elapsed()
-        self.log.write(entry)
+        self._write_log(entry)
         figures = {"train/loss": result.loss, "train/learning_rate": entry["learning_rate"]}
         self.trackers.log({**figures, "train/grad_norm": result.grad_norm}, result.step)
 
@@ -230,7 +261,11 @@ class Fitting:
                 def show(scored: int, name: str = name) -> None:
                     self.progress.advance(result.step, loss=result.loss, **{f"{name}_rows": scored})
 
-                figures[name] = measure(self.classifier, features, self.config.train, on_progress=show)
+                figures[name] = measure(
+                    self.classifier, features, self.config.train, on_progress=show, processes=self.processes
+                )
+        # Machines of unlike kinds may round a figure differently, and then would not agree on the best.
+        figures = self.processes.share(figures)
         metric = self.config.train.metric
         value = figures["validation"][metric]
         better = is_better(metric, value, self.position.best_value)
@@ -248,16 +283,19 @@ class Fitting:
             entry["elapsed_s"] = self._elapsed()
             if name == "validation":
                 entry["best"] = better
-            self.log.write(entry)
+            self._write_log(entry)
             self.trackers.log({f"{name}/{key}": number for key, number in row.items()}, result.step)
         shown = ", ".join(f"{name} {row['accuracy']:.2%}" for name, row in figures.items())
         self.progress.note(f"step {result.step:,}: accuracy on {shown}{' (best)' if better else ''}")
 
     def _save(self) -> None:
+        with self.processes.acting_together():
+            if self.log is not None:
+                self._write_checkpoint(self.log)
+
+    def _write_checkpoint(self, log: RunLog) -> None:
         updates = self.average.num_updates if self.average is not None else 0
-        self.position = replace(
-            self.position, elapsed_s=self._elapsed(), log_bytes=self.log.sync(), average_updates=updates
-        )
+        self.position = replace(self.position, elapsed_s=self._elapsed(), log_bytes=log.sync(), average_updates=updates)
         folder = self.run.checkpoints
         checkpoint.save_checkpoint(folder, self.position, self.parameters, self.optimizer, self.average)
         if self.position.best_step == self.position.step:
@@ -272,18 +310,26 @@ class Fitting:
     def _load_best(self) -> None:
         # The position is the authority on which step is best: a kill can come between a checkpoint and its pointer.
         best = self.run.checkpoints / f"step-{self.position.best_step}"
-        if not best.is_dir():
-            raise RunError("the best checkpoint is not there", where=str(best), hint="Start the run again.")
-        checkpoint.point_to(self.run.checkpoints, "best", self.position.best_step)
-        checkpoint.load_parameters(best, self.parameters, averaged=self.average is not None)
+        with self.processes.acting_together():
+            if not best.is_dir():
+                raise RunError("the best checkpoint is not there", where=str(best), hint="Start the run again.")
+            if self.processes.is_first:
+                checkpoint.point_to(self.run.checkpoints, "best", self.position.best_step)
+            checkpoint.load_parameters(best, self.parameters, averaged=self.average is not None)
+        self._require_same_position()
 
 
 def measure(
-    classifier: Classifier, features: Sequence[Features], config: TrainConfig, *, on_progress: Callable[[int], None]
+    classifier: Classifier,
+    features: Sequence[Features],
+    config: TrainConfig,
+    *,
+    on_progress: Callable[[int], None],
+    processes: Processes = ALONE,
 ) -> dict[str, float]:
     """Score labelled rows and return the figures that the log keeps of them; tells of the rows scored so far."""
     max_tokens = SCORE_TOKENS_FACTOR * config.micro_batch_tokens
-    logits = score(classifier, features, max_tokens=max_tokens, on_progress=on_progress)
+    logits = score(classifier, features, max_tokens=max_tokens, on_progress=on_progress, processes=processes)
     labels = np.array([item.label for item in features], dtype=np.int64)
     predicted = logits.argmax(axis=1)
     confusion = stats.count_confusion(labels, predicted, logits.shape[1])

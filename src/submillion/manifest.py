@@ -17,11 +17,12 @@ from submillion.rundir import RUN_FORMAT, RunDir, read_json, write_json
 
 if TYPE_CHECKING:
     from submillion.train.device import Device
+    from submillion.train.processes import Processes
 
 _PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "numpy", "scikit-learn", "pyarrow")
 
 
-def write_first_manifest(run: RunDir, config: RunConfig, base: BaseModel, device: Device) -> None:
+def write_first_manifest(run: RunDir, config: RunConfig, base: BaseModel, device: Device, processes: Processes) -> None:
     """Write the manifest of a run that begins."""
     values: dict[str, Any] = {
         "run_format": RUN_FORMAT,
@@ -39,6 +40,7 @@ def write_first_manifest(run: RunDir, config: RunConfig, base: BaseModel, device
         "precision": device.precision,
         "device": str(device.device),
         "threads": device.threads,
+        "num_processes": processes.count,
         "notes": list(device.notes),
         "versions": {
             "submillion": __version__,
@@ -95,20 +97,27 @@ def count_test_evaluation(run: RunDir) -> None:
     update_manifest(run, {"num_test_evaluations": values.get("num_test_evaluations", 0) + 1})
 
 
-def check_unchanged(run: RunDir, base: BaseModel, device: Device) -> None:
+def check_unchanged(run: RunDir, base: BaseModel, device: Device, processes: Processes) -> None:
     """Refuse to continue a run with other weights, threads or precision than it began with.
+
+    The number of processes may be another one: order and masks do not depend on it. That is noted, and since sums are
+    then in another order anyway, the number of threads may be another one, too.
 
     Raises:
         RunError: With what differs; the result would not be that of an uninterrupted run.
     """
     values = read_manifest(run)
-    now = {
+    now: dict[str, Any] = {
         "weights_sha256": base.weights_sha256,
         "threads": device.threads,
         "precision": device.precision,
         "device": str(device.device),
     }
     before = {"weights_sha256": values["base"]["weights_sha256"], **{key: values[key] for key in list(now)[1:]}}
+    # Runs of earlier versions had one.
+    num_before = values.get("num_processes", 1)
+    if processes.count != num_before:
+        del now["threads"]
     changed = [f"{key} was {before[key]}, is {now[key]}" for key in now if before[key] != now[key]]
     if changed:
         raise RunError(
@@ -116,3 +125,7 @@ def check_unchanged(run: RunDir, base: BaseModel, device: Device) -> None:
             where=str(run.manifest),
             hint="Continue where these are as before, or start the run again in a new folder.",
         )
+    if processes.count != num_before:
+        note = f"number of processes: {processes.count} from here on, {num_before} before; the same within rounding"
+        entries = {"num_processes": processes.count, "threads": device.threads}
+        update_manifest(run, {**entries, "notes": [*values["notes"], note]})

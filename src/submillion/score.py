@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from submillion.batches import Features, pack, split_micro_batches
 from submillion.errors import RunError
+from submillion.train.processes import ALONE, Processes
 
 if TYPE_CHECKING:  # Scoring itself needs no transformers, which take longer to import than a text to score.
     from submillion.model.encoder import Classifier
@@ -26,6 +27,7 @@ def score(
     *,
     max_tokens: int,
     on_progress: Callable[[int], None] | None = None,
+    processes: Processes = ALONE,
 ) -> NDArray[np.float32]:
     """Return logits, float32 (n, C), row i for features i.
 
@@ -34,10 +36,13 @@ def score(
         features: Encoded records.
         max_tokens: Tokens per forward pass.
         on_progress: Called with the number of records done.
+        processes: Those that score a share of the records each; every one gets all logits.
 
     Raises:
-        RunError: Logits that are not finite, with the ids of their records.
+        RunError: Logits that are not finite, with the ids of their records. The same on all processes.
     """
+    if processes.count > 1:
+        return _score_shares(classifier, features, max_tokens=max_tokens, on_progress=on_progress, processes=processes)
     logits = np.empty((len(features), classifier.plan.num_labels), dtype=np.float32)
     is_scored = np.zeros(len(features), dtype=np.bool_)
     device = classifier.device
@@ -64,4 +69,31 @@ def score(
             f"the logits of {len(broken):,} records are not finite, such as of {features[broken[0]].id!r}",
             hint="The model has diverged: lower train.learning_rate or set train.clip_norm, and start again.",
         )
+    return logits
+
+
+def _score_shares(
+    classifier: Classifier | MergedClassifier,
+    features: Sequence[Features],
+    *,
+    max_tokens: int,
+    on_progress: Callable[[int], None] | None,
+    processes: Processes,
+) -> NDArray[np.float32]:
+    # Dealt out by length, so that the shares are about as long in tokens; every process knows everyone's rows.
+    ordered = np.argsort([len(item) for item in features], kind="stable")
+    shares = [ordered[rank :: processes.count] for rank in range(processes.count)]
+    mine = [features[row] for row in shares[processes.rank]]
+
+    def show(scored: int) -> None:
+        if on_progress is not None:
+            on_progress(min(scored * processes.count, len(features)))
+
+    # Gathered tensors have one shape: that of the first share, which is the largest.
+    sent = torch.zeros(len(shares[0]), classifier.plan.num_labels)
+    with processes.acting_together():
+        sent[: len(mine)] = torch.from_numpy(score(classifier, mine, max_tokens=max_tokens, on_progress=show))
+    logits = np.empty((len(features), classifier.plan.num_labels), dtype=np.float32)
+    for rows, scored in zip(shares, processes.gather(sent).numpy(), strict=True):
+        logits[rows] = scored[: len(rows)]
     return logits

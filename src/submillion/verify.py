@@ -22,6 +22,7 @@ from submillion.errors import RunError
 from submillion.records import Record
 from submillion.run_model import load_run
 from submillion.rundir import RunDir, read_json, write_json
+from submillion.train.processes import make_lone_environment
 
 NUM_PROBES = 8
 # Same files, same machine, same threads; passes of other sizes may round differently in low precision.
@@ -61,6 +62,7 @@ def verify_run(run: RunDir, probes: Sequence[Record], logits: NDArray[np.float32
             capture_output=True,
             text=True,
             check=False,
+            env=make_lone_environment(),
         )
     finally:
         request.unlink()

@@ -11,7 +11,9 @@ import torch
 
 from submillion.batches import Features, pack, split_micro_batches
 from submillion.config import TrainConfig
-from submillion.train.loop import _accumulate_gradients, order_epoch, train_steps, weigh_classes
+from submillion.train.feed import StepInput, order_epoch
+from submillion.train.gradients import accumulate_gradients, weigh_records
+from submillion.train.loop import train_steps, weigh_classes
 from submillion.train.optim import build_optimizer
 from tiny_classifiers import build_tiny_classifier, make_features
 
@@ -27,8 +29,17 @@ def accumulate(
     config = TrainConfig(micro_batch_tokens=max_tokens, **settings)
     weights = weigh_classes([item.label or 0 for item in items], 4, config)
     classifier.train().zero_grad()
-    loss, _ = _accumulate_gradients(classifier, items, config, weights, seed=3, step=2)
-    return loss, {name: p.grad.clone() for name, p in classifier.trainable_parameters().items()}
+    batches = tuple(pack(part) for part in split_micro_batches(items, max_tokens))
+    sums = accumulate_gradients(
+        classifier,
+        StepInput(2, tuple(items), batches),
+        weights=weights,
+        total_weight=weigh_records(items, weights),
+        label_smoothing=config.label_smoothing,
+        seed=3,
+    )
+    assert sums.failure is None
+    return float(sums.losses.sum()), {name: p.grad.clone() for name, p in classifier.trainable_parameters().items()}
 
 
 @pytest.mark.parametrize("family", ["roberta", "deberta-v2", "modernbert"])

@@ -77,6 +77,7 @@ def train(
             "no recipe is given", where="train", hint="`submillion recipes` lists them; --resume DIR needs none."
         )
     from submillion import api
+    from submillion.train.processes import is_first_process
 
     resolved = api.resolve_config(
         recipe,
@@ -89,8 +90,9 @@ def train(
         row_id=row_id,
         settings=settings or (),
     )
-    for note in resolved.notes:
-        print_note(note)
+    if is_first_process():
+        for note in resolved.notes:
+            print_note(note)
     _print_summary(_start(resolved.config, out), as_json=as_json)
 
 
@@ -99,10 +101,13 @@ def demo(out: Out = None) -> None:
     from submillion import api
     from submillion.cli.tables import show_interval, show_percent
     from submillion.rundir import RunDir
+    from submillion.train.processes import is_first_process
 
     summary = _start(api.resolve_config("demo").config, out)
     figures, baseline = summary.evaluations["test"], summary.baselines["test"]
     _print_summary(summary, as_json=False)
+    if not is_first_process():
+        return
     print_result("")
     for name, values in (("accuracy", figures), ("TF-IDF baseline", baseline)):
         interval = show_interval(values["accuracy_interval"])
@@ -112,11 +117,9 @@ def demo(out: Out = None) -> None:
 
 
 def _start(config: RunConfig, out: Path | None) -> RunSummary:
-    from datetime import UTC, datetime
+    from submillion.pipeline import choose_folder, start_run
 
-    from submillion.pipeline import start_run
-
-    folder = out or Path("runs") / f"{config.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    folder = out or choose_folder(config)
     with _resumable(folder):
         return start_run(config, folder, progress=_ShowPlan(folder))
 
@@ -130,7 +133,12 @@ def _resume(folder: Path) -> RunSummary:
 
 @contextmanager
 def _resumable(folder: Path) -> Iterator[None]:
-    """Take SIGTERM for Ctrl-C, and tell after either how the run is continued."""
+    """Take SIGTERM for Ctrl-C, and tell after either how the run is continued.
+
+    Of several processes the first one tells: what ends one of them ends all.
+    """
+    from submillion.errors import SubmillionError
+    from submillion.train.processes import is_first_process
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -142,9 +150,13 @@ def _resumable(folder: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         from submillion.rundir import RunDir
 
-        if RunDir(folder).config.exists():
+        if is_first_process() and RunDir(folder).config.exists():
             print_note(f"interrupted; continue with: submillion train --resume {folder}")
         raise typer.Exit(130) from None
+    except SubmillionError as error:
+        if is_first_process():
+            raise
+        raise typer.Exit(error.exit_code) from None
     finally:
         if in_main_thread:
             signal.signal(signal.SIGTERM, before)
@@ -195,7 +207,10 @@ def _print_summary(summary: RunSummary, *, as_json: bool) -> None:
     from submillion.cli.progress import format_duration
     from submillion.cli.tables import tabulate_run
     from submillion.rundir import RunDir
+    from submillion.train.processes import is_first_process
 
+    if not is_first_process():
+        return
     report = RunDir(summary.run).report
     if as_json:
         print_json(_describe(summary, report))

@@ -7,26 +7,25 @@ serve duplicates, label conflicts and leaks alike.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from submillion.data.findings import (
-    DAMAGE,
     KINDS,
     MAX_EXAMPLES,
     Finding,
     Kind,
     Leak,
-    LeakCounts,
     SplitReport,
     describe_lengths,
+    find_damage,
     shorten,
 )
-from submillion.data.near import Progress, find_near_pairs, normalise_text
+from submillion.data.near import Progress, find_near_links, normalise_text
 from submillion.records import LabelSet, Record
-
-__all__ = ["DataReport", "LeakCounts", "check_records", "drop_leaks"]
 
 MIN_COLUMN_WORDS = 5
 """Shorter columns repeat without meaning anything ("Business briefs")."""
@@ -57,10 +56,6 @@ class DataReport:
     def leaking_ids(self, left: str) -> frozenset[str]:
         """Return the ids of the rows of split `left` that stand exactly or nearly in a split after it."""
         return frozenset().union(*(leak.ids for leak in self.leaks if leak.left == left and leak.kind != "column"))
-
-    def count_leaks(self, left: str) -> LeakCounts:
-        """Return what dropping the rows of `leaking_ids` removes, as `drop_leaks` counts it."""
-        return _count_leaks([leak for leak in self.leaks if leak.left == left])
 
     def to_json(self) -> dict[str, Any]:
         """Return the object of ``check --json``."""
@@ -102,9 +97,12 @@ def check_records(
         against: Rows that are only compared with, such as a test file from elsewhere.
         on_progress: Told what is being done.
     """
-    parts = [_Part(_name_split(name, rows), rows) for name, rows in splits.items()]
-    others = [_Part(_name_split(name, rows), rows) for name, rows in (against or {}).items()]
-    neighbours = _find_neighbours([*parts, *others], on_progress)
+    texts: dict[str, int] = {}
+    columns: dict[str, int] = {}
+    parts = [_Part(_name_split(name, rows), rows, texts, columns) for name, rows in splits.items()]
+    others = [_Part(_name_split(name, rows), rows, texts, columns) for name, rows in (against or {}).items()]
+    keys = list(texts)
+    neighbours = _find_neighbours([*parts, *others], keys, on_progress)
     reports = {
         part.name: _check_split(part, neighbours, labels, count_tokens=count_tokens, max_length=max_length)
         for part in parts
@@ -115,7 +113,7 @@ def check_records(
         for right in [*parts[position + 1 :], *others]
         for leak in _find_leaks(left, right, neighbours, column_names)
     ]
-    conflicts = _find_conflicts(parts, labels)
+    conflicts = _find_conflicts(parts, keys, labels)
     return DataReport(
         num_records=sum(len(part.records) for part in parts),
         num_exact_duplicates=sum(report.exact_duplicates.num_records for report in reports.values()),
@@ -127,41 +125,40 @@ def check_records(
     )
 
 
-def drop_leaks(
-    records: Sequence[Record], against: Mapping[str, Sequence[Record]], *, on_progress: Progress | None = None
-) -> tuple[list[Record], LeakCounts]:
-    """Drop the records that stand in other rows, exactly or nearly.
-
-    Where `check_records` has run on the same rows, `DataReport.leaking_ids` gives the same answer for nothing.
-
-    Args:
-        records: Rows to drop from.
-        against: Rows by split, such as validation and test.
-        on_progress: Told what is being done.
-
-    Returns:
-        The rows kept, in order, and the counts.
-    """
-    left = _Part("train", records)
-    others = [_Part(name, rows) for name, rows in against.items()]
-    neighbours = _find_neighbours([left, *others], on_progress)
-    leaks = [leak for right in others for leak in _find_leaks(left, right, neighbours, ()) if leak.kind != "column"]
-    leaking = frozenset().union(*(leak.ids for leak in leaks))
-    return [record for record in records if record.id not in leaking], _count_leaks(leaks)
-
-
 class _Part:
-    """One split, normalised: the columns of each row, and its key in the comparison (None for empty rows)."""
+    """One split, normalised.
 
-    def __init__(self, name: str, records: Sequence[Record]) -> None:
+    Attributes:
+        name: The split, or the name of its file.
+        records: Its rows.
+        contents: What the model reads of each row.
+        keys: Shape (n,), number of each row's normalised text among all distinct ones; -1 for empty rows.
+        columns: Numbers of each row's normalised columns; -1 for those too short to mean anything.
+        first_row: The first row of each distinct text, in the order of the rows.
+    """
+
+    def __init__(self, name: str, records: Sequence[Record], texts: dict[str, int], columns: dict[str, int]) -> None:
         self.name = name
         self.records = records
-        self.columns = [tuple(normalise_text(column) for column in record.columns) for record in records]
-        self.keys = [_make_key(record, columns) for record, columns in zip(records, self.columns, strict=True)]
-        self.first_row: dict[str, int] = {}
-        for row, key in enumerate(self.keys):
-            if key is not None:
-                self.first_row.setdefault(key, row)
+        self.contents = [record.text for record in records]
+        self.keys = np.full(len(records), -1, np.int64)
+        self.columns: list[tuple[int, ...]] = []
+        for row, (record, content) in enumerate(zip(records, self.contents, strict=True)):
+            words = [normalise_text(column) for column in record.columns]
+            # A text of nothing but punctuation is no empty row: it is compared as it stands.
+            key = " ".join(filter(None, words)) or content.strip()
+            if key:
+                self.keys[row] = texts.setdefault(key, len(texts))
+            self.columns.append(
+                tuple(
+                    columns.setdefault(column, len(columns)) if column.count(" ") >= MIN_COLUMN_WORDS - 1 else -1
+                    for column in words
+                )
+            )
+        known, first = np.unique(self.keys, return_index=True)
+        order = np.argsort(first)
+        self.first_row: dict[int, int] = dict(zip(known[order].tolist(), first[order].tolist(), strict=True))
+        self.first_row.pop(-1, None)
 
     def place(self, row: int) -> str:
         """Return where a row stands."""
@@ -169,26 +166,23 @@ class _Part:
         return record.source or f"{self.name}:{record.id}"
 
 
-def _make_key(record: Record, columns: Iterable[str]) -> str | None:
-    # A text of nothing but punctuation is no empty row: it is compared as it stands.
-    return " ".join(column for column in columns if column) or record.text.strip() or None
-
-
 def _name_split(name: str, rows: Sequence[Record]) -> str:
     file = rows[0].source.rpartition(":")[0] if rows else ""
     return file if name == "all" and file else name
 
 
-_Neighbours = Mapping[str, Sequence[str]]
-"""Which distinct texts are near to which, by their keys."""
+_Neighbours = Mapping[int, Sequence[int]]
+"""Which distinct texts are near to which, by their numbers; as many as `find_near_links` tells."""
 
 
-def _find_neighbours(parts: Sequence[_Part], on_progress: Progress | None) -> _Neighbours:
-    keys = list(dict.fromkeys(key for part in parts for key in part.first_row))
-    neighbours: dict[str, list[str]] = defaultdict(list)
-    for left, right in find_near_pairs(keys, on_progress).tolist():
-        neighbours[keys[left]].append(keys[right])
-        neighbours[keys[right]].append(keys[left])
+def _find_neighbours(parts: Sequence[_Part], texts: Sequence[str], on_progress: Progress | None) -> _Neighbours:
+    is_in = np.zeros((len(texts), len(parts)), np.bool_)
+    for position, part in enumerate(parts):
+        is_in[list(part.first_row), position] = True
+    neighbours: dict[int, list[int]] = defaultdict(list)
+    for left, right in find_near_links(texts, is_in, on_progress).tolist():
+        neighbours[left].append(right)
+        neighbours[right].append(left)
     return neighbours
 
 
@@ -200,23 +194,20 @@ def _check_split(
     count_tokens: Callable[[Sequence[str]], Sequence[int]] | None,
     max_length: int | None,
 ) -> SplitReport:
-    rows = range(len(part.records))
-    contents = [record.text for record in part.records]
-    lengths = list(count_tokens(contents)) if count_tokens else [len(text.split()) for text in contents]
-    too_long = [row for row in rows if count_tokens and max_length is not None and lengths[row] > max_length]
+    lengths = np.array(
+        count_tokens(part.contents) if count_tokens else [len(text.split()) for text in part.contents], np.int64
+    )
+    too_long = lengths > max_length if count_tokens and max_length is not None else np.zeros(len(lengths), np.bool_)
     class_counts = Counter(record.label for record in part.records if record.label is not None)
     return SplitReport(
         num_records=len(part.records),
         class_counts=_name_counts(class_counts, labels) if class_counts else None,
         lengths=describe_lengths(lengths, "tokens" if count_tokens else "words"),
-        empty=_list_rows(part, [row for row in rows if part.keys[row] is None]),
-        too_long=_list_rows(part, too_long),
+        empty=_list_rows(part, np.flatnonzero(part.keys < 0).tolist()),
+        too_long=_list_rows(part, np.flatnonzero(too_long).tolist()),
         exact_duplicates=_find_exact_duplicates(part),
         near_duplicates=_find_near_duplicates(part, neighbours),
-        damage={
-            name: _list_rows(part, [row for row in rows if pattern.search(contents[row])])
-            for name, pattern in DAMAGE.items()
-        },
+        damage={name: _list_rows(part, rows) for name, rows in find_damage(part.contents).items()},
     )
 
 
@@ -241,15 +232,17 @@ def _show_pair(left: _Part, left_row: int, right: _Part, right_row: int) -> dict
 
 
 def _find_exact_duplicates(part: _Part) -> Finding:
-    repeats = [row for row, key in enumerate(part.keys) if key is not None and part.first_row[key] != row]
-    pairs = ((row, part.first_row[part.keys[row] or ""]) for row in repeats[:MAX_EXAMPLES])
+    is_repeat = part.keys >= 0
+    is_repeat[list(part.first_row.values())] = False
+    repeats = np.flatnonzero(is_repeat).tolist()
+    pairs = ((row, part.first_row[int(part.keys[row])]) for row in repeats[:MAX_EXAMPLES])
     return Finding(len(repeats), tuple(_show_pair(part, first, part, row) for row, first in pairs))
 
 
 def _find_near_duplicates(part: _Part, neighbours: _Neighbours) -> Finding:
-    parents: dict[str, str] = {}
+    parents: dict[int, int] = {}
 
-    def find_root(key: str) -> str:
+    def find_root(key: int) -> int:
         while parents.get(key, key) != key:
             parents[key] = parents.get(parents[key], parents[key])
             key = parents[key]
@@ -265,17 +258,25 @@ def _find_near_duplicates(part: _Part, neighbours: _Neighbours) -> Finding:
     return Finding(len(links), tuple(_show_pair(part, first, part, row) for first, row in links[:MAX_EXAMPLES]))
 
 
-def _find_conflicts(parts: Sequence[_Part], labels: LabelSet | None) -> Finding:
-    seen: dict[str, dict[int, str]] = defaultdict(dict)
+def _find_conflicts(parts: Sequence[_Part], texts: Sequence[str], labels: LabelSet | None) -> Finding:
+    first_label: dict[int, int] = {}
+    conflicts: set[int] = set()
     for part in parts:
-        for row, (record, key) in enumerate(zip(part.records, part.keys, strict=True)):
-            if key is not None and record.label is not None:
-                seen[key].setdefault(record.label, part.place(row))
-    conflicts = {key: places for key, places in seen.items() if len(places) > 1}
+        for record, key in zip(part.records, part.keys.tolist(), strict=True):
+            if key >= 0 and record.label is not None and first_label.setdefault(key, record.label) != record.label:
+                conflicts.add(key)
+    # Texts are numbered as they first occur.
+    shown = sorted(conflicts)[:MAX_EXAMPLES]
+    places: dict[int, dict[int, str]] = {key: {} for key in shown}
+    for part in parts:
+        for row in np.flatnonzero(np.isin(part.keys, shown)).tolist():
+            label = part.records[row].label
+            if label is not None:
+                places[int(part.keys[row])].setdefault(label, part.place(row))
     examples = tuple(
-        {"text": shorten(key)}
-        | {(labels.names[label] if labels else str(label)): place for label, place in sorted(places.items())}
-        for key, places in list(conflicts.items())[:MAX_EXAMPLES]
+        {"text": shorten(texts[key])}
+        | {(labels.names[label] if labels else str(label)): place for label, place in sorted(places[key].items())}
+        for key in shown
     )
     return Finding(len(conflicts), examples)
 
@@ -283,8 +284,8 @@ def _find_conflicts(parts: Sequence[_Part], labels: LabelSet | None) -> Finding:
 def _find_leaks(left: _Part, right: _Part, neighbours: _Neighbours, column_names: Sequence[str]) -> list[Leak]:
     found: dict[Kind, list[tuple[int, int, str]]] = {kind: [] for kind in KINDS}
     by_column = _index_columns(left, right)
-    for row, key in enumerate(left.keys):
-        if key is None:
+    for row, key in enumerate(left.keys.tolist()):
+        if key < 0:
             continue
         if key in right.first_row:
             found["exact"].append((row, right.first_row[key], ""))
@@ -315,22 +316,13 @@ def _find_leaks(left: _Part, right: _Part, neighbours: _Neighbours, column_names
     ]
 
 
-def _index_columns(left: _Part, right: _Part) -> dict[str, int]:
+def _index_columns(left: _Part, right: _Part) -> dict[int, int]:
     """Return the first row of each long enough column of `right`; nothing where a column is the whole text anyway."""
     if all(len(columns) <= 1 for part in (left, right) for columns in part.columns):
         return {}
-    index: dict[str, int] = {}
+    index: dict[int, int] = {}
     for row, columns in enumerate(right.columns):
         for column in columns:
-            if column.count(" ") >= MIN_COLUMN_WORDS - 1:
+            if column >= 0:
                 index.setdefault(column, row)
     return index
-
-
-def _count_leaks(leaks: Sequence[Leak]) -> LeakCounts:
-    by_split: dict[str, dict[str, int]] = {}
-    for leak in leaks:
-        if leak.kind != "column":
-            by_split.setdefault(leak.right, {})[leak.kind] = leak.num_records
-    dropped = frozenset().union(*(leak.ids for leak in leaks if leak.kind != "column"))
-    return LeakCounts(len(dropped), by_split)

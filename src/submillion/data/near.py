@@ -1,16 +1,21 @@
-"""Find pairs of nearly equal texts: MinHash proposes, exact Jaccard similarity of word 3-shingles decides.
+"""Find nearly equal texts: MinHash proposes, exact Jaccard similarity of word 3-shingles decides.
 
 Broder, "On the resemblance and containment of documents" (1997), sections 2 and 3, for the resemblance of shingle sets
-and its estimate by minima of random orders; Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", 3rd edition,
-section 3.4, for banding: with b bands of r rows a pair of similarity s becomes a candidate with probability
-1 - (1 - s^r)^b.
+and its estimate by minima of random orders; Li and Koenig, "b-Bit Minwise Hashing" (2010), for keeping the lowest bits
+of these; Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", 3rd edition, section 3.4, for banding: with b
+bands of r rows a pair of similarity s meets in a bucket with probability 1 - (1 - s^r)^b.
+
+A group of m nearly equal texts has m(m-1)/2 pairs, so listing all would take quadratic time. What the doctor asks is
+answered by fewer links (see `find_near_links`): once a link is known, pairs that could only repeat its answer are not
+looked at again, and the number of comparisons that succeed stays in proportion to the number of texts.
 """
 
 from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,32 +27,47 @@ NUM_BANDS, BAND_ROWS = 30, 5
 NUM_HASHES = NUM_BANDS * BAND_ROWS
 # The estimate of a pair at 0.8 has a standard deviation of sqrt(0.8 * 0.2 / 150) = 0.033: six of them below.
 MIN_ESTIMATE = 0.6
-WHOLE_BUCKET, CROWD_NEIGHBOURS = 33, 1
-"""Largest bucket whose texts are all compared; in larger ones each meets this many on either side, in each band."""
+WHOLE_BUCKET = 33
+"""Largest bucket whose texts are all compared with each other."""
+
+MAX_MISSES = 64
+"""Comparisons in larger buckets that may fail before a text is looked up in no more of them."""
 
 _WORD = re.compile(r"[^\W_]+")
+# What the pattern does to ASCII text, many times faster: letters in lower case, anything but letters and digits blank.
+_ASCII = {code: chr(code).lower() if chr(code).isalnum() else " " for code in range(128)}
 _VOCABULARY_BITS = 21
 _CHUNK_SHINGLES = 1 << 15
 _CHUNK_PAIRS = 1 << 12
 
 Progress = Callable[[str], None]
+_Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 def normalise_text(text: str) -> str:
     """Fold case, punctuation and whitespace: the words in lower case, joined by one space."""
+    if text.isascii():
+        return " ".join(text.translate(_ASCII).split())
     return " ".join(_WORD.findall(text.casefold()))
 
 
-def find_near_pairs(texts: Sequence[str], on_progress: Progress | None = None) -> NDArray[np.int64]:
-    """Return the pairs of distinct normalised texts whose 3-shingles have a Jaccard similarity of at least 0.8.
+def find_near_links(
+    texts: Sequence[str], is_in: NDArray[np.bool_] | None = None, on_progress: Progress | None = None
+) -> NDArray[np.int64]:
+    """Return pairs of distinct texts whose 3-shingles have a Jaccard similarity of at least 0.8, as many as are needed.
 
-    A text of fewer than three words is its own single shingle, so it is near to no other text. Every returned pair is
-    verified exactly. Where more than 33 texts fall into one bucket, each is compared with two neighbours in the order
-    of their signatures, in every band anew: time stays linear where thousands of rows follow one template, at the cost
-    of missing some of the pairs among them.
+    Every returned pair is verified exactly, and the pairs answer two questions as all near pairs would. Which texts of
+    a part are linked, directly or through others of that part? And which texts have a near text in a part? A text of
+    fewer than three words is its own single shingle, so it is near to no other text.
+
+    Where more than 33 texts share a bucket, as when thousands of rows follow one template, a text meets there one text
+    of each part, its neighbour by the next band, and those whose next band is equal too; it gives up after 64 misses.
+    Time stays linear. Texts that are nearly equal are found all the same, since any of them will do; of a crowd whose
+    similarities lie around 0.8, links can be missed (docs/data.md has a figure).
 
     Args:
         texts: Distinct texts from `normalise_text`.
+        is_in: Shape (texts, parts): which parts hold a text; one part holds all if absent.
         on_progress: Told what is being done.
 
     Returns:
@@ -61,34 +81,44 @@ def find_near_pairs(texts: Sequence[str], on_progress: Progress | None = None) -
     signatures = _sign(shingles, starts)
     if on_progress:
         on_progress("comparing similar texts")
-    candidates = _find_candidates(signatures)
-    return members[_verify(candidates, shingles, starts)]
+    holds = np.ones((len(members), 1), np.bool_) if is_in is None else is_in[members]
+    search = _Search(shingles, starts, signatures, holds)
+    for band in range(NUM_BANDS):
+        search.compare_band(band)
+    links = members[np.concatenate(search.links)] if search.links else np.empty((0, 2), np.int64)
+    return np.unique(np.sort(links, axis=1), axis=0)
 
 
 def _make_shingles(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]:
     """Return all shingles in one array, where each text's begin, and the positions of the texts that have any."""
-    vocabulary: dict[str, int] = {}
+    vocabulary: defaultdict[str, int] = defaultdict()
+    vocabulary.default_factory = vocabulary.__len__  # a new word gets the next number
+    number = vocabulary.__getitem__
     counts = np.zeros(len(texts), np.int64)
-    flat = array("Q")
+    flat = array("I")
     for position, text in enumerate(texts):
         parts = text.split()
         if len(parts) >= SHINGLE_WORDS:
             counts[position] = len(parts)
-            flat.extend([vocabulary.setdefault(word, len(vocabulary)) for word in parts])
-    words = np.array(flat, np.uint64)
+            flat.extend(map(number, parts))
     members = np.flatnonzero(counts)
     if not len(members):
         return np.empty(0, np.uint64), np.empty(0, np.int64), members
-    lengths = counts[members] - (SHINGLE_WORDS - 1)
-    starts = np.cumsum(lengths) - lengths
-    # Position of each shingle's first word: its own position plus two skipped words for every text before its own.
-    first = np.arange(lengths.sum()) + np.repeat(np.arange(len(members)) * (SHINGLE_WORDS - 1), lengths)
-    pairs = (words[first] << np.uint64(_VOCABULARY_BITS)) | words[first + 1]
+    words = np.array(flat, np.uint64)
+    ends = np.cumsum(counts[members])
+    is_first = np.ones(len(words), np.bool_)  # of a shingle: all but the last two words of a text
+    is_first[ends - 1] = is_first[ends - 2] = False
     if len(vocabulary) >> _VOCABULARY_BITS:
         # Too many words for three to fit 64 bits: number the pairs that occur, which is exact for any vocabulary.
-        pairs = np.unique((words[first] << np.uint64(32)) | words[first + 1], return_inverse=True)[1].astype(np.uint64)
-        return (pairs << np.uint64(32)) | words[first + 2], starts, members
-    return (pairs << np.uint64(_VOCABULARY_BITS)) | words[first + 2], starts, members
+        pairs = np.unique((words[:-1] << np.uint64(32)) | words[1:], return_inverse=True)[1].astype(np.uint64)
+        shingles = (pairs[:-1] << np.uint64(32)) | words[2:]
+    else:
+        shingles = words[:-2] << np.uint64(_VOCABULARY_BITS)
+        shingles |= words[1:-1]
+        shingles <<= np.uint64(_VOCABULARY_BITS)
+        shingles |= words[2:]
+    lengths = counts[members] - (SHINGLE_WORDS - 1)
+    return shingles[is_first[:-2]], np.cumsum(lengths) - lengths, members
 
 
 def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -98,12 +128,12 @@ def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return values ^ (values >> np.uint64(31))
 
 
-def _sign(shingles: NDArray[np.uint64], starts: NDArray[np.int64]) -> NDArray[np.uint32]:
-    """Return the MinHash signatures, shape (texts, NUM_HASHES)."""
+def _sign(shingles: NDArray[np.uint64], starts: NDArray[np.int64]) -> NDArray[np.uint16]:
+    """Return the MinHash signatures, shape (texts, NUM_HASHES): the lower 16 bits of each minimum."""
     generator = np.random.default_rng(0)
     factors = generator.integers(0, 1 << 63, NUM_HASHES, np.uint64) * np.uint64(2) + np.uint64(1)
     offsets = generator.integers(0, 1 << 63, NUM_HASHES, np.uint64)
-    result = np.empty((len(starts), NUM_HASHES), np.uint32)
+    result = np.empty((len(starts), NUM_HASHES), np.uint16)
     ends = np.append(starts[1:], len(shingles))
     low = 0
     while low < len(starts):
@@ -114,64 +144,198 @@ def _sign(shingles: NDArray[np.uint64], starts: NDArray[np.int64]) -> NDArray[np
         borders = starts[low:high] - begin
         for k in range(NUM_HASHES):
             hashed = ((mixed * factors[k] + offsets[k]) >> np.uint64(32)).astype(np.uint32)
-            result[low:high, k] = np.minimum.reduceat(hashed, borders)
+            result[low:high, k] = np.minimum.reduceat(hashed, borders) & np.uint32(0xFFFF)
         low = high
     return result
 
 
-def _find_candidates(signatures: NDArray[np.uint32]) -> NDArray[np.int64]:
-    """Return pairs that share a band and whose signatures agree enough, shape (pairs, 2), sorted, without repeats."""
-    num_texts = len(signatures)
-    found: list[NDArray[np.int64]] = []
-    for band in range(NUM_BANDS):
-        first = band * BAND_ROWS
-        key = np.zeros(num_texts, np.uint64)
-        for row in range(first, first + BAND_ROWS):
-            key = _mix(key + signatures[:, row] + np.uint64(0x9E3779B97F4A7C15))
-        # Inside a bucket the rest of the signature orders, so that the most similar texts stand side by side.
-        after = signatures[:, (first + BAND_ROWS) % NUM_HASHES].astype(np.uint64)
-        beyond = signatures[:, (first + BAND_ROWS + 1) % NUM_HASHES].astype(np.uint64)
-        order = np.lexsort((beyond, after, key))
-        key = key[order]
-        begins = np.flatnonzero(np.append(True, key[1:] != key[:-1]))
-        sizes = np.diff(np.append(begins, num_texts))
-        reach = np.repeat(np.where(sizes <= WHOLE_BUCKET, WHOLE_BUCKET, CROWD_NEIGHBOURS), sizes)
-        for distance in range(1, min(int(sizes.max()), WHOLE_BUCKET)):
-            same = np.flatnonzero((key[distance:] == key[:-distance]) & (reach[distance:] >= distance))
-            if not len(same):
-                break
-            left, right = order[same], order[same + distance]
-            found.append(np.minimum(left, right) * num_texts + np.maximum(left, right))
-    codes = np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
-    return _keep_likely(np.stack([codes // num_texts, codes % num_texts], axis=1), signatures)
+class _Search:
+    """Texts under comparison and the links found so far.
 
+    Args:
+        shingles: Of all texts, end to end.
+        starts: Where each text's shingles begin.
+        signatures: Shape (texts, NUM_HASHES).
+        holds: Shape (texts, parts): whether a part holds a text.
+    """
 
-def _keep_likely(pairs: NDArray[np.int64], signatures: NDArray[np.uint32]) -> NDArray[np.int64]:
-    """Return the pairs whose signatures agree in enough places."""
-    likely = np.zeros(len(pairs), np.bool_)
-    for begin in range(0, len(pairs), _CHUNK_PAIRS):
-        left, right = pairs[begin : begin + _CHUNK_PAIRS].T
-        agreement = np.count_nonzero(signatures[left] == signatures[right], axis=1)
-        likely[begin : begin + _CHUNK_PAIRS] = agreement >= MIN_ESTIMATE * NUM_HASHES
-    return pairs[likely]
+    def __init__(
+        self,
+        shingles: NDArray[np.uint64],
+        starts: NDArray[np.int64],
+        signatures: NDArray[np.uint16],
+        holds: NDArray[np.bool_],
+    ) -> None:
+        self.links: list[NDArray[np.int64]] = []
+        self._shingles = shingles
+        self._borders = np.append(starts, len(shingles))
+        self._signatures = signatures
+        self._holds = holds
+        # A text is near to itself: what stands in a part exactly needs no near text there.
+        self._is_near = holds.copy()
+        self._roots = np.tile(np.arange(len(starts)), (holds.shape[1], 1))
+        self._misses = np.zeros(len(starts), np.int64)
+        self._hashes, self._hash_borders = self._hash_shingles()
 
+    def _hash_shingles(self) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """Return each text's distinct shingles as 32-bit hashes in ascending order, and where each text's begin."""
+        num_texts = len(self._borders) - 1
+        texts = np.repeat(np.arange(num_texts, dtype=np.uint64), np.diff(self._borders))
+        keys = np.sort((texts << np.uint64(32)) | (_mix(self._shingles) >> np.uint64(32)), kind="stable")
+        keys = keys[np.append(True, keys[1:] != keys[:-1])]
+        borders = np.searchsorted(keys, np.arange(num_texts + 1, dtype=np.uint64) << np.uint64(32))
+        return keys.astype(np.uint32), borders
 
-def _verify(
-    candidates: NDArray[np.int64], shingles: NDArray[np.uint64], starts: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    ends = np.append(starts[1:], len(shingles))
-    sets: dict[int, frozenset[int]] = {}
+    def compare_band(self, band: int) -> None:
+        """Compare the texts that share a bucket of a band."""
+        texts, buckets = _sort_into_buckets(self._hash_band(band))
+        is_crowded = np.bincount(buckets) > WHOLE_BUCKET if len(buckets) else np.empty(0, np.bool_)
+        small = ~is_crowded[buckets]
+        for pairs in _pair_within(texts[small], buckets[small]):
+            self._compare(*pairs)
+        if is_crowded.any():
+            self._compare_crowd(texts[~small], buckets[~small], self._hash_band((band + 1) % NUM_BANDS))
 
-    def get_set(text: int) -> frozenset[int]:
-        if text not in sets:
-            sets[text] = frozenset(shingles[starts[text] : ends[text]].tolist())
-        return sets[text]
+    def _compare_crowd(
+        self, texts: NDArray[np.int64], buckets: NDArray[np.int64], next_keys: NDArray[np.uint64]
+    ) -> None:
+        order = np.lexsort((texts, next_keys[texts], buckets))
+        texts, buckets = texts[order], buckets[order]
+        self._compare_with_leaders(texts, buckets)
+        is_same = buckets[1:] == buckets[:-1]
+        self._compare(texts[:-1][is_same], texts[1:][is_same], limited=True)
+        is_same &= next_keys[texts[1:]] == next_keys[texts[:-1]]
+        groups = np.append(0, np.cumsum(~is_same))
+        is_crowded = (np.bincount(groups) > WHOLE_BUCKET)[groups]
+        for pairs in _pair_within(texts[~is_crowded], groups[~is_crowded]):
+            self._compare(*pairs, limited=True)
+        self._compare_with_leaders(texts[is_crowded], groups[is_crowded])
 
-    near = []
-    for left, right in candidates.tolist():
-        a, b = get_set(left), get_set(right)
+    def _compare_with_leaders(self, texts: NDArray[np.int64], groups: NDArray[np.int64]) -> None:
+        """Compare every text with the first one of each part in its group; groups ascend."""
+        for part in range(self._holds.shape[1]):
+            inside = np.flatnonzero(self._holds[texts, part])
+            led, first = np.unique(groups[inside], return_index=True)
+            leaders = np.full(int(groups[-1]) + 1 if len(groups) else 0, -1)
+            leaders[led] = texts[inside[first]]
+            leader = leaders[groups]
+            has_leader = (leader >= 0) & (leader != texts)
+            self._compare(texts[has_leader], leader[has_leader], limited=True)
+
+    def _compare(self, left: NDArray[np.int64], right: NDArray[np.int64], *, limited: bool = False) -> None:
+        """Take the near ones of some pairs, of which each could tell something new, for links."""
+        chosen = self._is_telling(left, right)
+        if limited:
+            chosen &= self._misses[left] < MAX_MISSES
+        left, right = left[chosen], right[chosen]
+        is_near = np.zeros(len(left), np.bool_)
+        for begin in range(0, len(left), _CHUNK_PAIRS):
+            part = slice(begin, begin + _CHUNK_PAIRS)
+            is_near[part] = self._check_pairs(left[part], right[part])
+        if limited:
+            np.add.at(self._misses, left[~is_near], 1)
+        left, right = left[is_near], right[is_near]
+        if len(left):
+            self.links.append(np.stack([left, right], axis=1))
+            self._note_links(left, right)
+
+    def _is_telling(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether a pair, if near, would link two groups of a part or be a text's first near one in a part."""
+        telling = np.zeros(len(left), np.bool_)
+        for part, roots in enumerate(self._roots):
+            holds, is_near = self._holds[:, part], self._is_near[:, part]
+            left_in, right_in = holds[left], holds[right]
+            telling |= left_in & right_in & (roots[left] != roots[right])
+            telling |= (left_in & ~is_near[right]) | (right_in & ~is_near[left])
+        return telling
+
+    def _check_pairs(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.bool_]:
+        agreement = np.count_nonzero(self._signatures[left] == self._signatures[right], axis=1)
+        is_near: NDArray[np.bool_] = agreement >= MIN_ESTIMATE * NUM_HASHES
+        is_near[is_near] = self._can_be_near(left[is_near], right[is_near])
+        sets: dict[int, frozenset[int]] = {}
+        near = zip(left[is_near].tolist(), right[is_near].tolist(), strict=True)
+        is_near[is_near] = [self._is_near_exactly(pair, sets) for pair in near]
+        return is_near
+
+    def _can_be_near(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Compare by hashes of the shingles, all pairs at once; two shingles of a text may be one in ten million."""
+        sizes = np.diff(self._hash_borders)
+        sides = [_gather(self._hashes, self._hash_borders, side) for side in (left, right)]
+        keys = [
+            np.repeat(np.arange(len(side), dtype=np.uint64) << np.uint64(32), sizes[side]) | hashes
+            for side, hashes in zip((left, right), sides, strict=True)
+        ]
+        both = np.sort(np.concatenate(keys), kind="stable")  # two ascending runs, which a stable sort only merges
+        common = np.bincount((both[1:][both[1:] == both[:-1]] >> np.uint64(32)).astype(np.int64), minlength=len(left))
+        possible: NDArray[np.bool_] = 5 * common >= 4 * (sizes[left] + sizes[right] - common)
+        return possible
+
+    def _is_near_exactly(self, pair: tuple[int, int], sets: dict[int, frozenset[int]]) -> bool:
+        for text in pair:
+            if text not in sets:
+                sets[text] = frozenset(self._shingles[self._borders[text] : self._borders[text + 1]].tolist())
+        a, b = sets[pair[0]], sets[pair[1]]
         common = len(a & b)
         # Whole numbers: common / union >= 4 / 5 without rounding.
-        if 5 * common >= 4 * (len(a) + len(b) - common):
-            near.append((left, right))
-    return np.array(near, np.int64).reshape(-1, 2)
+        return 5 * common >= 4 * (len(a) + len(b) - common)
+
+    def _note_links(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> None:
+        np.logical_or.at(self._is_near, left, self._holds[right])
+        np.logical_or.at(self._is_near, right, self._holds[left])
+        for part, roots in enumerate(self._roots):
+            inside = self._holds[left, part] & self._holds[right, part]
+            _unite(roots, left[inside], right[inside])
+
+    def _hash_band(self, band: int) -> NDArray[np.uint64]:
+        key = np.zeros(len(self._signatures), np.uint64)
+        for row in range(band * BAND_ROWS, (band + 1) * BAND_ROWS):
+            key = _mix(key + self._signatures[:, row] + np.uint64(0x9E3779B97F4A7C15))
+        return key
+
+
+def _sort_into_buckets(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the texts that share their key with others, bucket by bucket, and the number of each one's bucket."""
+    # Position in the lower bits, key in the others: one sort of numbers, far faster than one of positions by key. Two
+    # keys that differ in the lower bits only are taken for one, which costs a comparison.
+    bits = np.uint64(len(keys).bit_length())
+    packed = np.sort((keys >> bits << bits) | np.arange(len(keys), dtype=np.uint64))
+    buckets = packed >> bits
+    is_new = np.append(True, buckets[1:] != buckets[:-1])
+    is_shared = ~(is_new & np.append(is_new[1:], True))
+    texts = (packed[is_shared] & ((np.uint64(1) << bits) - np.uint64(1))).astype(np.int64)
+    return texts, np.cumsum(is_new[is_shared]) - 1
+
+
+def _pair_within(texts: NDArray[np.int64], groups: NDArray[np.int64]) -> Iterator[_Pairs]:
+    """Yield all pairs inside the groups, a few distances at a time: links of the nearer spare the farther ones."""
+    distance, num_distances = 1, 1
+    while True:
+        pairs = []
+        for reach in range(distance, min(distance + num_distances, WHOLE_BUCKET)):
+            same = np.flatnonzero(groups[reach:] == groups[:-reach])
+            pairs.append((texts[same], texts[same + reach]))
+        if not pairs or not len(pairs[0][0]):
+            return
+        left, right = (np.concatenate(side) for side in zip(*pairs, strict=True))
+        yield left, right
+        distance, num_distances = distance + num_distances, 2 * num_distances
+
+
+def _gather(values: NDArray[np.uint32], borders: NDArray[np.int64], texts: NDArray[np.int64]) -> NDArray[np.uint32]:
+    """Return the values of some texts, end to end."""
+    sizes = borders[texts + 1] - borders[texts]
+    begins = np.cumsum(sizes) - sizes
+    gathered: NDArray[np.uint32] = values[np.arange(sizes.sum()) + np.repeat(borders[texts] - begins, sizes)]
+    return gathered
+
+
+def _unite(roots: NDArray[np.int64], left: NDArray[np.int64], right: NDArray[np.int64]) -> None:
+    """Join the groups of each pair; a group's root is its lowest member, and every member points to it."""
+    while True:
+        a, b = roots[left], roots[right]
+        if (a == b).all():
+            return
+        np.minimum.at(roots, np.maximum(a, b), np.minimum(a, b))
+        while not np.array_equal(above := roots[roots], roots):
+            roots[:] = above

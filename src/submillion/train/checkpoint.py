@@ -179,8 +179,8 @@ def load_optimizer(checkpoint: Path, parameters: Mapping[str, nn.Parameter], opt
         parameter = parameters[name]
         if value.dim() and value.shape != parameter.shape:
             raise RunError(f"belongs to another model: {key} has shape {tuple(value.shape)}", where=str(path))
-        on_device = value.to(parameter.device) if value.dim() else value
-        optimizer.state[parameter][moment] = on_device
+        # Step counts too: the fused optimizer keeps them where it counts.
+        optimizer.state[parameter][moment] = value.to(parameter.device)
 
 
 def load_average(checkpoint: Path, average: MovingAverage, num_updates: int) -> None:

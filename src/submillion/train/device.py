@@ -37,7 +37,7 @@ class Device:
     notes: tuple[str, ...]
 
 
-def open_device(precision: Precision, threads: int | None = None) -> Device:
+def open_device(precision: Precision, threads: int | None = None, *, num_sharing: int = 1) -> Device:
     """Choose device, precision and threads, and set torch's thread count.
 
     On a GPU, ``auto`` is bf16 where the chip has it. On a CPU, ``auto`` is bf16 with AVX512-BF16 or AMX and fp32
@@ -45,12 +45,13 @@ def open_device(precision: Precision, threads: int | None = None) -> Device:
 
     Args:
         precision: As configured.
-        threads: As configured; None takes the process's CPU allowance.
+        threads: As configured, for each process; None takes the process's part of the CPU allowance.
+        num_sharing: Processes of the run that share this machine's CPUs.
 
     Raises:
         ConfigError: A precision that the GPU does not have.
     """
-    count = threads or count_cpus()
+    count = threads or max(1, count_cpus() // num_sharing)
     torch.set_num_threads(count)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     notes = []

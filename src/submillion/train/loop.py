@@ -8,18 +8,29 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import NoReturn
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from submillion.batches import Features, pack, split_micro_batches
+from submillion.batches import Features
 from submillion.config import TrainConfig
 from submillion.errors import ConfigError, RunError
 from submillion.model.encoder import Classifier
-from submillion.train.optim import MovingAverage, count_warmup_steps, schedule_factor, set_learning_rates
+from submillion.train.feed import StepInput, count_steps, feed_steps
+from submillion.train.gradients import Figures, Sums, accumulate_gradients, add_up_gradients, weigh_records
+from submillion.train.optim import (
+    MovingAverage,
+    count_warmup_steps,
+    schedule_factor,
+    set_learning_rates,
+    step_where_finite,
+)
+from submillion.train.processes import ALONE, Processes
 
 
 @dataclass(frozen=True)
@@ -35,7 +46,9 @@ class StepResult:
         grad_norm: Euclidean norm of all gradients before clipping.
         num_records: Records of the step.
         num_tokens: Their tokens.
-        step_s: Seconds.
+        step_s: Seconds spent on it, since the step before was handed out.
+        is_stopping: Whether any process had been asked to stop when the step's gradients were added up; all
+            processes see the same.
     """
 
     step: int
@@ -47,19 +60,7 @@ class StepResult:
     num_records: int
     num_tokens: int
     step_s: float
-
-
-def count_steps(num_records: int, config: TrainConfig) -> tuple[int, int]:
-    """Return (steps per epoch, steps of the run); the last step of an epoch may hold fewer records."""
-    per_epoch = math.ceil(num_records / config.batch_size)
-    if config.max_steps is not None:
-        return per_epoch, config.max_steps
-    return per_epoch, max(1, round(config.epochs * per_epoch))
-
-
-def order_epoch(num_records: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Return the order of the records in an epoch: a permutation drawn without regard to their lengths."""
-    return np.random.default_rng([seed, epoch]).permutation(num_records)
+    is_stopping: bool
 
 
 def weigh_classes(labels: Sequence[int], num_labels: int, config: TrainConfig) -> torch.Tensor | None:
@@ -93,11 +94,16 @@ def train_steps(
     seed: int,
     first_step: int = 0,
     average: MovingAverage | None = None,
+    processes: Processes = ALONE,
+    is_stopping: Callable[[], bool] = lambda: False,
 ) -> Iterator[StepResult]:
     """Make optimizer steps from `first_step` to the end of the run.
 
-    A step's loss is the weighted mean over its records, however many forward passes they take, so accumulation
-    equals one large batch up to rounding.
+    A step's loss is the weighted mean over its records, however many forward passes and processes they take, so
+    accumulation equals one large batch, and several processes equal one, up to rounding.
+
+    When a result is handed out, the parameters are those after its step. On a GPU, the gradients of the next step are
+    under way by then, so that the GPU does not wait for its host to read the result.
 
     Args:
         classifier: The model.
@@ -107,9 +113,11 @@ def train_steps(
         seed: Seed of order and dropout.
         first_step: Steps made before, on resume.
         average: Updated after each step, if given.
+        processes: Those that share each step's records; parameters, optimizer and average are the same on all.
+        is_stopping: Says whether this process has been asked to stop; asked in each step of several processes.
 
     Raises:
-        RunError: A loss that is not finite; the step is not made.
+        RunError: A loss that is not finite; the step is not made. The same on all processes.
     """
     per_epoch, num_steps = count_steps(len(features), config)
     warmup = count_warmup_steps(config, num_steps)
@@ -117,82 +125,144 @@ def train_steps(
     labels = [f.label for f in features if f.label is not None]
     assert len(labels) == len(features), "training rows must be labelled"
     weights = weigh_classes(labels, classifier.plan.num_labels, config)
-    weights = None if weights is None else weights.to(device)
+    weights_on_device = None if weights is None else weights.to(device)
     parameters = list(classifier.trainable_parameters().values())
-    order, order_of = np.empty(0, dtype=np.int64), -1
-    for step in range(first_step, num_steps):
-        started = time.perf_counter()
-        epoch, place = divmod(step, per_epoch)
-        if epoch != order_of:
-            order, order_of = order_epoch(len(features), seed=seed, epoch=epoch), epoch
-        rows = order[place * config.batch_size : (place + 1) * config.batch_size]
-        items = [features[row] for row in rows]
+    reads_late = _reads_late(device)
+    waiting: _Step | None = None
+    handed_out_s = time.perf_counter()
+    for given in feed_steps(features, config, seed=seed, first_step=first_step, device=device, processes=processes):
+        classifier.train()
+        sums = accumulate_gradients(
+            classifier,
+            given,
+            weights=weights_on_device,
+            total_weight=weigh_records(given.items, weights),
+            label_smoothing=config.label_smoothing,
+            seed=seed,
+        )
+        if waiting is not None:
+            yield waiting.read(per_epoch, since_s=handed_out_s)
+            handed_out_s = time.perf_counter()
         factor = schedule_factor(
-            step, num_steps=num_steps, warmup_steps=warmup, schedule=config.schedule, num_cycles=config.num_cycles
+            given.step, num_steps=num_steps, warmup_steps=warmup, schedule=config.schedule, num_cycles=config.num_cycles
         )
         rates = set_learning_rates(optimizer, factor)
-        classifier.train()
-        loss, num_right = _accumulate_gradients(classifier, items, config, weights, seed=seed, step=step)
+        if processes.count == 1:
+            processes.fail_together(sums.failure)
+            totals = None
+        else:
+            totals = add_up_gradients(parameters, sums, processes, is_stopping=is_stopping())
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm or math.inf)
-        grad_norm = float(norm)
-        if not math.isfinite(grad_norm):
-            _refuse(items, step, "gradient norm", grad_norm)
-        optimizer.step()
+        step = _Step(given, sums, totals=totals, norm=norm, rates=rates, processes=processes)
+        if reads_late:
+            step_where_finite(optimizer, step.is_finite())
+        else:
+            step.check()
+            optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if average is not None:
             average.update()
-        yield StepResult(
-            step=step + 1,
-            epoch=(step + 1) / per_epoch,
+        if reads_late:
+            waiting = step
+        else:
+            yield step.read(per_epoch, since_s=handed_out_s)
+            handed_out_s = time.perf_counter()
+    if waiting is not None:
+        yield waiting.read(per_epoch, since_s=handed_out_s)
+
+
+def _reads_late(device: torch.device) -> bool:
+    return device.type == "cuda"
+
+
+class _Step:
+    """A step whose figures may still be on their way from the device.
+
+    Args:
+        given: What it read.
+        sums: Of this process.
+        totals: Loss, right records and processes asked to stop, over all processes; None where there is one.
+        norm: Of the gradients.
+        rates: Learning rates.
+        processes: Those that made it.
+    """
+
+    def __init__(
+        self,
+        given: StepInput,
+        sums: Sums,
+        *,
+        totals: torch.Tensor | None,
+        norm: torch.Tensor,
+        rates: dict[str, float],
+        processes: Processes,
+    ) -> None:
+        self._given = given
+        self._failure = sums.failure
+        self._rates = rates
+        self._processes = processes
+        self._losses = sums.losses if totals is None else totals[:1]
+        self._norm = norm
+        self._figures = Figures(sums.losses, sums.num_right if totals is None else totals, norm)
+
+    def is_finite(self) -> torch.Tensor:
+        """Return on the device whether loss and gradients are finite, bool ()."""
+        return torch.cat([self._losses, self._norm[None]]).isfinite().all()
+
+    def check(self) -> tuple[float, int, bool, float]:
+        """Return loss, right records, whether any process is to stop, and gradient norm, or raise.
+
+        Raises:
+            RunError: Loss or gradients are not finite; the same on all processes.
+        """
+        losses, totals, [norm] = self._figures.read()
+        if self._processes.count == 1:
+            loss, num_right, num_stopping = reduce(add, losses, 0.0), totals[0], 0.0
+        else:
+            loss, num_right, num_stopping = totals
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self._fail(losses, loss, norm)
+        return loss, int(num_right), num_stopping > 0, norm
+
+    def _fail(self, losses: Sequence[float], loss: float, norm: float) -> NoReturn:
+        failure = self._failure
+        for batch, value in zip(self._given.batches, losses, strict=False):
+            if failure is None and not math.isfinite(value):
+                failure = _refuse(batch.ids, self._given.step, "loss", value)
+        self._processes.fail_together(failure)
+        what, value = ("gradient norm", norm) if math.isfinite(loss) else ("loss", loss)
+        raise _refuse([item.id for item in self._given.items], self._given.step, what, value)
+
+    def read(self, per_epoch: int, *, since_s: float) -> StepResult:
+        """Return what came of the step, waiting for it if need be.
+
+        Args:
+            per_epoch: Steps an epoch.
+            since_s: When the result before was handed out.
+
+        Raises:
+            RunError: Loss or gradients were not finite; the same on all processes.
+        """
+        loss, num_right, is_stopping, norm = self.check()
+        items = self._given.items
+        return StepResult(
+            step=self._given.step + 1,
+            epoch=(self._given.step + 1) / per_epoch,
             loss=loss,
             num_right=num_right,
-            learning_rates=rates,
-            grad_norm=grad_norm,
+            learning_rates=self._rates,
+            grad_norm=norm,
             num_records=len(items),
             num_tokens=sum(len(item) for item in items),
-            step_s=time.perf_counter() - started,
+            step_s=time.perf_counter() - since_s,
+            is_stopping=is_stopping,
         )
 
 
-def _accumulate_gradients(
-    classifier: Classifier,
-    items: Sequence[Features],
-    config: TrainConfig,
-    weights: torch.Tensor | None,
-    *,
-    seed: int,
-    step: int,
-) -> tuple[float, int]:
-    device = next(classifier.parameters()).device
-    labels = torch.tensor([item.label for item in items], device=device)
-    # Cross-entropy's own mean divides by the summed weights of the labels; the same over all passes of the step.
-    total_weight = float(len(items)) if weights is None else float(weights[labels].sum())
-    loss_sum, num_right = 0.0, 0
-    for part in split_micro_batches(items, config.micro_batch_tokens):
-        batch = pack(part).to(device)
-        classifier.dropout_state.set_step(batch, seed=seed, step=step)
-        logits = classifier(batch)
-        loss = (
-            torch.nn.functional.cross_entropy(
-                logits, batch.labels, weight=weights, label_smoothing=config.label_smoothing, reduction="sum"
-            )
-            / total_weight
-        )
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            _refuse(part, step, "loss", value)
-        loss.backward()
-        loss_sum += value
-        num_right += int((logits.detach().argmax(dim=1) == batch.labels).sum())
-    classifier.dropout_state.clear()
-    return loss_sum, num_right
-
-
-def _refuse(items: Sequence[Features], step: int, what: str, value: float) -> None:
-    ids = ", ".join(item.id for item in items[:20])
-    more = f" and {len(items) - 20} more" if len(items) > 20 else ""
-    raise RunError(
-        f"the {what} of step {step + 1} is {value}; the step was not made. Its records: {ids}{more}",
+def _refuse(ids: Sequence[str], step: int, what: str, value: float) -> RunError:
+    more = f" and {len(ids) - 20} more" if len(ids) > 20 else ""
+    return RunError(
+        f"the {what} of step {step + 1} is {value}; the step was not made. Its records: {', '.join(ids[:20])}{more}",
         where="train",
         hint="Lower train.learning_rate, set train.clip_norm, or look at these rows; --resume continues before it.",
     )

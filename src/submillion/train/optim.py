@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -99,6 +99,19 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> dict[
         group["lr"] = group["peak"] * factor
         rates[str(group["name"])] = float(group["lr"])
     return rates
+
+
+def step_where_finite(optimizer: torch.optim.Optimizer, is_finite: torch.Tensor) -> None:
+    """Make an optimizer step if a flag on the device says so, without asking the device.
+
+    Args:
+        optimizer: A fused one: its kernel looks at the flag itself, as it does for torch's GradScaler, and leaves
+            parameters, moments and step counts as they are where the step is not to be made.
+        is_finite: Shape (), bool, on the parameters' device.
+    """
+    asked: Any = optimizer
+    asked.found_inf = (~is_finite).float()
+    optimizer.step()
 
 
 class MovingAverage:

@@ -105,6 +105,15 @@ def test_threads_are_set_as_asked_or_as_allowed(monkeypatch: pytest.MonkeyPatch)
     assert open_device("fp32").threads == torch.get_num_threads() == 2
 
 
+@pytest.mark.parametrize(("num_cpus", "num_sharing", "expected"), [(8, 2, 4), (7, 2, 3), (2, 4, 1)])
+def test_processes_of_one_machine_divide_its_threads(
+    num_cpus: int, num_sharing: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "count_cpus", lambda: num_cpus)
+    assert open_device("fp32", num_sharing=num_sharing).threads == torch.get_num_threads() == expected
+    assert open_device("fp32", 3, num_sharing=num_sharing).threads == 3
+
+
 @pytest.mark.parametrize(
     ("capabilities", "fast"),
     [

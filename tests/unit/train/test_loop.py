@@ -13,7 +13,8 @@ from sklearn.utils.class_weight import compute_class_weight
 from submillion.batches import Features, pack
 from submillion.config import TrainConfig
 from submillion.errors import ConfigError, RunError
-from submillion.train.loop import StepResult, count_steps, order_epoch, train_steps, weigh_classes
+from submillion.train.feed import order_epoch
+from submillion.train.loop import StepResult, train_steps, weigh_classes
 from submillion.train.optim import MovingAverage, build_optimizer
 from tiny_classifiers import Tiny, build_tiny_classifier, make_features
 
@@ -31,35 +32,10 @@ def run(
     return list(train_steps(tiny.classifier, features, optimizer, config, seed=0, average=average))
 
 
-@pytest.mark.parametrize(
-    ("num_records", "settings", "expected"),
-    [
-        (100, {"batch_size": 32, "epochs": 3}, (4, 12)),
-        (96, {"batch_size": 32, "epochs": 3}, (3, 9)),
-        (100, {"batch_size": 32, "epochs": 0.5}, (4, 2)),
-        (100, {"batch_size": 32, "epochs": 0.01}, (4, 1)),
-        (100, {"batch_size": 32, "max_steps": 7, "epochs": 3}, (4, 7)),
-        (5, {"batch_size": 32, "epochs": 2}, (1, 2)),
-    ],
-)
-def test_count_steps(num_records: int, settings: dict[str, Any], expected: tuple[int, int]) -> None:
-    assert count_steps(num_records, TrainConfig(**settings)) == expected
-
-
-def test_the_order_of_an_epoch_is_a_permutation_of_its_own() -> None:
-    orders = [order_epoch(500, seed=seed, epoch=epoch) for seed in (0, 1) for epoch in (0, 1)]
-    for order in orders:
-        np.testing.assert_array_equal(np.sort(order), np.arange(500))
-    assert len({tuple(order.tolist()) for order in orders}) == 4
-    np.testing.assert_array_equal(orders[0], order_epoch(500, seed=0, epoch=0))
-    # Position and row are unrelated: |r| of 500 pairs stays below 5 / sqrt(500).
-    assert all(abs(np.corrcoef(order, np.arange(500))[0, 1]) < 0.22 for order in orders)
-
-
 def test_every_epoch_sees_every_record_once_whatever_its_length(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, ...]] = []
     monkeypatch.setattr(
-        "submillion.train.loop.pack", lambda items: (seen.append(tuple(i.id for i in items)), pack(items))[1]
+        "submillion.train.feed.pack", lambda items: (seen.append(tuple(i.id for i in items)), pack(items))[1]
     )
     features = make_features(tuple(3 + row for row in range(30)))
     results = run(tiny, features, epochs=2.0)
@@ -136,6 +112,58 @@ def test_the_average_is_updated_after_every_step(tiny: Tiny) -> None:
     assert all(torch.equal(average.values[name], p) for name, p in parameters.items())
 
 
+@pytest.fixture(params=[False, True], ids=["at once", "late"])
+def reads_late(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Read figures as on a CPU, or as on a GPU: after the gradients of the next step."""
+    monkeypatch.setattr("submillion.train.loop._reads_late", lambda _: request.param)
+    return bool(request.param)
+
+
+def test_reading_late_changes_nothing(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes = []
+    for late in (False, True):
+        monkeypatch.setattr("submillion.train.loop._reads_late", lambda _, late=late: late)
+        tiny = build_tiny_classifier(tiny_bert, head="linear", targets=("query",), dropout=0.1)
+        parameters = tiny.classifier.trainable_parameters()
+        average = MovingAverage(parameters, 0.9)
+        config = TrainConfig(batch_size=4, epochs=2.0, learning_rate=0.01, micro_batch_tokens=16)
+        optimizer = build_optimizer(parameters, config)
+        features = make_features((5, 9, 12, 5, 7, 7, 8, 8, 30, 4))
+        steps = train_steps(tiny.classifier, features, optimizer, config, seed=0, average=average)
+        seen = []
+        for step in steps:
+            # Whoever gets a result finds the model as it is after that step, with its mode as he left it.
+            values = [value.detach().clone() for value in (*parameters.values(), *average.values.values())]
+            seen.append((dataclasses.replace(step, step_s=0.0), values))
+            tiny.classifier.eval()
+        outcomes.append(seen)
+    assert len(outcomes[0]) == 6
+    for (step, values), (late_step, late_values) in zip(*outcomes, strict=True):
+        assert step == late_step
+        assert all(torch.equal(*pair) for pair in zip(values, late_values, strict=True))
+
+
+@pytest.mark.usefixtures("reads_late")
+def test_what_a_pass_raises_comes_after_the_steps_before_it(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = make_features((5, 9, 12, 5, 7, 7, 8, 8))
+    victim = features[order_epoch(8, seed=0, epoch=0)[6]]
+    forward = type(tiny.classifier).forward
+
+    def fail(self: Any, batch: Any) -> torch.Tensor:
+        if victim.id in batch.ids:
+            raise MemoryError("too large")
+        return forward(self, batch)
+
+    monkeypatch.setattr(type(tiny.classifier), "forward", fail)
+    config = TrainConfig(batch_size=4, epochs=1.0)
+    optimizer = build_optimizer(tiny.classifier.trainable_parameters(), config)
+    steps = train_steps(tiny.classifier, features, optimizer, config, seed=0)
+    assert next(steps).step == 1
+    with pytest.raises(MemoryError, match="too large"):
+        next(steps)
+
+
+@pytest.mark.usefixtures("reads_late")
 @pytest.mark.parametrize("fault", ["loss", "gradient norm"])
 def test_what_is_not_finite_ends_the_run_before_the_step(
     fault: str, tiny: Tiny, monkeypatch: pytest.MonkeyPatch

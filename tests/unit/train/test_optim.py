@@ -15,6 +15,7 @@ from submillion.train.optim import (
     find_group,
     schedule_factor,
     set_learning_rates,
+    step_where_finite,
 )
 
 # ------------------------------------------------------------------------------------------------------- schedules
@@ -171,3 +172,19 @@ def test_the_average_stands_in_only_inside_the_block() -> None:
     with pytest.raises(ZeroDivisionError):
         fail_inside()
     assert parameter.item() == 11.0
+
+
+def test_a_step_that_the_flag_forbids_leaves_everything_as_it_was() -> None:
+    outcomes = []
+    for flags in ((True, True), (True, False, True)):
+        parameter = nn.Parameter(torch.tensor([[1.0, -2.0]]))
+        optimizer = build_optimizer({"x.lora_A.default.weight": parameter}, TrainConfig(learning_rate=0.1))
+        for flag in flags:
+            parameter.grad = torch.tensor([[0.5, 0.25 if flag else math.nan]])
+            step_where_finite(optimizer, torch.tensor(flag))
+        state = {name: value.clone() for name, value in optimizer.state[parameter].items()}
+        outcomes.append((parameter.detach().clone(), state))
+    (value, state), (other_value, other_state) = outcomes
+    assert torch.equal(value, other_value)
+    assert state.keys() == other_state.keys()
+    assert all(torch.equal(state[name], other_state[name]) for name in state)

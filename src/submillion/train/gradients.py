@@ -1,0 +1,143 @@
+"""A step's loss and gradients: over its forward passes, over the processes, and home from the device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from submillion.batches import Features
+from submillion.model.encoder import Classifier
+from submillion.train.feed import StepInput
+from submillion.train.processes import Processes
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """What the forward and backward passes of a step came to on this process; nothing here has waited for a GPU.
+
+    Attributes:
+        losses: Each pass's part of the step's loss, float32 (passes,).
+        num_right: Records whose most probable class was right, int64 ().
+        failure: What ended the passes early; the other two are then of no use.
+    """
+
+    losses: torch.Tensor
+    num_right: torch.Tensor
+    failure: Exception | None = None
+
+
+def weigh_records(items: Sequence[Features], weights: torch.Tensor | None) -> float:
+    """Return what the sum of a step's losses is divided by: the summed weights of its records' labels.
+
+    Cross-entropy's own mean divides by the same. Here it is that of the whole step, over all passes and processes.
+
+    Args:
+        items: The records of the step.
+        weights: One a class, float32 (C,) on the CPU, or None for equal ones.
+    """
+    if weights is None:
+        return float(len(items))
+    labels = torch.tensor([item.label for item in items])
+    return float(weights[labels].sum())
+
+
+def accumulate_gradients(
+    classifier: Classifier,
+    given: StepInput,
+    *,
+    weights: torch.Tensor | None,
+    total_weight: float,
+    label_smoothing: float,
+    seed: int,
+) -> Sums:
+    """Run a step's passes and add up their gradients.
+
+    Args:
+        classifier: In training mode.
+        given: The step's records and batches.
+        weights: One a class, float32 (C,) on the classifier's device, or None for equal ones.
+        total_weight: Of the step's records, as `weigh_records` gives it.
+        label_smoothing: Share of the target that is spread over all classes.
+        seed: Seed of dropout.
+
+    Returns:
+        The sums. An exception is among them, not raised: other processes may wait for this one's gradients.
+    """
+    device = next(classifier.parameters()).device
+    losses, num_right = [], torch.zeros((), dtype=torch.int64, device=device)
+    failure = None
+    try:
+        for packed in given.batches:
+            batch = packed.to(device)
+            classifier.dropout_state.set_step(packed, seed=seed, step=given.step, device=device)
+            logits = classifier(batch)
+            loss = (
+                torch.nn.functional.cross_entropy(
+                    logits, batch.labels, weight=weights, label_smoothing=label_smoothing, reduction="sum"
+                )
+                / total_weight
+            )
+            loss.backward()
+            losses.append(loss.detach())
+            num_right += (logits.detach().argmax(dim=1) == batch.labels).sum()
+        classifier.dropout_state.clear()
+    except Exception as error:
+        failure = error
+    return Sums(torch.stack(losses) if losses else torch.zeros(0, device=device), num_right, failure)
+
+
+def add_up_gradients(
+    parameters: Sequence[nn.Parameter], sums: Sums, processes: Processes, *, is_stopping: bool
+) -> torch.Tensor:
+    """Replace every process's gradients by their sum, in one message.
+
+    Args:
+        parameters: The trained parameters; those without a gradient, where this process had no records, get one.
+        sums: Of this process. A failure is sent as a loss that is not finite.
+        processes: All take part, with or without records.
+        is_stopping: Whether this process has been asked to stop.
+
+    Returns:
+        The step's loss, its number of right records and the number of processes that were asked to stop, float32 (3,).
+    """
+    first = parameters[0]
+    loss = sums.losses.sum() if sums.failure is None else first.new_full((), math.nan)
+    tail = [loss, sums.num_right.float(), first.new_full((), float(is_stopping))]
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = processes.add_up(torch.cat([*(gradient.flatten() for gradient in gradients), torch.stack(tail)]))
+    pieces = flat[: -len(tail)].split([p.numel() for p in parameters])
+    for parameter, piece in zip(parameters, pieces, strict=True):
+        parameter.grad = piece.view_as(parameter)
+    return flat[-len(tail) :]
+
+
+class Figures:
+    """Numbers on their way from a device, in one copy that nothing waits for until they are read.
+
+    Args:
+        values: Any shapes; numbers are exact in float64.
+    """
+
+    def __init__(self, *values: torch.Tensor) -> None:
+        flat = torch.cat([value.detach().double().flatten() for value in values])
+        self._lengths = [value.numel() for value in values]
+        self._arrived: torch.cuda.Event | None = None
+        if flat.device.type == "cuda":
+            home = torch.empty(flat.shape, dtype=flat.dtype, pin_memory=True)
+            home.copy_(flat, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+            flat = home
+        self._flat = flat
+
+    def read(self) -> list[list[float]]:
+        """Return the numbers of each tensor, waiting for them if need be."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        numbers = [float(number) for number in self._flat.tolist()]
+        ends = [sum(self._lengths[: place + 1]) for place in range(len(self._lengths))]
+        return [numbers[end - length : end] for end, length in zip(ends, self._lengths, strict=True)]
