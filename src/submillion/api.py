@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from submillion.budget.folder import plan_adapter_folder, read_adapter_config
 from submillion.budget.plan import Plan, make_plan
@@ -19,7 +19,7 @@ from submillion.progress import Progress, Silent
 from submillion.recipes import list_recipes, read_recipe
 
 if TYPE_CHECKING:
-    from submillion.pipeline import RunSummary
+    from submillion.conclude import RunSummary
     from submillion.run_model import RunModel
 
 NUM_HUB_LABELS: Mapping[str, int] = {"hf:fancyzhx/ag_news": 4}
@@ -58,21 +58,24 @@ def train(
     return start_run(config, None if out is None else Path(out), progress=progress or Silent())
 
 
-def load(run: str | PathLike[str], *, base: str | None = None) -> RunModel:
+def load(
+    run: str | PathLike[str], *, base: str | None = None, precision: Literal["bf16", "int8"] | None = None
+) -> RunModel:
     """Return a trained run, ready to classify: ``load("runs/news").classify(["Rain stops play"])``.
 
     Args:
         run: A run folder, or an adapter folder in PEFT's format with a classification head in it.
         base: Base model of an adapter folder, where it is not the one that the adapter names.
+        precision: Of the encoder's products; as trained if absent. ``int8`` is the fastest.
 
     Raises:
         RunError: The folder is no finished run.
-        ConfigError: A base for a run, which has its own.
+        ConfigError: A base for a run, which has its own; or a precision that is not to be had on this machine.
         ModelError: The base model cannot be found, or the adapter does not fit it.
     """
     from submillion.run_model import load_run
 
-    return load_run(Path(run), base=base)
+    return load_run(Path(run), base=base, precision=precision)
 
 
 def plan(

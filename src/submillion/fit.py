@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from submillion.batches import Features
 from submillion.config import Metric, RunConfig, TrainConfig
 from submillion.errors import RunError
 from submillion.model.encoder import Classifier
+from submillion.model.prefix import reuse_prefix
 from submillion.progress import Progress
 from submillion.rundir import RunDir, full_disk_is_run_error
 from submillion.score import SCORE_TOKENS_FACTOR, score
@@ -182,7 +183,9 @@ class Fitting:
         num_rows, step_s = 0, 0.0
         self.progress.start("train", num_steps, self.position.step)
         try:
-            with deferred_stop() as stop:
+            with deferred_stop() as stop, self._reuse_prefix(train, num_steps > per_epoch) as note:
+                if note:
+                    self.progress.note(note)
                 for result in self._steps(train, stop):
                     num_rows, step_s = num_rows + result.num_records, step_s + result.step_s
                     self.position = replace(self.position, step=result.step)
@@ -233,6 +236,12 @@ class Fitting:
             processes=self.processes,
             is_stopping=lambda: stop.is_set,
         )
+
+    def _reuse_prefix(self, train: Sequence[Features], is_repeated: bool) -> AbstractContextManager[str]:
+        # In several processes a record comes to another one in every epoch.
+        if not is_repeated or self.processes.count > 1:
+            return nullcontext("")
+        return reuse_prefix(self.classifier, train, self.run.path)
 
     def _elapsed(self) -> float:
         return time.perf_counter() - self._resumed_at

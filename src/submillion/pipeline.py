@@ -3,66 +3,33 @@
 from __future__ import annotations
 
 import fcntl
-import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from submillion.baseline import train_baseline
-from submillion.budget.plan import Plan, make_plan
+from submillion.budget.plan import make_plan
+from submillion.conclude import Ready, RunSummary, conclude_run
 from submillion.config import RunConfig, dump_config
 from submillion.errors import BudgetError, ConfigError, DataError, ModelError, RunError
-from submillion.evaluate import fit_temperature
-from submillion.fit import FitResult, Fitting
+from submillion.fit import Fitting
 from submillion.manifest import (
     check_unchanged,
-    count_test_evaluation,
     read_manifest,
     update_manifest,
     write_first_manifest,
 )
-from submillion.model.encoder import Classifier, build_classifier, check_length
+from submillion.model.encoder import KERNELS, Classifier, build_classifier, check_length
 from submillion.model.sources import BaseModel, find_base, load_base_config
 from submillion.prepare import Prepared, prepare_data
 from submillion.progress import Progress, Silent
-from submillion.records import Record
-from submillion.report import write_card, write_report
-from submillion.results import labels_of, write_baseline_results, write_results
 from submillion.run_model import read_config
 from submillion.rundir import RunDir, read_json, remove_leftovers, write_json, write_text
-from submillion.score import SCORE_TOKENS_FACTOR, score
-from submillion.text_encoder import Features, TextEncoder
+from submillion.text_encoder import TextEncoder
 from submillion.train.device import Device, open_device
 from submillion.train.processes import Processes, open_processes
-from submillion.verify import NUM_PROBES, verify_run
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """What a finished run came to.
-
-    Attributes:
-        run: Its folder.
-        plan: Its plan.
-        evaluations: Figures by split or watched name.
-        baselines: The baseline's figures and the paired comparison, likewise; empty if it was not trained.
-        wall_s: Seconds of this process from data to report.
-        rows_per_s: Training rows per second; None if this process made no step.
-    """
-
-    run: Path
-    plan: Plan
-    evaluations: dict[str, dict[str, Any]]
-    baselines: dict[str, dict[str, Any]]
-    wall_s: float
-    rows_per_s: float | None
 
 
 def start_run(config: RunConfig, out: Path | None = None, *, progress: Progress | None = None) -> RunSummary:
@@ -144,19 +111,6 @@ def resume_run(folder: Path, *, progress: Progress | None = None) -> RunSummary:
     return _carry_out(run, config, processes, progress or Silent())
 
 
-@dataclass(frozen=True)
-class _Ready:
-    """All that is needed before the first step."""
-
-    tokens: TextEncoder
-    prepared: Prepared
-    plan: Plan
-    sets: dict[str, Sequence[Record]]
-    train: list[Features]
-    features: dict[str, list[Features]]
-    classifier: Classifier
-
-
 def _carry_out(run: RunDir, config: RunConfig, processes: Processes, progress: Progress) -> RunSummary:
     started = time.perf_counter()
     if not processes.is_first:
@@ -177,7 +131,7 @@ def _carry_out(run: RunDir, config: RunConfig, processes: Processes, progress: P
         watched = {name: ready.features[name] for name in ready.prepared.watched}
         fitting = Fitting(ready.classifier, config, run, progress, processes=processes)
         fitted = fitting.fit(ready.train, ready.features["validation"], watched)
-        summary = _conclude(run, config, ready, fitted, processes=processes, progress=progress, started=started)
+        summary = conclude_run(run, config, ready, fitted, processes=processes, progress=progress, started=started)
     return summary
 
 
@@ -208,7 +162,7 @@ def _make_ready(
     *,
     processes: Processes,
     progress: Progress,
-) -> _Ready:
+) -> Ready:
     if processes.is_first:
         remove_leftovers(run.path)
     tokens = TextEncoder(base.folder, config.model.max_length)
@@ -238,90 +192,24 @@ def _make_ready(
         base, plan, config.model, adapter_dropout=config.adapter.dropout, dtype=device.dtype, seed=config.seed
     )
     classifier.to(device.device)
-    return _Ready(tokens, prepared, plan, sets, train, features, classifier)
+    if processes.is_first:
+        _note_modules(run, classifier, progress)
+    return Ready(device, base, tokens, prepared, plan, sets, train, features, classifier)
 
 
-def _conclude(
-    run: RunDir,
-    config: RunConfig,
-    ready: _Ready,
-    fitted: FitResult,
-    *,
-    processes: Processes,
-    progress: Progress,
-    started: float,
-) -> RunSummary:
-    """Score together; save, prove and report as the first process."""
-    validation = ready.prepared.splits.validation
-    max_tokens = SCORE_TOKENS_FACTOR * config.train.micro_batch_tokens
-    with processes.acting_together():
-        if processes.is_first:
-            ready.classifier.save(run)
-            _save_tokenizer(ready.tokens, run)
-    probed = score(ready.classifier, ready.features["validation"], max_tokens=max_tokens, processes=processes)
-    temperature = fit_temperature(probed, labels_of(validation))
-    proof: dict[str, Any] = {}
-    with processes.acting_together():
-        if processes.is_first:
-            update_manifest(run, {"temperature": temperature, "best_step": fitted.best_step})
-            progress.start("verify")
-            proof = verify_run(run, validation[:NUM_PROBES], probed[:NUM_PROBES])
-            progress.finish()
-
-    logits = {}
-    for name, rows in ready.sets.items():
-        with processes.acting_together():
-            if name == "test" and processes.is_first:
-                count_test_evaluation(run)
-        progress.start(f"evaluate {name}", len(rows))
-        logits[name] = score(
-            ready.classifier,
-            ready.features[name],
-            max_tokens=max_tokens,
-            on_progress=progress.advance,
-            processes=processes,
+def _note_modules(run: RunDir, classifier: Classifier, progress: Progress) -> None:
+    """Write down what computes the encoder, or hold it against what the run began with: they round differently."""
+    now = classifier.describe_modules()
+    before = read_manifest(run).get("modules", now)
+    if (before == KERNELS) != (now == KERNELS):
+        raise RunError(
+            f"its encoder ran on {before}, here it would run on {now}",
+            where=str(run.manifest),
+            hint="Continue where these are as before, or start the run again in a new folder.",
         )
-        progress.finish()
-
-    found: dict[str, Any] = {}
-    with processes.acting_together():
-        if processes.is_first:
-            evaluations = {}
-            for name, rows in ready.sets.items():
-                evaluations[name] = write_results(
-                    run,
-                    name,
-                    rows,
-                    logits[name],
-                    ready.prepared.splits.labels,
-                    temperature=temperature,
-                    num_truncated=sum(item.truncated for item in ready.features[name]),
-                )
-            predicted = {name: values.argmax(axis=1) for name, values in logits.items()}
-            baselines = _judge_baseline(run, config, ready.prepared, ready.sets, predicted=predicted, progress=progress)
-            found = {"evaluations": evaluations, "baselines": baselines}
-            entries = {
-                "state": "complete",
-                "proof": proof,
-                "num_steps": fitted.num_steps,
-                "train_s": fitted.train_s,
-                "rows_per_s": fitted.rows_per_s or read_manifest(run).get("rows_per_s"),
-                "wall_s": time.perf_counter() - started,
-            }
-            update_manifest(run, entries)
-            progress.start("report")
-            write_card(run.path)
-            write_report([run.path])
-            progress.finish()
-    found = processes.share(found)
-    return RunSummary(
-        run=run.path,
-        plan=ready.plan,
-        evaluations=found["evaluations"],
-        baselines=found["baselines"],
-        wall_s=time.perf_counter() - started,
-        rows_per_s=fitted.rows_per_s,
-    )
+    update_manifest(run, {"modules": now})
+    if now != KERNELS:
+        progress.note(f"the encoder runs on {now}")
 
 
 def _write_data_report(run: RunDir, prepared: Prepared) -> None:
@@ -337,39 +225,6 @@ def _write_data_report(run: RunDir, prepared: Prepared) -> None:
             )
         return
     write_json(run.data, prepared.report)
-
-
-def _save_tokenizer(tokens: TextEncoder, run: RunDir) -> None:
-    names = ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt")
-    run.tokenizer.mkdir(exist_ok=True)
-    write_text(run.tokenizer / "tokenizer.json", tokens.to_json())
-    for name in names:
-        if (tokens.folder / name).exists():
-            shutil.copyfile(tokens.folder / name, run.tokenizer / name)
-
-
-def _judge_baseline(
-    run: RunDir,
-    config: RunConfig,
-    prepared: Prepared,
-    sets: dict[str, Sequence[Record]],
-    *,
-    predicted: dict[str, NDArray[np.int64]],
-    progress: Progress,
-) -> dict[str, dict[str, Any]]:
-    if not config.baseline:
-        return {}
-    progress.start("baseline")
-    train, labels = prepared.splits.train, prepared.splits.labels
-    baseline = train_baseline(
-        [record.text for record in train], labels_of(train), seed=config.seed, num_labels=len(labels)
-    )
-    results = {}
-    for name, rows in sets.items():
-        theirs = baseline.predict([record.text for record in rows])
-        results[name] = write_baseline_results(run, name, rows, labels, model=predicted[name], baseline=theirs)
-    progress.finish()
-    return results
 
 
 @contextmanager

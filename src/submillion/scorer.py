@@ -45,21 +45,9 @@ def load_scorer(
         ConfigError: A precision that is not to be had for this run on this machine.
         ModelError: A file is missing, damaged, or does not fit.
     """
-    config = load_base_config(base.name, base.revision)
-    reason = "it runs on a GPU"
-    if device.device.type == "cpu":
-        reason = explain_unmerged(plan, config, dtype=torch.bfloat16 if precision else device.dtype)
+    reason = explain_stock_scoring(base, plan, device, precision)
     if reason == "":
-        names = list_weights([path.name for path in base.folder.iterdir()])
-        return load_merged(
-            plan,
-            config,
-            weights=[base.folder / name for name in names],
-            adapter=adapter / WEIGHTS_NAME,
-            head=head,
-            pooling=model.pooling,
-            precision=precision or "bf16",
-        ).eval()
+        return load_merged_scorer(base, plan, model, adapter, head, precision=precision or "bf16")
     if precision is not None and precision != device.precision:
         raise ConfigError(f"{precision} scoring is not to be had for this run on this machine: {reason}")
     from submillion.model.encoder import build_classifier
@@ -67,3 +55,27 @@ def load_scorer(
     classifier = build_classifier(base, plan, model, adapter_dropout=0.0, dtype=device.dtype, seed=0)
     classifier.load(adapter, head)
     return classifier.to(device.device).eval()
+
+
+def explain_stock_scoring(base: BaseModel, plan: Plan, device: Device, precision: ScorePrecision | None = None) -> str:
+    """Return why a run is scored by the stock modules, as the end of a sentence; empty if merged on the kernels."""
+    if device.device.type != "cpu":
+        return "it runs on a GPU"
+    config = load_base_config(base.name, base.revision)
+    return explain_unmerged(plan, config, dtype=torch.bfloat16 if precision else device.dtype)
+
+
+def load_merged_scorer(
+    base: BaseModel, plan: Plan, model: ModelConfig, adapter: Path, head: Path | None, *, precision: ScorePrecision
+) -> MergedClassifier:
+    """Load a classifier with its adapter merged; arguments and errors as `load_scorer`."""
+    names = list_weights([path.name for path in base.folder.iterdir()])
+    return load_merged(
+        plan,
+        load_base_config(base.name, base.revision),
+        weights=[base.folder / name for name in names],
+        adapter=adapter / WEIGHTS_NAME,
+        head=head,
+        pooling=model.pooling,
+        precision=precision,
+    ).eval()

@@ -76,8 +76,8 @@ def news(tmp_path_factory: pytest.TempPathFactory, news_rows: Callable[..., Path
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes seconds and is looked at in the whole run: the proof in a fresh process, the report."""
-    monkeypatch.setattr("submillion.pipeline.verify_run", lambda *_: {})
-    monkeypatch.setattr("submillion.pipeline.write_report", lambda *_: None)
+    monkeypatch.setattr("submillion.conclude.verify_run", lambda *_: {})
+    monkeypatch.setattr("submillion.conclude.write_report", lambda *_: None)
 
 
 @pytest.mark.usefixtures("bare")

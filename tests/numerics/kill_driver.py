@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import submillion.conclude
 import submillion.fit
 import submillion.pipeline
 import submillion.train.checkpoint
@@ -60,8 +61,8 @@ def write_half(place: Any, content: Any) -> None:
 
 
 def run(request: dict[str, Any]) -> None:
-    submillion.pipeline.verify_run = lambda *_: {}  # type: ignore[assignment]
-    submillion.pipeline.write_report = lambda *_: None  # type: ignore[assignment]
+    submillion.conclude.verify_run = lambda *_: {}  # type: ignore[assignment]
+    submillion.conclude.write_report = lambda *_: None  # type: ignore[assignment]
     arm(request["target"], request["call"], request["when"])
     submillion.pipeline.start_run(parse_config(request["config"], where="driver"), Path(request["folder"]))
 

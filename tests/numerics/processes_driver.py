@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from accelerate.state import PartialState
 
+import submillion.conclude
 import submillion.fit
 import submillion.pipeline
 import submillion.train.loop
@@ -162,8 +163,8 @@ def play_plain_accelerator() -> None:
 
 def play_run(config: dict[str, Any], folder: str, *, stop_after: int | None = None, resume: bool = False) -> Any:
     """Carry out a run or continue it; the last process gets a SIGTERM after a step."""
-    submillion.pipeline.verify_run = lambda *_: {}  # type: ignore[assignment]
-    submillion.pipeline.write_report = lambda *_: None  # type: ignore[assignment]
+    submillion.conclude.verify_run = lambda *_: {}  # type: ignore[assignment]
+    submillion.conclude.write_report = lambda *_: None  # type: ignore[assignment]
     processes = open_processes()
     real = submillion.fit.Fitting._log_step
 

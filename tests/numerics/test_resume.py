@@ -48,8 +48,8 @@ KILLS: dict[str, tuple[dict[str, Any], str, int, str]] = {
     "old checkpoints not deleted": (PLAIN, "submillion.train.checkpoint:delete_old_checkpoints", 4, "before"),
     "inside an evaluation": (PLAIN, "submillion.fit:measure", 2, "before"),
     "after an evaluation": (PLAIN, "submillion.fit:measure", 2, "after"),
-    "before the adapter is written": (PLAIN, "submillion.pipeline:_save_tokenizer", 1, "before"),
-    "inside the test evaluation": (PLAIN, "submillion.pipeline:score", 3, "before"),
+    "before the adapter is written": (PLAIN, "submillion.conclude:_save_tokenizer", 1, "before"),
+    "inside the test evaluation": (PLAIN, "submillion.conclude:score", 3, "before"),
     "averaged, inside an evaluation": (STOPPING, "submillion.fit:measure", 2, "before"),
     "averaged, a checkpoint not pointed to": (STOPPING, "submillion.train.checkpoint:os.rename", 2, "after"),
     "averaged, after stopping early": (STOPPING, "submillion.fit:Fitting._load_best", 1, "before"),
@@ -93,8 +93,8 @@ def make_config(base: Path, data: Path, settings: dict[str, Any]) -> RunConfig:
 @pytest.fixture(autouse=True)
 def _only_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the report and the proof in a fresh process; both come after what is compared here."""
-    monkeypatch.setattr("submillion.pipeline.verify_run", lambda *_: {})
-    monkeypatch.setattr("submillion.pipeline.write_report", lambda *_: None)
+    monkeypatch.setattr("submillion.conclude.verify_run", lambda *_: {})
+    monkeypatch.setattr("submillion.conclude.write_report", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +124,8 @@ def scene(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path, news_rows: 
     assert set(outcomes.values()) == {-signal.SIGKILL}, (outcomes, driver.stderr)
     whole = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("submillion.pipeline.verify_run", lambda *_: {})
-        patch.setattr("submillion.pipeline.write_report", lambda *_: None)
+        patch.setattr("submillion.conclude.verify_run", lambda *_: {})
+        patch.setattr("submillion.conclude.write_report", lambda *_: None)
         for name, settings in (("plain", PLAIN), ("stopping", STOPPING)):
             whole[name] = start_run(make_config(tiny_bert, data, settings), root / name).run
     killed = {name: Path(str(request["folder"])) for name, request in zip(KILLS, requests, strict=True)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -19,6 +19,10 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON value on stdout; ev
 Base = Annotated[str | None, typer.Option("--base", metavar="MODEL", help="Base model: short name, hub id or folder.")]
 Budget = Annotated[int | None, typer.Option("--budget", metavar="N", help="Trainable parameters stay below N.")]
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of the training.")]
+ScorePrecision = Annotated[
+    Literal["bf16", "int8"] | None,
+    typer.Option("--precision", help="Of the encoder's products; as trained if absent. int8 is the fastest."),
+]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. train.epochs=2; repeatable.")
 ]

@@ -35,6 +35,7 @@ def evaluate(
     text: options.Text = None,
     label: options.Label = None,
     row_id: options.Id = None,
+    precision: options.ScorePrecision = None,
     as_json: options.Json = False,
 ) -> None:
     """Evaluate a run on labelled data: metrics with 95 % intervals, confusion, calibration."""
@@ -44,7 +45,7 @@ def evaluate(
 
     progress = open_progress()
     progress.start("load")
-    model = load_run(run)
+    model = load_run(run, precision=precision)
     columns = options.choose_columns(text, label, row_id, model.config.data)
     records = _read_labelled(data, columns, model.labels, labels)
     progress.finish()
@@ -131,6 +132,7 @@ def predict(
     ] = False,
     text: options.Text = None,
     row_id: options.Id = None,
+    precision: options.ScorePrecision = None,
 ) -> None:
     """Predict the labels of a file, row by row in its order, as the columns ID,Label."""
     from submillion.cli.predictions import check_out, write_predictions
@@ -141,7 +143,7 @@ def predict(
     check_out(out, defuse_formulas=defuse_formulas)
     progress = open_progress()
     progress.start("load")
-    model = load_run(run)
+    model = load_run(run, precision=precision)
     columns = options.choose_columns(text, None, row_id, model.config.data)
     records = iter_records(source, columns)
     progress.finish()
@@ -163,6 +165,7 @@ def predict(
 def classify(
     run: options.Run,
     texts: Annotated[list[str], typer.Argument(metavar="TEXT...", help="Texts; - reads lines from stdin.")],
+    precision: options.ScorePrecision = None,
     as_json: options.Json = False,
 ) -> None:
     """Classify texts: label and probabilities. A text that begins with a dash goes after --."""
@@ -172,7 +175,7 @@ def classify(
     lines = [line.removesuffix("\n").removesuffix("\r") for line in sys.stdin] if texts == ["-"] else texts
     if not lines:
         raise DataError("no text is given", where="stdin", hint="Write one text a line.")
-    model = load_run(run)
+    model = load_run(run, precision=precision)
     predictions = model.classify(lines)
     if as_json:
         print_json([_describe_prediction(prediction, model.labels) for prediction in predictions])

@@ -15,8 +15,8 @@ from submillion.cli import options
 from submillion.cli.console import print_json, print_note, print_result
 
 if TYPE_CHECKING:
+    from submillion.conclude import RunSummary
     from submillion.config import RunConfig
-    from submillion.pipeline import RunSummary
     from submillion.progress import Progress
 
 Out = Annotated[

@@ -93,7 +93,7 @@ _SIGNATURES: dict[str, tuple[type, ...]] = {
     ),
     "embed": (_Pointer, _Pointer, _Long, _Long, _Pointer, _Pointer, _Pointer),
     "drop": (_Pointer, _Long, _Long, _Pointer, _Pointer, _Float, ctypes.c_int32, _Pointer),
-    "outer": (_Pointer, _Long, _Long, _Pointer, _Long, _Long, _Long, _Float, _Pointer, _Pointer),
+    "outer": (_Pointer, _Long, _Long, _Pointer, _Long, _Long, _Long, _Float, ctypes.c_int32, _Pointer, _Pointer),
     "attention": (_Pointer, _Pointer),
     "attention_backward": (_Pointer, _Pointer, _Pointer, _Pointer),
 }

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from submillion.errors import ModelError
 from submillion.kernels.binding import AttentionStruct, NormStruct, address_of, functions, reference_to
 from submillion.kernels.weights import Int8Weight, LowRank, PackedWeight
 
@@ -265,13 +266,22 @@ def embed(
     """Return drop(norm(words[ids] + places[positions])), (N, H).
 
     Args:
-        ids: Shape (N,), int64, in range.
-        positions: Shape (N,), int64, in range.
+        ids: Shape (N,), int64.
+        positions: Shape (N,), int64.
         words: Shape (V, H).
         places: Shape (P, H), float32.
         norm: The norm over H.
         mask: Dropout after it.
+
+    Raises:
+        ModelError: An id or a position beyond its table; reading there would read other memory.
     """
+    for name, values, table in (("token", ids, words), ("position", positions, places)):
+        if len(values) and not 0 <= int(values.min()) <= int(values.max()) < len(table):
+            raise ModelError(
+                f"{name} ids reach {int(values.max())}, the model's table has {len(table)} rows",
+                hint="The tokenizer belongs to another model, or texts are longer than this one can read.",
+            )
     out = words.new_empty(len(ids), words.shape[1])
     struct = NormStruct(
         *(None, norm.weight.data_ptr(), norm.bias.data_ptr(), norm.epsilon),
@@ -302,11 +312,12 @@ def outer(left: torch.Tensor, right: torch.Tensor, *, factor: float = 1.0) -> to
         factor: Multiplies the sums.
     """
     ranks, columns = left.shape[1], right.shape[1]
-    partial = torch.empty(torch.get_num_threads(), ranks, columns)
+    num_threads = torch.get_num_threads()
+    partial = torch.empty(num_threads, ranks, columns)
     out = torch.empty(ranks, columns)
     functions()["outer"](
         *(left.data_ptr(), left.stride(0), ranks, right.data_ptr(), right.stride(0), columns),
-        *(len(left), factor, partial.data_ptr(), out.data_ptr()),
+        *(len(left), factor, num_threads, partial.data_ptr(), out.data_ptr()),
     )
     return out
 

@@ -427,15 +427,14 @@ void submillion_drop(const bf16* x, int64_t num_rows, int64_t columns, const int
 }
 
 // out (ranks, columns) float32 = factor * left^T right over all tokens; left (N, left_stride), right (N, right_stride).
-// `partial` holds threads * ranks * columns floats. Columns must be a multiple of 32.
+// `partial` holds num_threads * ranks * columns floats. Columns must be a multiple of 32.
 void submillion_outer(const bf16* left, int64_t left_stride, int64_t ranks, const bf16* right, int64_t right_stride,
-                      int64_t columns, int64_t num_rows, float factor, float* partial, float* out) {
+                      int64_t columns, int64_t num_rows, float factor, int32_t num_threads, float* partial, float* out) {
   const int64_t size = ranks * columns;
-  int64_t threads = 1;
-#pragma omp parallel
+  // As many as there are sums for, whatever the calling thread's own setting is.
+#pragma omp parallel num_threads(num_threads)
   {
-#pragma omp single
-    threads = omp_get_num_threads();
+    const int64_t threads = omp_get_num_threads();
     float* sums = partial + omp_get_thread_num() * size;
     std::memset(sums, 0, size * sizeof(float));
     const Share share = share_rows(num_rows);

@@ -52,6 +52,10 @@ _ENCODER_DROPOUTS = (
 )
 
 
+# What a run's manifest says of an encoder that runs on our own code; the stock modules come with their reason.
+KERNELS = "the CPU kernels"
+
+
 class Classifier(nn.Module):
     """A frozen encoder, its adapter and its head.
 
@@ -106,6 +110,12 @@ class Classifier(nn.Module):
     def stock_reason(self) -> str:
         """Why the stock modules run on a CPU, as the end of a sentence; empty where the kernels do."""
         return explain_stock(self.encoder.config, variant=self.plan.variant, dtype=self._dtype)
+
+    def describe_modules(self) -> str:
+        """Return what computes the encoder: `KERNELS`, or the stock modules and why."""
+        if self.device.type != "cpu":
+            return "the stock modules"
+        return f"the stock modules: {self.stock_reason}" if self.stock_reason else KERNELS
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return logits, float32 (B, C), in packed order.

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -31,20 +31,20 @@ class PrefixStore:
     """States of records, by their keys.
 
     Args:
-        path: The file, made anew.
+        file: An empty file, open for reading and writing.
         features: The records.
         hidden_size: H.
         num_layers: Layers that the states have passed.
     """
 
-    def __init__(self, path: Path, features: Sequence[Features], hidden_size: int, num_layers: int) -> None:
+    def __init__(self, file: IO[bytes], features: Sequence[Features], hidden_size: int, num_layers: int) -> None:
         self.num_layers = num_layers
         lengths = np.fromiter((len(item) for item in features), dtype=np.int64, count=len(features))
         starts = np.concatenate([[0], np.cumsum(lengths)])
         self._rows = {item.key: row for row, item in enumerate(features)}
         self._starts = starts
         self._is_kept = np.zeros(len(features), dtype=np.bool_)
-        self._states = np.memmap(path, dtype=np.int16, mode="w+", shape=(max(1, int(starts[-1])), hidden_size))
+        self._states = np.memmap(file, dtype=np.int16, mode="w+", shape=(max(1, int(starts[-1])), hidden_size))
 
     def read(self, batch: Batch) -> torch.Tensor | None:
         """Return the states of a batch, (N, H) bfloat16; None if any record is seen for the first time."""
@@ -73,7 +73,7 @@ def reuse_prefix(classifier: Classifier, features: Sequence[Features], folder: P
     Args:
         classifier: The model, on the CPU.
         features: The training rows, of distinct ids.
-        folder: Where the file may lie; it is removed afterwards.
+        folder: On the disk that the states may take space of.
 
     Yields:
         What is done, as a sentence; empty if nothing can be kept.
@@ -90,8 +90,9 @@ def reuse_prefix(classifier: Classifier, features: Sequence[Features], folder: P
             f" {needed / 1e9:.1f} GB, more than half of what is free on the disk"
         )
         return
-    with tempfile.TemporaryDirectory(prefix=".prefix-", dir=folder) as scratch:
-        classifier.prefix = PrefixStore(Path(scratch) / "states", features, hidden_size, num_layers)
+    # A file without a name: nothing stays behind, not even after a kill.
+    with tempfile.TemporaryFile(dir=folder) as file:
+        classifier.prefix = PrefixStore(file, features, hidden_size, num_layers)
         try:
             yield (
                 f"the first {num_layers} layers do not train: their states are computed once and kept on disk"

@@ -1,0 +1,223 @@
+"""The end of a run: what was fitted is saved, proven, scored, compared with the baseline and reported."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from submillion.baseline import train_baseline
+from submillion.budget.plan import Plan
+from submillion.config import RunConfig
+from submillion.evaluate import fit_temperature
+from submillion.fit import FitResult
+from submillion.manifest import count_test_evaluation, read_manifest, update_manifest
+from submillion.model.encoder import Classifier
+from submillion.model.merged import MergedClassifier
+from submillion.model.sources import BaseModel
+from submillion.prepare import Prepared
+from submillion.progress import Progress
+from submillion.records import Record
+from submillion.report import write_card, write_report
+from submillion.results import labels_of, write_baseline_results, write_results
+from submillion.rundir import RunDir, write_text
+from submillion.score import SCORE_TOKENS_FACTOR, score
+from submillion.scorer import explain_stock_scoring, load_merged_scorer
+from submillion.text_encoder import Features, TextEncoder
+from submillion.train.device import Device
+from submillion.train.processes import Processes
+from submillion.verify import NUM_PROBES, verify_run
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a finished run came to.
+
+    Attributes:
+        run: Its folder.
+        plan: Its plan.
+        evaluations: Figures by split or watched name.
+        baselines: The baseline's figures and the paired comparison, likewise; empty if it was not trained.
+        wall_s: Seconds of this process from data to report.
+        rows_per_s: Training rows per second; None if this process made no step.
+    """
+
+    run: Path
+    plan: Plan
+    evaluations: dict[str, dict[str, Any]]
+    baselines: dict[str, dict[str, Any]]
+    wall_s: float
+    rows_per_s: float | None
+
+
+@dataclass(frozen=True)
+class Ready:
+    """All that a run has made before its first step, and needs at its end."""
+
+    device: Device
+    base: BaseModel
+    tokens: TextEncoder
+    prepared: Prepared
+    plan: Plan
+    sets: dict[str, Sequence[Record]]
+    train: list[Features]
+    features: dict[str, list[Features]]
+    classifier: Classifier
+
+
+def conclude_run(
+    run: RunDir,
+    config: RunConfig,
+    ready: Ready,
+    fitted: FitResult,
+    *,
+    processes: Processes,
+    progress: Progress,
+    started: float,
+) -> RunSummary:
+    """Save, prove, score and report what was fitted.
+
+    All processes score, each its share; the first one writes.
+
+    Args:
+        run: The run folder.
+        config: The run's configuration.
+        ready: What the run began with; the classifier holds the best parameters.
+        fitted: How fitting went.
+        processes: The processes of the run.
+        progress: Told of stages.
+        started: When the run began, on `time.perf_counter`.
+
+    Raises:
+        RunError: The saved files do not give the trained model, or the disk is full.
+    """
+    validation = ready.prepared.splits.validation
+    max_tokens = SCORE_TOKENS_FACTOR * config.train.micro_batch_tokens
+    with processes.acting_together():
+        if processes.is_first:
+            ready.classifier.save(run)
+            _save_tokenizer(ready.tokens, run)
+    scorer = _choose_scorer(run, config, ready)
+    progress.start("evaluate validation", len(validation))
+    judged = score(
+        scorer,
+        ready.features["validation"],
+        max_tokens=max_tokens,
+        on_progress=progress.advance,
+        processes=processes,
+    )
+    progress.finish()
+    temperature = fit_temperature(judged, labels_of(validation))
+    # What the model in memory says, which the saved one must say too.
+    probed = score(ready.classifier, ready.features["validation"][:NUM_PROBES], max_tokens=max_tokens)
+    proof: dict[str, Any] = {}
+    with processes.acting_together():
+        if processes.is_first:
+            update_manifest(run, {"temperature": temperature, "best_step": fitted.best_step})
+            progress.start("verify")
+            proof = verify_run(run, validation[:NUM_PROBES], probed)
+            progress.finish()
+
+    logits = {"validation": judged}
+    for name, rows in ready.sets.items():
+        if name in logits:
+            continue
+        with processes.acting_together():
+            if name == "test" and processes.is_first:
+                count_test_evaluation(run)
+        progress.start(f"evaluate {name}", len(rows))
+        logits[name] = score(
+            scorer,
+            ready.features[name],
+            max_tokens=max_tokens,
+            on_progress=progress.advance,
+            processes=processes,
+        )
+        progress.finish()
+
+    found: dict[str, Any] = {}
+    with processes.acting_together():
+        if processes.is_first:
+            evaluations = {}
+            for name, rows in ready.sets.items():
+                evaluations[name] = write_results(
+                    run,
+                    name,
+                    rows,
+                    logits[name],
+                    ready.prepared.splits.labels,
+                    temperature=temperature,
+                    num_truncated=sum(item.truncated for item in ready.features[name]),
+                )
+            predicted = {name: values.argmax(axis=1) for name, values in logits.items()}
+            baselines = _judge_baseline(run, config, ready.prepared, ready.sets, predicted=predicted, progress=progress)
+            found = {"evaluations": evaluations, "baselines": baselines}
+            entries = {
+                "state": "complete",
+                "proof": proof,
+                "num_steps": fitted.num_steps,
+                "train_s": fitted.train_s,
+                "rows_per_s": fitted.rows_per_s or read_manifest(run).get("rows_per_s"),
+                "wall_s": time.perf_counter() - started,
+            }
+            update_manifest(run, entries)
+            progress.start("report")
+            write_card(run.path)
+            write_report([run.path])
+            progress.finish()
+    found = processes.share(found)
+    return RunSummary(
+        run=run.path,
+        plan=ready.plan,
+        evaluations=found["evaluations"],
+        baselines=found["baselines"],
+        wall_s=time.perf_counter() - started,
+        rows_per_s=fitted.rows_per_s,
+    )
+
+
+def _choose_scorer(run: RunDir, config: RunConfig, ready: Ready) -> Classifier | MergedClassifier:
+    """Return what scores this run from now on, so that its figures are those of every later evaluation."""
+    if explain_stock_scoring(ready.base, ready.plan, ready.device) != "":
+        return ready.classifier
+    head = run.head if ready.plan.head == "linear" else None
+    return load_merged_scorer(ready.base, ready.plan, config.model, run.adapter, head, precision="bf16")
+
+
+def _save_tokenizer(tokens: TextEncoder, run: RunDir) -> None:
+    names = ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt")
+    run.tokenizer.mkdir(exist_ok=True)
+    write_text(run.tokenizer / "tokenizer.json", tokens.to_json())
+    for name in names:
+        if (tokens.folder / name).exists():
+            shutil.copyfile(tokens.folder / name, run.tokenizer / name)
+
+
+def _judge_baseline(
+    run: RunDir,
+    config: RunConfig,
+    prepared: Prepared,
+    sets: dict[str, Sequence[Record]],
+    *,
+    predicted: dict[str, NDArray[np.int64]],
+    progress: Progress,
+) -> dict[str, dict[str, Any]]:
+    if not config.baseline:
+        return {}
+    progress.start("baseline")
+    train, labels = prepared.splits.train, prepared.splits.labels
+    baseline = train_baseline(
+        [record.text for record in train], labels_of(train), seed=config.seed, num_labels=len(labels)
+    )
+    results = {}
+    for name, rows in sets.items():
+        theirs = baseline.predict([record.text for record in rows])
+        results[name] = write_baseline_results(run, name, rows, labels, model=predicted[name], baseline=theirs)
+    progress.finish()
+    return results

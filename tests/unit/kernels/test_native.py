@@ -1,0 +1,94 @@
+"""Building the kernels: once, by the machine's compiler, and with a reason where it cannot be."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from submillion.kernels import native
+from submillion.kernels.native import find_kernels
+
+needs_kernels = pytest.mark.skipif(
+    find_kernels().library is None, reason=f"the CPU kernels do not run here: {find_kernels().reason}"
+)
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    find_kernels.cache_clear()
+    yield
+    find_kernels.cache_clear()
+
+
+def test_the_switch_turns_them_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(native.SWITCH, "off")
+    assert find_kernels().library is None
+    assert "off" in find_kernels().reason
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "reason"),
+    [
+        ({}, "AVX512-BF16"),
+        ({"avx512_bf16": True}, "VNNI"),
+        ({"avx512_bf16": True, "avx512_vnni": True, "amx_bf16": True}, "AMX"),
+    ],
+)
+def test_other_cpus_are_told_apart(monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], reason: str) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert reason in find_kernels().reason
+
+
+@needs_kernels
+def test_no_compiler_is_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "no C++ compiler" in find_kernels().reason
+
+
+@needs_kernels
+def test_a_failing_compiler_is_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    compiler = tmp_path / "broken-c++"
+    compiler.write_text("#!/bin/sh\necho 'fatal error: nothing works' >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setenv("SUBMILLION_CACHE", str(tmp_path / "cache"))
+    assert "nothing works" in find_kernels().reason
+    assert not list((tmp_path / "cache").rglob("*.so"))
+
+
+@needs_kernels
+def test_a_cache_that_cannot_be_written_is_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("SUBMILLION_CACHE", str(tmp_path / "file"))
+    assert "could not be built" in find_kernels().reason
+
+
+@needs_kernels
+def test_the_library_is_built_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SUBMILLION_CACHE", str(tmp_path))
+    assert find_kernels().reason == ""
+    (library,) = tmp_path.rglob("*.so")
+    written = library.stat().st_mtime_ns
+    find_kernels.cache_clear()
+    assert find_kernels().reason == ""
+    assert library.stat().st_mtime_ns == written
+    assert [path for path in library.parent.iterdir() if path != library] == []
+
+
+@needs_kernels
+def test_threads_are_shared_with_torch() -> None:
+    # A second OpenMP runtime in the process would fight the first for the cores.
+    script = (
+        "from submillion.kernels.native import find_kernels; import torch; assert find_kernels().library;"
+        "print(sorted({line.split()[-1] for line in open('/proc/self/maps') if 'libgomp' in line}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=dict(os.environ)
+    )
+    assert done.stdout.count("libgomp") == 1
