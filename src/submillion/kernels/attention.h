@@ -70,6 +70,12 @@ SUBMILLION_INLINE void transpose_words(const bf16* source, int64_t stride, int64
   }
 }
 
+// Asks for the head's part of all rows: a token's heads lie side by side, so its rows are far apart.
+SUBMILLION_INLINE void fetch_rows(const bf16* first, int64_t stride, int64_t rows, int64_t columns) {
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t c = 0; c < columns; c += 32) __builtin_prefetch(first + row * stride + c);
+}
+
 // out[i][c] = the pair (row 2i, row 2i + 1) of column c; a missing last row is zero.
 SUBMILLION_INLINE void pair_rows(const bf16* source, int64_t stride, int64_t rows, int64_t padded_rows, int64_t columns,
                                  uint32_t* out) {
@@ -148,12 +154,19 @@ SUBMILLION_INLINE __mmask16 first_lanes(int64_t count) {
   return count >= 16 ? 0xffff : static_cast<__mmask16>((1u << std::max<int64_t>(count, 0)) - 1);
 }
 
+// Two rows of a scratch array at once.
+SUBMILLION_INLINE void store_halves(bf16* first, __m512i joined) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(first), _mm512_castsi512_si256(joined));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(first + kQueries), _mm512_extracti64x4_epi64(joined, 1));
+}
+
 // One record and head. `maxima` and `inverses` (of the sums) are per token of this head; null where no backward
 // pass follows.
 inline void attend_record(const bf16* q, const bf16* k, const bf16* v, bf16* out, int64_t out_stride, int64_t length,
                           const AttentionShape& shape, const AttentionDropout& dropout, const int32_t* row_keys,
                           const int32_t* pair_keys, float* maxima, float* inverses, AttentionScratch& scratch) {
   const int64_t size = shape.head_size, words = size / 2, pairs = (length + 1) / 2;
+  for (const bf16* rows : {v, k, q}) fetch_rows(rows, shape.stride, length, size);
   uint32_t* value_pairs = scratch.value_pairs.reserve(pairs * size);
   pair_rows(v, shape.stride, length, 2 * pairs, size, value_pairs);
   const Left keys = {reinterpret_cast<const uint32_t*>(k), shape.stride / 2, 1};
@@ -161,7 +174,7 @@ inline void attend_record(const bf16* q, const bf16* k, const bf16* v, bf16* out
   uint32_t* weights = scratch.weight_pairs.reserve(pairs * kQueries);
   uint32_t* columns = scratch.query_columns.reserve(words * kQueries);
   float* sums = scratch.value_sums.reserve(kQueries * size);
-  const __m512 scaling = _mm512_set1_ps(shape.scaling);
+  const __m512 scaling = _mm512_set1_ps(shape.scaling * kLog2E);  // weights are powers of 2
   for (int64_t first = 0; first < length; first += kQueries) {
     const int64_t count = std::min(kQueries, length - first), vectors = (count + kVector - 1) / kVector;
     for (int64_t j = 0; j < vectors; ++j)
@@ -181,17 +194,17 @@ inline void attend_record(const bf16* q, const bf16* k, const bf16* v, bf16* out
       __m512 sum = _mm512_setzero_ps();
       for (int64_t pair = 0; pair < pairs; ++pair) {
         const float* source = column + 2 * pair * kQueries;
-        __m512 even = exp_ps(_mm512_fmsub_ps(_mm512_loadu_ps(source), scaling, maximum));
+        __m512 even = exp2_ps(_mm512_fmsub_ps(_mm512_loadu_ps(source), scaling, maximum));
         __m512 odd = _mm512_setzero_ps();
         if (2 * pair + 1 < length)
-          odd = exp_ps(_mm512_fmsub_ps(_mm512_loadu_ps(source + kQueries), scaling, maximum));
+          odd = exp2_ps(_mm512_fmsub_ps(_mm512_loadu_ps(source + kQueries), scaling, maximum));
         sum = _mm512_add_ps(sum, _mm512_add_ps(even, odd));
         if (dropout.probability > 0.0f) {
           const KeepPair keep = keep_pair(row_key, pair_keys[pair], dropout.probability);
           even = _mm512_mul_ps(even, keep.even);
           odd = _mm512_mul_ps(odd, keep.odd);
         }
-        _mm512_storeu_si512(weights + pair * kQueries + j * kVector, make_pairs(even, odd));
+        _mm512_storeu_si512(weights + pair * kQueries + j * kVector, interleave_halves(join_bf16(even, odd)));
       }
       const __m512 inverted = _mm512_div_ps(_mm512_set1_ps(1.0f), sum);
       _mm512_storeu_ps(inverse + j * kVector, inverted);
@@ -217,6 +230,8 @@ inline void attend_record_backward(const bf16* q, const bf16* k, const bf16* v, 
                                    const float* maxima, const float* inverses, bf16* grad_q, bf16* grad_k,
                                    bf16* grad_v, AttentionScratch& scratch) {
   const int64_t size = shape.head_size, words = size / 2, pairs = (length + 1) / 2;
+  for (const bf16* rows : {k, q, v}) fetch_rows(rows, shape.stride, length, size);
+  for (const bf16* rows : {out, grad}) fetch_rows(rows, out_stride, length, size);
   uint32_t* key_pairs = scratch.key_pairs.reserve(pairs * size);
   pair_rows(k, shape.stride, length, 2 * pairs, size, key_pairs);
   float* scores = scratch.scores.reserve((length + 1) * std::max(kQueries, size));
@@ -232,7 +247,7 @@ inline void attend_record_backward(const bf16* q, const bf16* k, const bf16* v, 
   float* key_sums = scratch.key_sums.reserve(length * size);
   const Left keys = {reinterpret_cast<const uint32_t*>(k), shape.stride / 2, 1};
   const Left values = {reinterpret_cast<const uint32_t*>(v), shape.stride / 2, 1};
-  const __m512 scaling = _mm512_set1_ps(shape.scaling);
+  const __m512 scaling = _mm512_set1_ps(shape.scaling), binary_scaling = _mm512_set1_ps(shape.scaling * kLog2E);
   for (int64_t first = 0; first < length; first += kQueries) {
     const int64_t count = std::min(kQueries, length - first), vectors = (count + kVector - 1) / kVector;
     const bf16* q_rows = q + first * shape.stride;
@@ -278,14 +293,17 @@ inline void attend_record_backward(const bf16* q, const bf16* k, const bf16* v, 
           const int64_t place = row * kQueries + j * kVector;
           const __m512 factor = odd ? keep.odd : keep.even;
           const __m512 p = _mm512_mul_ps(
-              exp_ps(_mm512_fmsub_ps(_mm512_loadu_ps(scores + place), scaling, maximum)), inverse);
+              exp2_ps(_mm512_fmsub_ps(_mm512_loadu_ps(scores + place), binary_scaling, maximum)), inverse);
           weight[odd] = _mm512_mul_ps(p, factor);
           const __m512 g = _mm512_fmsub_ps(_mm512_loadu_ps(gradients + place), factor, product);
           score[odd] = _mm512_mul_ps(_mm512_mul_ps(p, g), scaling);
-          store_bf16(weight_rows + place, weight[odd]);
-          store_bf16(score_rows + place, score[odd]);
         }
-        _mm512_storeu_si512(score_pairs + pair * kQueries + j * kVector, make_pairs(score[0], score[1]));
+        // A missing last row lands in the row that the scratch has beyond the record.
+        const int64_t place = 2 * pair * kQueries + j * kVector;
+        store_halves(weight_rows + place, join_bf16(weight[0], weight[1]));
+        const __m512i joined = join_bf16(score[0], score[1]);
+        store_halves(score_rows + place, joined);
+        _mm512_storeu_si512(score_pairs + pair * kQueries + j * kVector, interleave_halves(joined));
       }
     }
     const int64_t vectors_of_size = size / kVector, inner = vectors * kVector / 2;

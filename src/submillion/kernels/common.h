@@ -33,18 +33,16 @@ SUBMILLION_INLINE void store_bf16(bf16* p, __m512 v) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v)));
 }
 
-// One word a lane: `low` in the low half and `high` in the high half, both rounded to bfloat16.
-SUBMILLION_INLINE __m512i make_pairs(__m512 low, __m512 high) {
-  const __m512i l = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(low)));
-  const __m512i h = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(high)));
-  return _mm512_or_si512(l, _mm512_slli_epi32(h, 16));
+// Both rounded to bfloat16: `low` in the first 16 elements, `high` in the others.
+SUBMILLION_INLINE __m512i join_bf16(__m512 low, __m512 high) {
+  return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
 }
 
-SUBMILLION_INLINE float to_float(bf16 value) {
-  const uint32_t bits = static_cast<uint32_t>(value) << 16;
-  float result;
-  std::memcpy(&result, &bits, sizeof result);
-  return result;
+// The same as one word a lane: the first 16 elements in the low halves, the others in the high ones.
+SUBMILLION_INLINE __m512i interleave_halves(__m512i joined) {
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
+                                         5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  return _mm512_permutexvar_epi16(order, joined);
 }
 
 SUBMILLION_INLINE bf16 to_bf16(float value) {
@@ -54,21 +52,20 @@ SUBMILLION_INLINE bf16 to_bf16(float value) {
   return static_cast<bf16>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
-// exp(x) for x <= 88, relative error below 2e-7: 2^n times the Taylor polynomial of degree 6 on |r| <= ln(2)/2.
-SUBMILLION_INLINE __m512 exp_ps(__m512 x) {
-  x = _mm512_max_ps(x, _mm512_set1_ps(-87.0f));
-  const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 8);
-  __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
-  r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
-  __m512 p = _mm512_set1_ps(1.0f / 720.0f);
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 120.0f));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 24.0f));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 6.0f));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.5f));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+// 2^x for finite x, relative error at most 2.7e-6: 2^n times a polynomial on [-1/2, 1/2], fitted by iteratively
+// reweighted least squares. Far below what bfloat16 keeps of a softmax's weights.
+SUBMILLION_INLINE __m512 exp2_ps(__m512 x) {
+  const __m512 n = _mm512_roundscale_ps(x, 8);
+  const __m512 r = _mm512_sub_ps(x, n);
+  __m512 p = _mm512_set1_ps(9.570036535e-03f);
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.591771698e-02f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(2.402474497e-01f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(6.931218328e-01f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(9.999992619e-01f));
   return _mm512_scalef_ps(p, n);
 }
+
+constexpr float kLog2E = 1.44269504f;
 
 SUBMILLION_INLINE __m512 reciprocal(__m512 x) {
   const __m512 r = _mm512_rcp14_ps(x);
