@@ -166,7 +166,7 @@ def _make_ready(
     if processes.is_first:
         remove_leftovers(run.path)
     tokens = TextEncoder(base.folder, config.model.max_length)
-    prepared = prepare_data(config, count_tokens=tokens.count_tokens, progress=progress)
+    prepared = prepare_data(config, encoder=tokens, progress=progress)
     if processes.is_first:
         _write_data_report(run, prepared)
     splits = prepared.splits
@@ -181,12 +181,8 @@ def _make_ready(
     if processes.is_first:
         write_json(run.plan, plan.to_json())
 
-    progress.start("encode")
     sets = {"validation": splits.validation, "test": splits.test, **prepared.watched}
     sets = {name: rows for name, rows in sets.items() if rows}
-    train = tokens.encode(splits.train)
-    features = {name: tokens.encode(rows) for name, rows in sets.items()}
-    progress.finish()
 
     classifier = build_classifier(
         base, plan, config.model, adapter_dropout=config.adapter.dropout, dtype=device.dtype, seed=config.seed
@@ -194,7 +190,8 @@ def _make_ready(
     classifier.to(device.device)
     if processes.is_first:
         _note_modules(run, classifier, progress)
-    return Ready(device, base, tokens, prepared, plan, sets, train, features, classifier)
+    features = prepared.features
+    return Ready(device, base, tokens, prepared, plan, sets, features["train"], features, classifier)
 
 
 def _note_modules(run: RunDir, classifier: Classifier, progress: Progress) -> None:

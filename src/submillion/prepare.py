@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from submillion.cache import digest_parts, open_cache
 from submillion.config import DataConfig, RunConfig
-from submillion.data.check import check_records
+from submillion.data.check import DataReport, check_records
 from submillion.data.clean import clean_records
-from submillion.data.columns import Columns
-from submillion.data.read import join_labels, read_dataset, read_records
+from submillion.data.read import join_labels, read_records
 from submillion.data.split import sample_records, split_records
+from submillion.data_cache import recall_findings, recall_rows
 from submillion.errors import ConfigError, DataError
 from submillion.progress import Progress
 from submillion.records import LabelSet, Record, Splits
 from submillion.results import hash_records
+from submillion.text_encoder import Features, TextEncoder, Tokens, make_features, started_beside
+from submillion.token_cache import recall_tokens
 
 
 @dataclass(frozen=True)
@@ -26,33 +34,26 @@ class Prepared:
         splits: Disjoint training, validation and test rows.
         watched: Extra labelled sets by name.
         report: What data.json holds.
+        features: Token ids of all these rows: train, validation, test and the watched sets, where they have rows.
     """
 
     splits: Splits
     watched: dict[str, list[Record]]
     report: dict[str, Any]
+    features: dict[str, list[Features]]
 
 
-def columns_of(data: DataConfig) -> Columns:
-    """Return the columns that a configuration asks for."""
-    return Columns(text=data.text, label=data.label, id=data.id)
-
-
-def prepare_data(
-    config: RunConfig,
-    *,
-    count_tokens: Callable[[Sequence[str]], Sequence[int]],
-    progress: Progress,
-) -> Prepared:
-    """Read, clean, split and check the data of a run.
+def prepare_data(config: RunConfig, *, encoder: TextEncoder, progress: Progress) -> Prepared:
+    """Read, clean, split, check and encode the data of a run.
 
     The test rows are the data's own, or, where the data is a single file, a stratified part of it. Validation rows
     are the data's own or a stratified part of the training rows. Training rows that stand in validation or test are
-    then treated as `data.leaks` says.
+    then treated as `data.leaks` says. What does not change from run to run is taken from the cache, with the same
+    result.
 
     Args:
         config: The run's configuration.
-        count_tokens: Lengths of texts in tokens, for the length figures.
+        encoder: The tokenizer of its base model.
         progress: Told of the stages.
 
     Raises:
@@ -62,43 +63,41 @@ def prepare_data(
     data = config.data
     if data.source is None:
         raise ConfigError("no data is given", where="data.source", hint="Name it: --data FILE_OR_FOLDER")
+    cache = open_cache(progress.note)
     progress.start("read")
-    given = LabelSet(data.labels) if data.labels else None
-    dataset = read_dataset(data.source, columns_of(data), labels=given, revision=data.revision)
+    dataset, digest = recall_rows(data.source, data, cache)
     if dataset.labels is None:
         raise DataError("has no label column", where=data.source, hint="Name it with --label.")
-    parts = {name: list(clean_records(rows, data.clean)) for name, rows in dataset.splits.items()}
     watched = {watch.name: _read_watched(watch.data, watch.labels, config, dataset.labels) for watch in config.watch}
     progress.finish()
 
-    train, validation, test, how = _split(parts, data, dataset.labels)
+    train, validation, test, how = _split(dataset.splits, data, dataset.labels)
     _refuse_unlabelled({"train": train, "validation": validation, "test": test}, data.source)
     if data.max_records is not None:
         train = sample_records(train, data.max_records, seed=data.split_seed)
-    progress.start("check")
-    checked = check_records(
-        {"train": train, "validation": validation, "test": test},
-        dataset.labels,
-        count_tokens=count_tokens,
-        max_length=config.model.max_length,
-        column_names=dataset.column_names,
-    )
-    progress.finish()
-    leaking = checked.leaking_ids("train")
-    if leaking and data.leaks == "refuse":
-        raise DataError(
-            f"{len(leaking)} training rows stand in validation or test",
-            where=data.source,
-            hint="`submillion check` lists them; data.leaks=drop leaves them out of training.",
-        )
-    dropped = leaking if data.leaks == "drop" else frozenset()
+    splits = {"train": train, "validation": validation, "test": test}
+    sets = {**splits, **watched}
+    jobs = {name: partial(recall_tokens, encoder, [row.text for row in rows], cache) for name, rows in sets.items()}
+    with started_beside(jobs) as wait_for:
+
+        def examine() -> DataReport:
+            return check_records(
+                splits,
+                dataset.labels,
+                count_tokens={name: partial(_count_tokens, wait_for[name]) for name in splits},
+                max_length=encoder.max_length,
+                column_names=dataset.column_names,
+            )
+
+        progress.start("check")
+        findings, leaking = recall_findings(_digest_splits(digest, data, encoder), cache, examine)
+        progress.finish()
+        dropped = _choose_dropped(leaking, train, data)
+        progress.start("encode")
+        features = {name: make_features(rows, wait_for[name]()) for name, rows in sets.items() if rows}
+        progress.finish()
     train = [record for record in train if record.id not in dropped]
-    if not train:
-        raise DataError(
-            f"all {len(dropped)} training rows stand in validation or test",
-            where=data.source,
-            hint="Bring training rows of their own; `submillion check` lists the pairs.",
-        )
+    features["train"] = [item for item in features["train"] if item.id not in dropped]
     report = {
         "source": data.source,
         "files": dataset.files,
@@ -113,9 +112,39 @@ def prepare_data(
         "num_dropped_leaks": len(dropped),
         "leaks_setting": data.leaks,
         "watched": {name: len(rows) for name, rows in watched.items()},
-        "check": checked.to_json(),
+        "check": findings,
     }
-    return Prepared(Splits(train, validation, test, dataset.labels), watched, report)
+    return Prepared(Splits(train, validation, test, dataset.labels), watched, report, features)
+
+
+def _count_tokens(wait: Callable[[], Tokens]) -> NDArray[np.int32]:
+    return wait().lengths
+
+
+def _digest_splits(rows: str | None, data: DataConfig, encoder: TextEncoder) -> str | None:
+    """Return a digest of all that the doctor's findings follow from."""
+    if rows is None:
+        return None
+    settings = data.model_dump(mode="json", include={"validation_size", "test_size", "split_seed", "max_records"})
+    return digest_parts(rows, json.dumps(settings), encoder.sha256, str(encoder.max_length))
+
+
+def _choose_dropped(leaking: set[str], train: list[Record], data: DataConfig) -> set[str]:
+    """Return the ids of the training rows to leave out."""
+    if leaking and data.leaks == "refuse":
+        raise DataError(
+            f"{len(leaking)} training rows stand in validation or test",
+            where=str(data.source),
+            hint="`submillion check` lists them; data.leaks=drop leaves them out of training.",
+        )
+    dropped = leaking if data.leaks == "drop" else set()
+    if len(dropped) == len(train):
+        raise DataError(
+            f"all {len(dropped)} training rows stand in validation or test",
+            where=str(data.source),
+            hint="Bring training rows of their own; `submillion check` lists the pairs.",
+        )
+    return dropped
 
 
 def _split(

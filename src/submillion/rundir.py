@@ -1,4 +1,4 @@
-"""The run folder: the name of every file in it, and writes that are never half done."""
+"""The run folder: the name of every file in it, and writes that are never half done; and the cache's place."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from typing import IO, Any
 from submillion.errors import RunError
 
 RUN_FORMAT = 1
+
+CACHE_SETTING, CACHE_OFF = "SUBMILLION_CACHE", "off"
+"""Environment variable that names another folder for the cache; ``off`` keeps nothing of the data."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,16 @@ class RunDir:
     def predictions(self, split: str) -> Path:
         """Per-record predictions of one split or watched set."""
         return self.path / "evaluation" / f"{split}.predictions.parquet"
+
+
+def find_cache_folder() -> Path:
+    """Return the folder for what can be made anew: SUBMILLION_CACHE, or ``submillion`` in the user's cache."""
+    setting = os.environ.get(CACHE_SETTING, "")
+    if setting and setting != CACHE_OFF:
+        return Path(setting).expanduser()
+    # The XDG specification has relative paths ignored.
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (base if base.is_absolute() else Path("~/.cache").expanduser()) / "submillion"
 
 
 @contextmanager

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from threading import Event
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +89,11 @@ class TextEncoder:
         text: str = self._tokenizer.to_str(pretty=True)
         return text
 
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of the tokenizer, as `to_json` returns it."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
     def encode(self, records: Sequence[Record], on_progress: Callable[[int], None] | None = None) -> list[Features]:
         """Return one Features per record, in order.
 
@@ -146,9 +154,14 @@ class TextEncoder:
         kept: list[int] = ids[keep].tolist()
         return kept
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return each text's length in tokens, special tokens included, uncut."""
-        return [len(encoding) for encodings in self._iter_encodings(texts) for encoding in encodings]
+    def count_tokens(self, texts: Sequence[str], on_progress: Callable[[int], None] | None = None) -> NDArray[np.int32]:
+        """Return each text's length in tokens, special tokens included, uncut; shape (n,), int32."""
+        lengths: list[int] = []
+        for encodings in self._iter_encodings(texts):
+            lengths += [len(encoding) for encoding in encodings]
+            if on_progress is not None:
+                on_progress(len(lengths))
+        return np.array(lengths, np.int32)
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -187,3 +200,33 @@ def make_features(records: Sequence[Record], tokens: Tokens) -> list[Features]:
 def hash_id(record_id: str) -> int:
     """Return a 64-bit hash of a record's id that is the same in every process."""
     return int.from_bytes(hashlib.blake2b(record_id.encode(), digest_size=8).digest(), "little")
+
+
+_Result = TypeVar("_Result")
+
+
+@contextmanager
+def started_beside(
+    jobs: Mapping[str, Callable[[Callable[[int], None]], _Result]],
+) -> Iterator[dict[str, Callable[[], _Result]]]:
+    """Carry out jobs one after the other on a thread of their own, beside the block; a tokenizer needs no more.
+
+    Args:
+        jobs: Each gets a function to call between its chunks, as `on_progress` is; it ends the job where the block
+            was left before it.
+
+    Yields:
+        For each job what waits for its result, or raises its error.
+    """
+    is_over = Event()
+
+    def end_when_over(_: int) -> None:
+        if is_over.is_set():
+            raise CancelledError
+
+    with ThreadPoolExecutor(1) as beside:
+        waiting = {name: beside.submit(job, end_when_over) for name, job in jobs.items()}
+        try:
+            yield {name: future.result for name, future in waiting.items()}
+        finally:
+            is_over.set()

@@ -2,8 +2,8 @@
 
 The requests are a JSON list of {scene, count, arguments}. Importing takes seconds, so one process imports everything
 and forks the processes of each scene with the variables that torchrun would set. What each says goes to
-``FOLDER/<number>-<rank>.json``: {"result"} or {"error", "message"}. A scene that takes longer than a minute is ended,
-and its processes say nothing.
+``FOLDER/<number>-<rank>.json``: {"result"} or {"error", "message"}. A scene that takes longer than two minutes is
+ended, and its processes say nothing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from submillion.train.optim import MovingAverage, build_optimizer
 from submillion.train.processes import open_processes
 from tiny_classifiers import build_tiny_classifier, make_features
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 
 
 def play_curve(base: str, lengths: list[int], *, late: bool = False, **train: Any) -> dict[str, Any]:

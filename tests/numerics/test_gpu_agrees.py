@@ -16,7 +16,7 @@ from tiny_classifiers import build_tiny_classifier, make_features
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
-LENGTHS = [3 + (7 * row) % 41 for row in range(200)]
+LENGTHS = [3 + (7 * row) % 41 for row in range(32)]
 
 
 def start(base: Path, device: str, dtype: torch.dtype, num_steps: int) -> Any:
@@ -26,7 +26,7 @@ def start(base: Path, device: str, dtype: torch.dtype, num_steps: int) -> Any:
     tiny.classifier.to(device)
     parameters = tiny.classifier.trainable_parameters()
     config = TrainConfig(
-        batch_size=16, max_steps=num_steps, micro_batch_tokens=256, learning_rate=2e-3, class_weights="balanced"
+        batch_size=16, max_steps=num_steps, micro_batch_tokens=256, learning_rate=0.01, class_weights="balanced"
     )
     optimizer = build_optimizer(parameters, config)
     average = MovingAverage(parameters, 0.9)
@@ -38,7 +38,7 @@ def test_fifty_steps_on_a_gpu_are_those_on_a_cpu(dtype: torch.dtype, tiny_bert: 
     curves = [[step.loss for step in start(tiny_bert, device, dtype, 50)] for device in ("cpu", "cuda")]
     exact = [step.loss for step in start(tiny_bert, "cpu", torch.float32, 50)]
     assert len(curves[0]) == 50
-    assert max(exact) - min(exact) > 0.1, "a curve that does not move shows nothing"
+    assert exact[0] - exact[-1] > 0.4, "a curve that does not move shows nothing"
     # The bfloat16 curve on a CPU strays from the float32 one by as much as rounding costs.
     noise = max(float(np.abs(np.subtract(curves[0], exact)).max()), 1e-3)
     assert np.abs(np.subtract(*curves)).max() < 3 * noise

@@ -17,6 +17,9 @@ import pytest
 from submillion.config import parse_config
 from submillion.rundir import read_json, read_log
 
+# The scenes are played in the first test's setup: half a minute on two idle cores, and many of those on busy ones.
+pytestmark = pytest.mark.timeout(1200)
+
 DRIVER = Path(__file__).with_name("processes_driver.py")
 Scenes = Callable[[str], list[dict[str, Any]]]
 
@@ -99,7 +102,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path, news_rows:
         text=True,
         check=False,
         env=dict(os.environ),
-        timeout=500,
+        timeout=1100,
     )
     assert driver.returncode == 0, driver.stderr
 

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from submillion import text_encoder
 from submillion.errors import ModelError
 from submillion.records import Record
-from submillion.text_encoder import TextEncoder, hash_id
+from submillion.text_encoder import TextEncoder, hash_id, started_beside
 
 Base = Callable[[str], Path]
 
@@ -42,7 +42,7 @@ def test_texts_are_encoded_alike_alone_and_in_chunks(
     assert tokens.lengths.tolist() == [len(ids) for ids in expected]
     assert seen[-1] == len(TEXTS)
     assert seen == sorted(seen)
-    assert TextEncoder(folder, 512).count_tokens(TEXTS) == tokens.lengths.tolist()
+    assert TextEncoder(folder, 512).count_tokens(TEXTS).tolist() == tokens.lengths.tolist()
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta"])
@@ -60,7 +60,7 @@ def test_long_texts_keep_their_special_tokens_and_are_counted(tiny_base: Base, f
 def test_nothing_is_encoded_from_nothing(tiny_base: Base) -> None:
     encoder = TextEncoder(tiny_base("bert"), 16)
     assert encoder.encode([]) == []
-    assert encoder.count_tokens([]) == []
+    assert encoder.count_tokens([]).tolist() == []
     assert encoder.tokenise([]).offsets.tolist() == [0]
 
 
@@ -83,6 +83,36 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
 def test_keys_of_ids_are_the_same_in_every_process() -> None:
     assert hash_id("7") == int.from_bytes(hashlib.blake2b(b"7", digest_size=8).digest(), "little")
     assert len({hash_id(str(number)) for number in range(10_000)}) == 10_000
+
+
+def test_jobs_beside_give_their_results_and_their_errors() -> None:
+    def fail(_: Callable[[int], None]) -> int:
+        raise ModelError("broken")
+
+    with started_beside({"one": lambda _: 1, "bad": fail, "two": lambda _: 2}) as wait_for:
+        assert wait_for["two"]() == 2
+        assert wait_for["one"]() == 1
+        with pytest.raises(ModelError, match="broken"):
+            wait_for["bad"]()
+
+
+def test_a_job_beside_ends_when_its_block_is_left() -> None:
+    chunks: list[int] = []
+
+    def go_on_for_long(on_progress: Callable[[int], None]) -> None:
+        for chunk in range(10_000_000):
+            chunks.append(chunk)
+            on_progress(chunk)
+
+    def leave_early() -> None:
+        with started_beside({"long": go_on_for_long, "next": go_on_for_long}):
+            while not chunks:
+                pass
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        leave_early()
+    assert len(chunks) < 10_000_000
 
 
 def test_encoding_needs_neither_torch_nor_transformers() -> None:

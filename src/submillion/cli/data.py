@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ from submillion.cli.console import make_text, print_json, print_note, print_resu
 
 if TYPE_CHECKING:
     from submillion.data.read import Dataset
+    from submillion.text_encoder import TextEncoder
 
 SHOWN_EXAMPLES = 3
 
@@ -33,6 +35,7 @@ def check(
     from submillion.config import ModelConfig
     from submillion.data.check import check_records
     from submillion.data.read import read_dataset
+    from submillion.text_encoder import started_beside
 
     progress = open_progress()
     columns = options.choose_columns(text, label, row_id)
@@ -40,15 +43,22 @@ def check(
     dataset = read_dataset(data, columns)
     others = read_dataset(against, columns, labels=dataset.labels) if against is not None else None
     progress.finish()
-    report = check_records(
-        dataset.splits,
-        dataset.labels,
-        count_tokens=_find_token_counter(),
-        max_length=ModelConfig().max_length,
-        column_names=dataset.column_names,
-        against=_name_splits(against, others),
-        on_progress=progress.start,
-    )
+    encoder = _find_encoder()
+    counts = {
+        name: partial(encoder.count_tokens, [record.text for record in rows])
+        for name, rows in dataset.splits.items()
+        if encoder is not None
+    }
+    with started_beside(counts) as count_tokens:
+        report = check_records(
+            dataset.splits,
+            dataset.labels,
+            count_tokens=count_tokens or None,
+            max_length=ModelConfig().max_length,
+            column_names=dataset.column_names,
+            against=_name_splits(against, others),
+            on_progress=progress.start,
+        )
     progress.finish()
     findings = report.to_json()
     if as_json:
@@ -65,8 +75,8 @@ def _name_splits(against: str | None, dataset: Dataset | None) -> dict[str, Sequ
     return {name if name == "all" else f"{against}:{name}": rows for name, rows in dataset.splits.items()}
 
 
-def _find_token_counter() -> Callable[[Sequence[str]], Sequence[int]] | None:
-    """Return the token counter of the default base model, or None, with a note, where that is not installed."""
+def _find_encoder() -> TextEncoder | None:
+    """Return the tokenizer of the default base model, or None, with a note, where that is not installed."""
     from submillion.config import ModelConfig
     from submillion.errors import ModelError
     from submillion.model.sources import find_base
@@ -79,7 +89,7 @@ def _find_token_counter() -> Callable[[Sequence[str]], Sequence[int]] | None:
         return None
     from submillion.text_encoder import TextEncoder
 
-    return TextEncoder(folder, settings.max_length).count_tokens
+    return TextEncoder(folder, settings.max_length)
 
 
 _COUNTS = {

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from submillion.data.findings import (
     KINDS,
@@ -26,6 +27,8 @@ from submillion.data.findings import (
 )
 from submillion.data.near import Progress, find_near_links, normalise_text
 from submillion.records import LabelSet, Record
+
+CountTokens = Callable[[], Sequence[int] | NDArray[np.integer]]
 
 MIN_COLUMN_WORDS = 5
 """Shorter columns repeat without meaning anything ("Business briefs")."""
@@ -77,7 +80,7 @@ def check_records(
     splits: Mapping[str, Sequence[Record]],
     labels: LabelSet | None,
     *,
-    count_tokens: Callable[[Sequence[str]], Sequence[int]] | None = None,
+    count_tokens: Mapping[str, CountTokens] | None = None,
     max_length: int | None = None,
     column_names: tuple[str, ...] = (),
     against: Mapping[str, Sequence[Record]] | None = None,
@@ -91,7 +94,8 @@ def check_records(
     Args:
         splits: Rows by split; the split ``all`` goes by the name of its file.
         labels: Class names, for the balance.
-        count_tokens: Number of tokens of each text; lengths are in words without it.
+        count_tokens: By split, what returns the number of tokens of each row, shape (n,). It is called last, so that
+            counting can go on beside the rest. Lengths are in words without it.
         max_length: Tokens that the model reads; longer rows are counted where `count_tokens` is given.
         column_names: Names of the text columns, for the places of column leaks.
         against: Rows that are only compared with, such as a test file from elsewhere.
@@ -104,8 +108,10 @@ def check_records(
     keys = list(texts)
     neighbours = _find_neighbours([*parts, *others], keys, on_progress)
     reports = {
-        part.name: _check_split(part, neighbours, labels, count_tokens=count_tokens, max_length=max_length)
-        for part in parts
+        part.name: _check_split(
+            part, neighbours, labels, count_tokens=count_tokens[split] if count_tokens else None, max_length=max_length
+        )
+        for split, part in zip(splits, parts, strict=True)
     }
     leaks = [
         leak
@@ -191,12 +197,10 @@ def _check_split(
     neighbours: _Neighbours,
     labels: LabelSet | None,
     *,
-    count_tokens: Callable[[Sequence[str]], Sequence[int]] | None,
+    count_tokens: CountTokens | None,
     max_length: int | None,
 ) -> SplitReport:
-    lengths = np.array(
-        count_tokens(part.contents) if count_tokens else [len(text.split()) for text in part.contents], np.int64
-    )
+    lengths = np.array(count_tokens() if count_tokens else [len(text.split()) for text in part.contents], np.int64)
     too_long = lengths > max_length if count_tokens and max_length is not None else np.zeros(len(lengths), np.bool_)
     class_counts = Counter(record.label for record in part.records if record.label is not None)
     return SplitReport(

@@ -23,6 +23,7 @@ SPLIT_NAMES: Mapping[str, tuple[str, ...]] = {
     "test": ("test", "testing"),
 }
 HUB_PREFIX = "hf:"
+CLASS_NAMES = "classes.txt"
 FOUND_BY_NAME = Columns()
 
 
@@ -83,6 +84,23 @@ def read_dataset(
     }
     column_names = next(iter(selected.values())).text
     return Dataset(splits, labels, files, column_names)
+
+
+def digest_source(data: str, columns: Columns = FOUND_BY_NAME, *, revision: str | None = None) -> str:
+    """Return a SHA-256 of all that `read_dataset` would read: the files by split, their names and bytes, their classes.
+
+    Raises:
+        DataError: There are none, as `read_dataset` says it.
+        OSError: One cannot be read.
+    """
+    source = _find_source(data, revision)
+    parts: list[object] = [columns, sorted(source.class_names.items())]
+    for split, paths in source.splits.items():
+        for path in paths:
+            names = path.parent / CLASS_NAMES
+            files = [*_list_files(path), *([names] if names.is_file() else [])]
+            parts.append((split, path.name, [(file.name, hash_file(file)) for file in files]))
+    return hashlib.sha256(repr(parts).encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def read_records(data: str, columns: Columns = FOUND_BY_NAME, *, labels: LabelSet | None = None) -> list[Record]:
@@ -247,7 +265,7 @@ def _folder_of(path: Path) -> str:
 
 
 def _read_class_names(folder: Path) -> tuple[str, ...] | None:
-    path = folder / "classes.txt"
+    path = folder / CLASS_NAMES
     if not path.is_file():
         return None
     names = tuple(line.strip() for line in iter_lines(path) if line.strip())

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import torch
 
+from submillion.rundir import find_cache_folder
+
 _FOLDER = Path(__file__).parent
 _SOURCES = ("common.h", "linear.h", "attention.h", "kernels.cpp")
 _COMPILERS = ("g++", "c++", "clang++")
@@ -126,7 +128,7 @@ def _build(compiler: str, openmp: Path) -> Path:
         digest.update(hashlib.sha256(part).digest())
     for name in _SOURCES:
         digest.update((_FOLDER / name).read_bytes())
-    folder = cache_folder() / "kernels"
+    folder = find_cache_folder() / "kernels"
     library = folder / f"submillion-{digest.hexdigest()[:24]}.so"
     if library.exists():
         return library
@@ -138,14 +140,6 @@ def _build(compiler: str, openmp: Path) -> Path:
         subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=True)
         os.replace(target, library)
     return library
-
-
-def cache_folder() -> Path:
-    """Return the folder for files that can be made anew: SUBMILLION_CACHE, or `submillion` in the user's cache."""
-    named = os.environ.get("SUBMILLION_CACHE")
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "submillion"
 
 
 def _describe_cpu() -> str:

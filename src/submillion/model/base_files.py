@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 import struct
 from collections.abc import Collection
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from submillion.errors import ModelError, RunError
-from submillion.rundir import write_json
+from submillion.rundir import find_cache_folder, write_json
 
 _TOKENIZERS = (
     {"tokenizer.json"},
@@ -152,8 +151,7 @@ def digest_file(path: Path) -> str:
     path = path.resolve()
     status = path.stat()
     key = {"path": str(path), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    memo = caches / "submillion" / "digests" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
+    memo = find_cache_folder() / "digests" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
     with contextlib.suppress(OSError, ValueError, AttributeError):
         remembered = json.loads(memo.read_text(encoding="utf-8"))
         if {name: remembered.get(name) for name in key} == key:

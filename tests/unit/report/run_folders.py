@@ -169,9 +169,9 @@ def _write_log(run: RunDir, splits: tuple[str, ...], num_steps: int, random: np.
 
 def _write_data(run: RunDir, records: list[Record], label_set: LabelSet) -> None:
     parts = {"train": records[: len(records) // 2], "validation": records[len(records) // 2 :], "test": records[:5]}
-    report = check_records(
-        parts, label_set, count_tokens=lambda texts: [4 * len(text.split()) // 3 for text in texts], max_length=64
-    )
+    counts = {name: [4 * len(record.text.split()) // 3 for record in rows] for name, rows in parts.items()}
+    count_tokens = {name: (lambda name=name: counts[name]) for name in parts}
+    report = check_records(parts, label_set, count_tokens=count_tokens, max_length=64)
     dropped = len(report.leaking_ids("train"))
     values = {
         "source": "news",

@@ -1,0 +1,134 @@
+"""Clean rows and the doctor's findings that are kept between runs, by the files and settings that they follow from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from submillion.cache import Arrays, Cache, digest_code, digest_parts, pack_strings, unpack_strings
+from submillion.config import DataConfig
+from submillion.data.check import DataReport
+from submillion.data.clean import clean_records
+from submillion.data.columns import Columns
+from submillion.data.read import Dataset, digest_source, read_dataset
+from submillion.errors import DataError
+from submillion.records import LabelSet, Record
+
+_ROWS, _FINDINGS = "rows", "findings"
+_NO_LABEL = -1
+
+
+def columns_of(data: DataConfig) -> Columns:
+    """Return the columns that a configuration asks for."""
+    return Columns(text=data.text, label=data.label, id=data.id)
+
+
+def recall_rows(source: str, data: DataConfig, cache: Cache) -> tuple[Dataset, str | None]:
+    """Return the clean rows of a data source from the cache, or read and clean them and keep the result.
+
+    Args:
+        source: File, folder or hub data set.
+        data: What to read of it and how to clean.
+        cache: Where results are kept.
+
+    Returns:
+        The data set, and a digest of all that it follows from; None where the files changed while they were read.
+
+    Raises:
+        DataError: As `read_dataset`.
+    """
+    key = _digest_rows(source, data)
+    stored = None if key is None else cache.load(_ROWS, key)
+    if stored is not None:
+        return _unpack_rows(stored), key
+    labels = LabelSet(data.labels) if data.labels else None
+    dataset = read_dataset(source, columns_of(data), labels=labels, revision=data.revision)
+    splits = {name: list(clean_records(rows, data.clean)) for name, rows in dataset.splits.items()}
+    dataset = replace(dataset, splits=splits)
+    if key is None or key != _digest_rows(source, data):
+        return dataset, None
+    cache.store(_ROWS, key, _pack_rows(dataset))
+    return dataset, key
+
+
+def _digest_rows(source: str, data: DataConfig) -> str | None:
+    try:
+        content = digest_source(source, columns_of(data), revision=data.revision)
+    except (OSError, DataError):  # reading it says what is wrong, and where
+        return None
+    settings = data.model_dump(mode="json", include={"labels", "clean"})
+    return digest_parts(digest_code("data", "data_cache.py", "records.py"), content, json.dumps(settings))
+
+
+def _pack_rows(dataset: Dataset) -> Arrays:
+    arrays: Arrays = {}
+    counts = {}
+    for name, rows in dataset.splits.items():
+        columns = list(zip(*(record.columns for record in rows), strict=True))
+        strings = [record.id for record in rows] + [record.source for record in rows]
+        arrays[f"{name}.strings"], arrays[f"{name}.ends"] = pack_strings([*strings, *(s for c in columns for s in c)])
+        arrays[f"{name}.labels"] = np.array([_NO_LABEL if r.label is None else r.label for r in rows], np.int64)
+        counts[name] = len(rows)
+    header = {
+        "labels": None if dataset.labels is None else dataset.labels.names,
+        "files": dataset.files,
+        "column_names": dataset.column_names,
+        "counts": counts,
+    }
+    return {**arrays, "header": _pack_json(header)}
+
+
+def _unpack_rows(arrays: Arrays) -> Dataset:
+    header = _unpack_json(arrays["header"])
+    splits = {}
+    for name, count in header["counts"].items():
+        strings = unpack_strings(arrays[f"{name}.strings"], arrays[f"{name}.ends"])
+        ids, sources, *columns = (strings[start : start + count] for start in range(0, len(strings), count))
+        labels = [None if label == _NO_LABEL else label for label in arrays[f"{name}.labels"].tolist()]
+        splits[name] = list(map(Record, ids, zip(*columns, strict=True), labels, sources))
+    names = header["labels"]
+    return Dataset(
+        splits=splits,
+        labels=None if names is None else LabelSet(tuple(names)),
+        files=header["files"],
+        column_names=tuple(header["column_names"]),
+    )
+
+
+def recall_findings(
+    key: str | None, cache: Cache, examine: Callable[[], DataReport]
+) -> tuple[dict[str, Any], set[str]]:
+    """Return the doctor's findings from the cache, or have the rows examined and keep the result.
+
+    Args:
+        key: Digest of the rows, their split and what counts their tokens; None where nothing is to be kept.
+        cache: Where results are kept.
+        examine: Examines the splits of a run.
+
+    Returns:
+        The findings as JSON values, and the ids of the training rows that stand in another split.
+    """
+    key = None if key is None else digest_parts(digest_code("data", "prepare.py", "text_encoder.py"), key)
+    stored = None if key is None else cache.load(_FINDINGS, key)
+    if stored is None:
+        report = examine()
+        leaking = sorted(report.leaking_ids("train"))
+        stored = {"values": _pack_json({"findings": report.to_json(), "leaking": leaking})}
+        if key is not None:
+            cache.store(_FINDINGS, key, stored)
+    # What is computed takes the same way as what is recalled, so that both are the same to the last comma.
+    values = _unpack_json(stored["values"])
+    return values["findings"], set(values["leaking"])
+
+
+def _pack_json(values: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.frombuffer(json.dumps(values, allow_nan=False).encode(), np.uint8)
+
+
+def _unpack_json(data: np.ndarray[Any, np.dtype[np.uint8]]) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(data.tobytes())
+    return values
