@@ -15,6 +15,7 @@ from submillion.conclude import Ready, RunSummary, conclude_run
 from submillion.config import RunConfig, dump_config
 from submillion.errors import BudgetError, ConfigError, DataError, ModelError, RunError
 from submillion.fit import Fitting
+from submillion.kernels.native import is_to_be_built
 from submillion.manifest import (
     check_unchanged,
     read_manifest,
@@ -196,6 +197,8 @@ def _make_ready(
 
 def _note_modules(run: RunDir, classifier: Classifier, progress: Progress) -> None:
     """Write down what computes the encoder, or hold it against what the run began with: they round differently."""
+    if is_to_be_built():
+        progress.note("building the CPU kernels: some seconds, once on this machine")
     now = classifier.describe_modules()
     before = read_manifest(run).get("modules", now)
     if (before == KERNELS) != (now == KERNELS):

@@ -53,23 +53,49 @@ class Kernels:
 @cache
 def find_kernels() -> Kernels:
     """Load the kernels, building them first where this machine has not done so yet (some seconds, once)."""
-    if os.environ.get(SWITCH, "").lower() == "off":
-        return Kernels(None, f"{SWITCH}=off")
-    missing = _missing_instructions()
-    if missing:
-        return Kernels(None, missing)
-    openmp = _find_openmp()
-    if openmp is None:
-        return Kernels(None, "this build of torch has no libgomp to share its threads")
-    compiler = next((path for name in _compiler_names() if (path := shutil.which(name))), None)
-    if compiler is None:
-        return Kernels(None, f"no C++ compiler was found ({', '.join(_compiler_names())})")
     try:
-        library = ctypes.CDLL(str(_build(compiler, openmp)))
-        _keep_freed_memory()
-        return Kernels(library, "")
+        build = _plan_build()
+        if isinstance(build, str):
+            return Kernels(None, build)
+        if not build.library.exists():
+            _compile(build)
+        library = ctypes.CDLL(str(build.library))
     except (OSError, subprocess.SubprocessError) as error:
         return Kernels(None, f"the kernels could not be built: {_last_line(error)}")
+    _keep_freed_memory()
+    return Kernels(library, "")
+
+
+def is_to_be_built() -> bool:
+    """Return whether the first use of the kernels will build them, which takes some seconds."""
+    try:
+        build = _plan_build()
+        return not isinstance(build, str) and not build.library.exists()
+    except OSError:
+        return False
+
+
+@dataclass(frozen=True)
+class _Build:
+    compiler: str
+    openmp: Path
+    library: Path
+
+
+def _plan_build() -> _Build | str:
+    """Return what to build, or why nothing can be."""
+    if os.environ.get(SWITCH, "").lower() == "off":
+        return f"{SWITCH}=off"
+    missing = _missing_instructions()
+    if missing:
+        return missing
+    openmp = _find_openmp()
+    if openmp is None:
+        return "this build of torch has no libgomp to share its threads"
+    compiler = next((path for name in _compiler_names() if (path := shutil.which(name))), None)
+    if compiler is None:
+        return f"no C++ compiler was found ({', '.join(_compiler_names())})"
+    return _Build(compiler, openmp, _name_library(compiler, openmp))
 
 
 def _keep_freed_memory() -> None:
@@ -119,7 +145,7 @@ def _find_openmp() -> Path | None:
     return next(iter(sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))), None)
 
 
-def _build(compiler: str, openmp: Path) -> Path:
+def _name_library(compiler: str, openmp: Path) -> Path:
     # Asking the compiler for its version would cost every start more than loading the library.
     binary = Path(compiler).resolve()
     identity = f"{binary} {binary.stat().st_size} {binary.stat().st_mtime_ns}".encode()
@@ -128,18 +154,18 @@ def _build(compiler: str, openmp: Path) -> Path:
         digest.update(hashlib.sha256(part).digest())
     for name in _SOURCES:
         digest.update((_FOLDER / name).read_bytes())
-    folder = find_cache_folder() / "kernels"
-    library = folder / f"submillion-{digest.hexdigest()[:24]}.so"
-    if library.exists():
-        return library
+    return find_cache_folder() / "kernels" / f"submillion-{digest.hexdigest()[:24]}.so"
+
+
+def _compile(build: _Build) -> None:
+    folder = build.library.parent
     folder.mkdir(parents=True, exist_ok=True)
     # Several processes may build at once; each writes a file of its own, and the last rename wins with equal content.
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        target = Path(scratch) / library.name
-        command = [compiler, *_FLAGS, str(_FOLDER / "kernels.cpp"), "-o", str(target), str(openmp)]
+        target = Path(scratch) / build.library.name
+        command = [build.compiler, *_FLAGS, str(_FOLDER / "kernels.cpp"), "-o", str(target), str(build.openmp)]
         subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=True)
-        os.replace(target, library)
-    return library
+        os.replace(target, build.library)
 
 
 def _describe_cpu() -> str:

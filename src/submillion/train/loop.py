@@ -131,7 +131,8 @@ def train_steps(
     waiting: _Step | None = None
     handed_out_s = time.perf_counter()
     for given in feed_steps(features, config, seed=seed, first_step=first_step, device=device, processes=processes):
-        classifier.train()
+        if not classifier.training:
+            classifier.train()
         sums = accumulate_gradients(
             classifier,
             given,
