@@ -29,13 +29,13 @@ COMMANDS = {
         *("RECIPE", "--data", "--base", "--budget", "--seed", "--text", "--label", "--id", "--set"),
         *("--out", "--resume", "--json"),
     },
-    "evaluate": {"RUN", "DATA", "--labels", "--text", "--label", "--id", "--json"},
+    "evaluate": {"RUN", "DATA", "--labels", "--text", "--label", "--id", "--precision", "--json"},
     "compare": {"RUN", "DATA", "--labels", "--text", "--label", "--id", "--json"},
     "predict": {
-        *("RUN", "INPUT", "--out", "--labels", "--probabilities", "--defuse-formulas"),
+        *("RUN", "INPUT", "--out", "--precision", "--labels", "--probabilities", "--defuse-formulas"),
         *("--text", "--id"),
     },
-    "classify": {"RUN", "TEXT...", "--json"},
+    "classify": {"RUN", "TEXT...", "--precision", "--json"},
     "report": {"RUN...", "--out"},
 }
 

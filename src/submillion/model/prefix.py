@@ -86,7 +86,7 @@ def reuse_prefix(classifier: Classifier, features: Sequence[Features], folder: P
     needed = sum(len(item) for item in features) * hidden_size * _STATE_BYTES
     if needed > _DISK_SHARE * shutil.disk_usage(folder).free:
         yield (
-            f"the states of the {num_layers} frozen layers are computed in every epoch: keeping them would take"
+            f"{_name_layers(num_layers)} not train, but the states are computed in every epoch: to keep them would take"
             f" {needed / 1e9:.1f} GB, more than half of what is free on the disk"
         )
         return
@@ -95,8 +95,12 @@ def reuse_prefix(classifier: Classifier, features: Sequence[Features], folder: P
         classifier.prefix = PrefixStore(file, features, hidden_size, num_layers)
         try:
             yield (
-                f"the first {num_layers} layers do not train: their states are computed once and kept on disk"
+                f"{_name_layers(num_layers)} not train: the states are computed once and kept on disk"
                 f" ({needed / 1e9:.1f} GB) until the end of training"
             )
         finally:
             classifier.prefix = None
+
+
+def _name_layers(count: int) -> str:
+    return "the first layer does" if count == 1 else f"the first {count} layers do"

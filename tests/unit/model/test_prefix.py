@@ -89,7 +89,7 @@ def test_only_layers_that_neither_train_nor_drop_are_counted(
 def test_no_file_is_seen_and_the_note_tells_its_size(base: Path, tmp_path: Path) -> None:
     classifier = build(base)
     with reuse_prefix(classifier, FEATURES, tmp_path) as note:
-        assert "first 1 layers" in note
+        assert "the first layer does not train" in note
         assert list(tmp_path.iterdir()) == []
         assert classifier.prefix is not None
     assert classifier.prefix is None
