@@ -37,6 +37,10 @@ COMMANDS = {
     },
     "classify": {"RUN", "TEXT...", "--precision", "--json"},
     "report": {"RUN...", "--out"},
+    "bench": {
+        *("[train|score|data]", "--base", "--data", "--rows", "--rounds", "--peers", "--batch-size", "--dropout"),
+        *("--bulk-rows", "--threads", "--out", "--json"),
+    },
 }
 
 

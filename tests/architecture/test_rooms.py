@@ -20,7 +20,7 @@ ANSWERS_ON_STDOUT = {"verify.py"}
 
 # Each of these packages has one way in, so that what it changes from version to version is dealt with in one place.
 IMPORTERS = {
-    "peft": {"model/adapter.py"},
+    "peft": {"model/adapter.py", "bench/trainer_peer.py"},
     "accelerate": {"train/processes.py", "train/track.py"},
     "sklearn": {"baseline.py"},
     "matplotlib": {"report/"},

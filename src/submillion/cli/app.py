@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from submillion import __version__
-from submillion.cli import data, planning, recipes, reporting, scoring, training
+from submillion.cli import benching, data, planning, recipes, reporting, scoring, training
 
 
 class Commands(TyperGroup):
@@ -68,3 +68,4 @@ app.command("compare")(scoring.compare)
 app.command("predict")(scoring.predict)
 app.command("classify")(scoring.classify)
 app.command("report")(reporting.report)
+app.command("bench")(benching.bench)

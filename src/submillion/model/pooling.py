@@ -13,7 +13,11 @@ def pool_first(hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
 def pool_mean(hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
     """Return the mean of each record's states, float32 (B, H), from packed states (N, H)."""
     lengths = offsets.diff()
-    records = torch.repeat_interleave(torch.arange(len(lengths), device=hidden.device), lengths)
-    sums = torch.zeros(len(lengths), hidden.shape[1], dtype=torch.float32, device=hidden.device)
-    sums = sums.index_add(0, records, hidden[: len(records)].float())
-    return sums / lengths[:, None]
+    num_records = len(lengths)
+    # Filler tokens count as one record more, so that the number of tokens is known without asking a GPU.
+    filler = len(hidden) - offsets[-1:]
+    records = torch.repeat_interleave(
+        torch.arange(num_records + 1, device=hidden.device), torch.cat([lengths, filler]), output_size=len(hidden)
+    )
+    sums = torch.zeros(num_records + 1, hidden.shape[1], dtype=torch.float32, device=hidden.device)
+    return sums.index_add(0, records, hidden.float())[:num_records] / lengths[:, None]

@@ -1,0 +1,146 @@
+"""Whole commands, timed from the start of their process to its end, in turn."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from submillion.errors import RunError
+from submillion.progress import Progress
+
+# getrusage(2) counts in kilobytes, macOS in bytes.
+_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+_SAID = 500
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that is timed.
+
+    Attributes:
+        name: In results and tables.
+        arguments: After the interpreter.
+        about: What it does.
+        num_rows: Rows that it works on; 0 where that means nothing.
+        is_peer: Whether it is other people's work.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    about: str
+    num_rows: int = 0
+    is_peer: bool = False
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One run of a command.
+
+    Attributes:
+        seconds: From the start of the process to its end.
+        peak_rss_bytes: Its largest memory.
+    """
+
+    seconds: float
+    peak_rss_bytes: int
+
+
+def time_command(arguments: Sequence[str], environment: Mapping[str, str]) -> Timing:
+    """Run a command of this interpreter and time it.
+
+    Args:
+        arguments: After the interpreter.
+        environment: Its whole environment.
+
+    Raises:
+        RunError: It ended in anything but 0.
+    """
+    with tempfile.TemporaryFile() as errors:
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            env=environment,
+        )
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        seconds = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            errors.seek(0)
+            said = errors.read().decode(errors="replace").strip()[-_SAID:]
+            raise RunError(f"`{' '.join(arguments)}` ended in {process.returncode}: {said}", where="bench")
+    return Timing(seconds, usage.ru_maxrss * _RSS_UNIT)
+
+
+def time_in_turn(
+    commands: Sequence[Command], environment: Mapping[str, str], num_rounds: int, progress: Progress
+) -> dict[str, dict[str, Any]]:
+    """Run commands in turn and return their entries in the result, by name.
+
+    Args:
+        commands: What to run.
+        environment: Of all of them.
+        num_rounds: Runs of each.
+        progress: Told of the runs.
+
+    Raises:
+        RunError: A command has failed.
+    """
+    timings: dict[str, list[Timing]] = {command.name: [] for command in commands}
+    progress.start(f"data: {commands[0].name}", num_rounds * len(commands))
+    for number in range(num_rounds):
+        for place, command in enumerate(commands, start=1):
+            timings[command.name].append(time_command(command.arguments, environment))
+            progress.advance(number * len(commands) + place)
+    progress.finish()
+    return {command.name: _describe(command, timings[command.name]) for command in commands}
+
+
+def _describe(command: Command, timings: Sequence[Timing]) -> dict[str, Any]:
+    seconds = [timing.seconds for timing in timings]
+    peak = max(timing.peak_rss_bytes for timing in timings)
+    return describe_seconds(
+        command.name, command.about, seconds, num_rows=command.num_rows, is_peer=command.is_peer, peak_rss_bytes=peak
+    )
+
+
+def describe_seconds(
+    name: str, about: str, seconds: Sequence[float], *, num_rows: int = 0, is_peer: bool = False, **figures: Any
+) -> dict[str, Any]:
+    """Return the entry of something timed, as JSON types.
+
+    Args:
+        name: In results and tables.
+        about: What was timed.
+        seconds: Of each round.
+        num_rows: Rows done in a round; 0 where that means nothing.
+        is_peer: Whether it is other people's work.
+        figures: Further entries.
+    """
+    middle = statistics.median(seconds)
+    rate = {"round_rows": num_rows, "rows_per_s": num_rows / middle} if num_rows else {}
+    return {
+        "name": name,
+        "kind": "data",
+        "is_peer": is_peer,
+        "about": about,
+        "rounds_s": list(seconds),
+        "seconds": middle,
+        "spread_s": [min(seconds), max(seconds)],
+        **rate,
+        **figures,
+    }

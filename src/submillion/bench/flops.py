@@ -1,0 +1,118 @@
+"""Floating-point operations of an encoder's linear layers and attention for real tokens; pure.
+
+The formula, with N tokens, sum(T^2) over the records' lengths T, and H the width of attention:
+
+- a linear layer: 2 N in out forward, and as much again where its input needs a gradient. The frozen weights' own
+  gradients are no work. An input needs a gradient where something trainable lies before it, so there is none at or
+  below the first trainable layer.
+- a low-rank update: 6 N R (in + out) in training (2 forward, 2 for the gradients of A and B, 2 for the input's
+  gradient), and nothing in scoring, where it is merged into its layer.
+- attention: 4 sum(T^2) H forward (scores, and weights times values), and twice that backward where its queries,
+  keys or values need a gradient.
+
+Embeddings, norms, activations, softmax, the head and the optimizer are not counted; padding never is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from submillion.budget.count import Linear
+from submillion.errors import ModelError
+
+COUNTED_FAMILIES = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra"})
+"""Families whose every layer attends to whole records and has the linear layers of `_STAGES`, once each."""
+
+# The order in which the parts of one layer compute; parts of one stage read the same input.
+_STAGES: Mapping[str, int] = {"query": 0, "key": 0, "value": 0, "attention_output": 1, "ffn_in": 2, "ffn_out": 3}
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """What the count needs to know of records: their tokens, and the squares of their lengths.
+
+    Attributes:
+        num_tokens: Sum of T.
+        num_squares: Sum of T^2.
+    """
+
+    num_tokens: int = 0
+    num_squares: int = 0
+
+    @classmethod
+    def of(cls, lengths: Iterable[int]) -> Lengths:
+        """Sum up the lengths of records, special tokens included, padding not."""
+        listed = [int(length) for length in lengths]
+        return cls(sum(listed), sum(length * length for length in listed))
+
+    def __add__(self, other: Lengths) -> Lengths:
+        return Lengths(self.num_tokens + other.num_tokens, self.num_squares + other.num_squares)
+
+
+@dataclass(frozen=True)
+class EncoderFlops:
+    """Counts the operations of one encoder.
+
+    Attributes:
+        linears: Its linear layers.
+        ranks: Rank of each adapted one, by (layer, kind); empty where nothing is trained.
+    """
+
+    linears: tuple[Linear, ...]
+    ranks: Mapping[tuple[int, str], int]
+
+    def count_forward(self, lengths: Lengths) -> int:
+        """Return the operations of one forward pass, adapters merged."""
+        return self._count_linears(self.linears, lengths) + self._count_attention(range(self.num_layers), lengths)
+
+    def count_training(self, lengths: Lengths) -> int:
+        """Return the operations of one forward and backward pass.
+
+        Raises:
+            ModelError: Nothing is trained in the encoder.
+        """
+        if not self.ranks:
+            raise ModelError("no linear layer of the encoder is trained, so there is no backward pass to count")
+        first = min((layer, _STAGES[kind]) for layer, kind in self.ranks)
+        with_gradient = [linear for linear in self.linears if (linear.layer, _STAGES[linear.kind]) > first]
+        attending = [layer for layer in range(self.num_layers) if (layer, 0) >= first]
+        adapted = (linear for linear in self.linears if (linear.layer, linear.kind) in self.ranks)
+        low_rank = sum(
+            6 * lengths.num_tokens * self.ranks[linear.layer, linear.kind] * (linear.in_features + linear.out_features)
+            for linear in adapted
+        )
+        backward = self._count_linears(with_gradient, lengths) + 2 * self._count_attention(attending, lengths)
+        return self.count_forward(lengths) + backward + low_rank
+
+    @property
+    def num_layers(self) -> int:
+        """Number of transformer layers."""
+        return 1 + max(linear.layer for linear in self.linears)
+
+    @staticmethod
+    def _count_linears(linears: Iterable[Linear], lengths: Lengths) -> int:
+        return sum(2 * lengths.num_tokens * linear.in_features * linear.out_features for linear in linears)
+
+    def _count_attention(self, layers: Sequence[int], lengths: Lengths) -> int:
+        width = next(linear.out_features for linear in self.linears if linear.kind == "query")
+        return len(layers) * 4 * lengths.num_squares * width
+
+
+def open_flops(family: str, linears: Sequence[Linear], ranks: Mapping[tuple[int, str], int]) -> EncoderFlops:
+    """Return the counter of an encoder.
+
+    Args:
+        family: Its ``model_type``.
+        linears: As `submillion.budget.count.list_linears` gives them.
+        ranks: Rank of each adapted layer, by (layer, kind).
+
+    Raises:
+        ModelError: A family that the formula does not hold for.
+    """
+    if family not in COUNTED_FAMILIES:
+        raise ModelError(
+            f"the operations of {family!r} encoders are not counted",
+            hint=f"bench knows these families: {', '.join(sorted(COUNTED_FAMILIES))}.",
+        )
+    return EncoderFlops(tuple(linear for linear in linears if linear.kind in _STAGES), dict(ranks))

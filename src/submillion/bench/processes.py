@@ -1,0 +1,133 @@
+"""The bench's end: starts measured processes and lets each make its rounds in turn."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from submillion.bench.gate import Job, Round
+from submillion.errors import RunError
+
+_LOG_LINES = 6
+
+
+def make_environment(threads: int, cache: Path) -> dict[str, str]:
+    """Return the environment of every measured process.
+
+    Args:
+        threads: The same number for all.
+        cache: Folder for what this package keeps between runs, so that the user's own neither helps nor changes.
+    """
+    count = str(threads)
+    return {
+        **os.environ,
+        "SUBMILLION_CACHE": str(cache),
+        "OMP_NUM_THREADS": count,
+        "MKL_NUM_THREADS": count,
+        "RAYON_NUM_THREADS": count,
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        # Set, it would keep the tokenizers of some from their threads.
+        "TOKENIZERS_PARALLELISM": "true",
+    }
+
+
+def find_cache(scratch: Path) -> Path:
+    """Return the cache folder that the processes of a bench share."""
+    return scratch / "cache"
+
+
+class MeasuredProcess:
+    """A process that makes rounds when told to; a context that ends it.
+
+    Args:
+        name: For messages.
+        job: What it runs.
+        cache: As `make_environment` takes it; a folder of all processes of the bench if None.
+    """
+
+    def __init__(self, name: str, job: Job, cache: Path | None = None) -> None:
+        self.name = name
+        scratch = Path(job.folder)
+        stem = f"{len(list(scratch.glob('*.job.json'))):03d}"
+        self._log = scratch / f"{stem}.log"
+        job_file = scratch / f"{stem}.job.json"
+        job.write(job_file)
+        order_read, order_write = os.pipe()
+        answer_read, answer_write = os.pipe()
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "submillion.bench.worker", str(job_file), str(order_read), str(answer_write)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(order_read, answer_write),
+                env=make_environment(job.threads, cache or find_cache(scratch)),
+            )
+        os.close(order_read)
+        os.close(answer_write)
+        self._orders: IO[str] = os.fdopen(order_write, "w", encoding="utf-8")
+        self._answers: IO[str] = os.fdopen(answer_read, encoding="utf-8")
+
+    def __enter__(self) -> MeasuredProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the process if it has not ended."""
+        with suppress(BrokenPipeError):
+            self._orders.close()
+        self._answers.close()
+        self._process.terminate()
+        self._process.wait()
+
+    def await_ready(self) -> None:
+        """Wait until it has warmed up.
+
+        Raises:
+            RunError: It has failed.
+        """
+        self._read()
+
+    def make_round(self) -> Round:
+        """Let it make one round.
+
+        Raises:
+            RunError: It has failed.
+        """
+        with suppress(BrokenPipeError):
+            self._orders.write("go\n")
+            self._orders.flush()
+        return Round.parse(self._read())
+
+    def finish(self) -> dict[str, Any]:
+        """Wait for its facts and its end.
+
+        Raises:
+            RunError: It has failed.
+        """
+        facts = dict(self._read())
+        self._process.wait()
+        return facts
+
+    def _read(self) -> Mapping[str, Any]:
+        line = self._answers.readline()
+        if not line:
+            status = self._process.wait()
+            lines = [text.strip() for text in self._log.read_text(errors="replace").splitlines() if text.strip()]
+            said = lines[-1] if lines else "it said nothing"
+            raise RunError(
+                f"{self.name} has failed with status {status}: {said}",
+                where="bench",
+                hint="Its last lines:\n" + "\n".join(f"  {text}" for text in lines[-_LOG_LINES:]),
+            )
+        values: Mapping[str, Any] = json.loads(line)
+        return values

@@ -1,0 +1,169 @@
+"""From rounds to figures: medians, spreads, ratios, and the share of the peak that was reached; pure."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any
+
+from submillion import __version__
+from submillion.bench.cases import Case
+from submillion.bench.flops import Lengths
+from submillion.bench.gate import Round
+
+_PACKAGES = (
+    *("torch", "transformers", "peft", "accelerate", "tokenizers", "numpy"),
+    *("onnx", "onnxruntime", "sentence-transformers"),
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A case and what came of it.
+
+    Attributes:
+        case: What was measured.
+        rounds: In order; fewer than asked for where it failed.
+        facts: What its process said at its end.
+        error: Why it failed, or empty.
+    """
+
+    case: Case
+    rounds: Sequence[Round]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+    @property
+    def precision(self) -> str:
+        """Of its products, as its process says, else as planned."""
+        return str(self.facts.get("precision", self.case.precision))
+
+
+def find_peaks(facts: Mapping[str, Any], measured: Sequence[Measured]) -> dict[str, dict[str, Any]]:
+    """Return the peak of each precision: the best product measured alone, or a faster one seen inside a case.
+
+    Args:
+        facts: Of the process that measured products alone.
+        measured: Cases; their ``product_gflops`` are rates by what multiplied, as `profile_products` names them.
+    """
+    peaks = {precision: dict(peak) for precision, peak in facts["peaks"].items()}
+    for item in measured:
+        for name, rate in item.facts.get("product_gflops", {}).items():
+            _, _, named = name.partition("kernels ")
+            precision = named or item.precision
+            if precision in peaks and rate > peaks[precision]["gflops"]:
+                peaks[precision] = {"gflops": rate, "method": f"{name}, inside {item.case.name}", "shape": None}
+    return peaks
+
+
+def sum_up(
+    measured: Sequence[Measured],
+    peaks: Mapping[str, Mapping[str, Any]],
+    count_flops: Callable[[Lengths], int],
+) -> dict[str, Any]:
+    """Return ``cases`` and ``ratios`` as JSON types.
+
+    Args:
+        measured: This package's cases and the peers, of one kind.
+        peaks: ``gflops`` by precision.
+        count_flops: Operations for real tokens.
+    """
+    reference = _find_reference(measured)
+    cases = [_describe(item, peaks, count_flops, reference) for item in measured]
+    return {"cases": cases, "ratios": _list_ratios(measured)}
+
+
+def _describe(
+    item: Measured,
+    peaks: Mapping[str, Mapping[str, Any]],
+    count_flops: Callable[[Lengths], int],
+    reference: Sequence[int] | None,
+) -> dict[str, Any]:
+    case = item.case
+    entry: dict[str, Any] = {
+        "name": case.name,
+        "kind": case.kind,
+        "is_peer": case.is_peer,
+        "precision": item.precision,
+        "about": case.about,
+    }
+    if item.error:
+        return {**entry, "error": item.error}
+    rates = [part.num_rows / part.seconds for part in item.rounds]
+    entry |= {
+        "round_rows": item.rounds[0].num_rows,
+        "rounds_s": [part.seconds for part in item.rounds],
+        "rows_per_s": statistics.median(rates),
+        "spread": [min(rates), max(rates)],
+        **{key: value for key, value in item.facts.items() if key.startswith("peak_")},
+    }
+    speeds = [count_flops(part.lengths) / part.seconds / 1e9 for part in item.rounds]
+    entry["gflops"] = statistics.median(speeds)
+    if item.precision in peaks:
+        entry["mfu"] = entry["gflops"] / peaks[item.precision]["gflops"]
+    predicted = _join_predicted(item)
+    if predicted is not None and reference is not None:
+        same = sum(one == other for one, other in zip(predicted, reference, strict=True))
+        entry["agreement"] = same / len(reference)
+    return entry
+
+
+def _join_predicted(item: Measured) -> list[int] | None:
+    if not item.rounds or any(part.predicted is None for part in item.rounds):
+        return None
+    return [label for part in item.rounds for label in part.predicted or ()]
+
+
+def _find_reference(measured: Sequence[Measured]) -> list[int] | None:
+    """Return the labels that others are compared with: those of a peer in float32."""
+    full = [item for item in measured if item.case.is_peer and item.precision == "fp32" and not item.error]
+    return next((labels for item in full if (labels := _join_predicted(item)) is not None), None)
+
+
+def _list_ratios(measured: Sequence[Measured]) -> dict[str, dict[str, Any]]:
+    """Return how many times faster each case of this package is than each peer, at the peer's fastest set-up.
+
+    Rounds are compared in pairs, since those that follow each other see the same state of the machine.
+    """
+    groups: dict[str, list[Measured]] = {}
+    for item in measured:
+        if item.case.is_peer and not item.error:
+            groups.setdefault(item.case.group, []).append(item)
+    ratios = {}
+    for ours in measured:
+        if ours.case.is_peer:
+            continue
+        for group, peers in groups.items():
+            fastest = max(peers, key=_find_speed)
+            pairs = zip(ours.rounds, fastest.rounds, strict=True)
+            factors = [(a.num_rows / a.seconds) / (b.num_rows / b.seconds) for a, b in pairs]
+            ratio = {
+                "kind": ours.case.kind,
+                "case": ours.case.name,
+                "peer": fastest.case.name,
+                "median": statistics.median(factors),
+                "spread": [min(factors), max(factors)],
+            }
+            memory = [item.facts.get("peak_device_bytes", item.facts.get("peak_rss_bytes")) for item in (ours, fastest)]
+            if None not in memory:
+                ratio["memory"] = memory[0] / memory[1]
+            ratios[f"{ours.case.kind}: {ours.case.name} / {group}"] = ratio
+    return ratios
+
+
+def _find_speed(item: Measured) -> float:
+    return statistics.median(part.num_rows / part.seconds for part in item.rounds)
+
+
+def list_versions() -> dict[str, str]:
+    """Return the versions of Python, this package, and what computes here and in peers, as far as installed."""
+    versions = {"submillion": __version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,64 @@
+"""One run of the bench, kind by kind, in a scratch folder that goes away."""
+
+from __future__ import annotations
+
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from submillion.bench.around import measure_around
+from submillion.bench.cases import check_packages
+from submillion.bench.prepare import ADAPTER
+from submillion.bench.results import list_versions
+from submillion.bench.site import MAX_LENGTH, BenchSettings, open_site
+from submillion.bench.turns import list_site_cases, measure_turns
+from submillion.errors import ConfigError
+from submillion.progress import Progress, Silent
+
+MIN_ROUNDS = 2
+
+
+def run_bench(settings: BenchSettings, progress: Progress | None = None) -> dict[str, Any]:
+    """Measure, and return the result as JSON types.
+
+    Returns:
+        ``created``, ``base``, ``settings``, ``machine``, ``versions``, ``rows`` and ``peak_gflops`` by kind, ``cases``,
+        ``ratios`` and ``differences`` of all kinds.
+
+    Raises:
+        ConfigError: Peers that are not installed, or too few rows or rounds.
+        DataError: Rows that cannot be read.
+        ModelError: A base model that cannot be found, or of a family whose operations are not counted.
+        RunError: A case of this package has failed; a peer that fails is reported in its place.
+    """
+    progress = progress or Silent()
+    if settings.num_rounds < MIN_ROUNDS:
+        raise ConfigError(f"{settings.num_rounds} round has no spread", where="--rounds", hint="Make 2 or more.")
+    with tempfile.TemporaryDirectory(prefix="submillion-bench-") as scratch:
+        site = open_site(settings, Path(scratch))
+        for kind in settings.kinds:
+            if kind != "data":
+                check_packages(list_site_cases(site, kind))
+        parts = {
+            kind: measure_around(site, progress) if kind == "data" else measure_turns(site, kind, progress)
+            for kind in settings.kinds
+        }
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "base": settings.base,
+        "settings": {
+            "num_rounds": settings.num_rounds,
+            "max_length": MAX_LENGTH,
+            "batch_size": settings.batch_size,
+            "dropout": settings.dropout,
+            "adapter": dict(ADAPTER),
+        },
+        "machine": dict(site.machine),
+        "versions": list_versions(),
+        "rows": {kind: part["rows"] for kind, part in parts.items()},
+        "peak_gflops": {kind: part["peak_gflops"] for kind, part in parts.items() if part.get("peak_gflops")},
+        "cases": [case for part in parts.values() for case in part["cases"]],
+        "differences": {name: entry for part in parts.values() for name, entry in part.get("differences", {}).items()},
+        "ratios": {name: ratio for part in parts.values() for name, ratio in part["ratios"].items()},
+    }

@@ -1,0 +1,159 @@
+"""Where a bench runs: its settings, its scratch folder, the machine's allowance, the base model and the rows."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from submillion.bench.cases import Kind
+from submillion.bench.gate import Job
+from submillion.bench.prepare import RANDOM_BASES
+from submillion.bench.processes import MeasuredProcess, find_cache
+from submillion.bench.rows import RowSource, read_rows
+from submillion.model.sources import find_base, load_base_config
+from submillion.rundir import find_cache_folder
+
+MAX_LENGTH = 192
+"""Tokens kept of a text by every case: as many as the published systems keep."""
+
+NUM_RUN_LABELS = 4
+"""Classes of the shipped news items, on which the run that scores is trained."""
+
+
+_NO_ROWS: Mapping[str, Any] = MappingProxyType(
+    {"rows": "", "num_warmup": 0, "num_rounds": 0, "round_rows": 0, "num_labels": NUM_RUN_LABELS}
+)
+
+
+@dataclass(frozen=True)
+class BenchSettings:
+    """What to measure, and on how much.
+
+    Attributes:
+        kinds: In the order in which they are measured.
+        base: A base model, or a key of `RANDOM_BASES`.
+        data: File, folder or hub id; None takes the shipped news items.
+        num_rows: Rows of all measured rounds together; None takes the kind's own number.
+        num_rounds: Rounds of each case.
+        peers: Whether others are measured too.
+        threads: CPU threads of every process; None takes the allowance of this one.
+        batch_size: Records of a training step.
+        dropout: Of encoder and adapters; None leaves the base model's own and none in the adapters.
+        bulk_rows: Rows of the long prediction.
+    """
+
+    kinds: tuple[Kind, ...]
+    base: str = "minilm-l6"
+    data: str | None = None
+    num_rows: int | None = None
+    num_rounds: int = 4
+    peers: bool = False
+    threads: int | None = None
+    batch_size: int = 32
+    dropout: float | None = None
+    bulk_rows: int = 50_000
+
+
+@dataclass(frozen=True)
+class Site:
+    """What the kinds of one bench share.
+
+    Attributes:
+        settings: What was asked for.
+        scratch: Folder for everything that is made.
+        device: ``cpu`` or ``cuda``.
+        threads: CPU threads of every process.
+        base: Folder of the base model.
+        config: Its configuration.
+        source: Rows to take from.
+        machine: Processor, memory, system, as JSON types.
+    """
+
+    settings: BenchSettings
+    scratch: Path
+    device: str
+    threads: int
+    base: Path
+    config: Mapping[str, Any]
+    source: RowSource
+    machine: Mapping[str, Any]
+
+    def make_job(self, runner: str, options: Mapping[str, Any], **sizes: Any) -> Job:
+        """Return the job of a process; `sizes` are those fields of `Job` that say how much it does."""
+        return Job(
+            runner=runner,
+            options=options,
+            base=str(self.base),
+            folder=str(self.scratch),
+            max_length=MAX_LENGTH,
+            threads=self.threads,
+            device=self.device,
+            dropout=self.settings.dropout,
+            batch_size=self.settings.batch_size,
+            **{**_NO_ROWS, **sizes},
+        )
+
+    def prepare(self, *, run: bool = False, peers: bool = False) -> None:
+        """Make what is wanted and not there yet.
+
+        Args:
+            run: A trained run.
+            peers: Its merged stock form, and that as ONNX where peers of the kind run on this device.
+
+        Raises:
+            RunError: That has failed.
+        """
+        name = self.settings.base
+        options = {
+            "name": name,
+            "random": name if name in RANDOM_BASES and not self.base.exists() else None,
+            "run": run and not self.run.exists(),
+            "merged": peers,
+            "onnx": peers and self.device == "cpu",
+        }
+        if any(options[key] for key in ("random", "run", "merged")):
+            with MeasuredProcess("preparation", self.make_job("prepare", options)) as process:
+                process.finish()
+
+    @property
+    def run(self) -> Path:
+        """The trained run, once prepared."""
+        return self.scratch / "run"
+
+
+def open_site(settings: BenchSettings, scratch: Path) -> Site:
+    """Find the base model, the rows and the machine's allowance.
+
+    Raises:
+        DataError: Rows that cannot be read.
+        ModelError: A base model that cannot be found.
+    """
+    random = RANDOM_BASES.get(settings.base)
+    base = scratch / settings.base if random else find_base(settings.base).folder
+    site = Site(
+        settings=settings,
+        scratch=scratch,
+        device="cpu",
+        threads=settings.threads or 1,
+        base=base,
+        config=load_base_config(random or settings.base),
+        source=read_rows(settings.data),
+        machine={},
+    )
+    _share_kernels(find_cache(scratch))
+    with MeasuredProcess("look", site.make_job("look", {})) as process:
+        facts = process.finish()
+    threads = settings.threads or facts["threads"]
+    machine = {**facts["machine"], "device": facts["device"], "threads": threads}
+    return replace(site, device=facts["device"], threads=threads, machine=machine)
+
+
+def _share_kernels(cache: Path) -> None:
+    """Take over the kernels that this machine has built already; what else was kept is not to be seen here."""
+    kernels = find_cache_folder() / "kernels"
+    if kernels.is_dir():
+        shutil.copytree(kernels, cache / "kernels")

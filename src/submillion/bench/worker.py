@@ -1,0 +1,57 @@
+"""A process that is measured: ``python -m submillion.bench.worker JOB READ_FD WRITE_FD``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from submillion.bench.gate import Gate, Job
+from submillion.bench.memory import read_peak_memory
+
+# Each takes the job and the gate, says when it is ready, makes the rounds, and returns facts of its own.
+RUNNERS: Mapping[str, str] = {
+    "look": "submillion.bench.prepare:look",
+    "prepare": "submillion.bench.prepare:prepare",
+    "peak": "submillion.bench.peak:measure_peak",
+    "train": "submillion.bench.ours:train",
+    "score": "submillion.bench.ours:score",
+    "encode": "submillion.bench.ours:encode",
+    "begin": "submillion.bench.ours:begin",
+    "trainer": "submillion.bench.trainer_peer:train",
+    "pipeline": "submillion.bench.score_peers:score_pipeline",
+    "padded": "submillion.bench.score_peers:score_padded",
+    "onnxruntime": "submillion.bench.score_peers:score_onnxruntime",
+    "sentence_transformers": "submillion.bench.score_peers:encode_sentences",
+}
+
+
+def find_runner(name: str) -> Callable[[Job, Gate], Mapping[str, Any]]:
+    """Import a runner."""
+    module, _, function = RUNNERS[name].partition(":")
+    runner: Callable[[Job, Gate], Mapping[str, Any]] = getattr(import_module(module), function)
+    return runner
+
+
+def work(job: Job, gate: Gate) -> None:
+    """Run a job from its warm-up to its facts."""
+    import torch
+
+    torch.set_num_threads(job.threads)
+    facts = find_runner(job.runner)(job, gate)
+    # A runner that goes on to other work after its rounds has read its memory itself.
+    gate.finish({**read_peak_memory(job.device), **facts})
+
+
+def main() -> None:
+    """Run the job named on the command line."""
+    job, read_fd, write_fd = sys.argv[1:]
+    with os.fdopen(int(read_fd), encoding="utf-8") as commands, os.fdopen(int(write_fd), "w", encoding="utf-8") as out:
+        work(Job.read(Path(job)), Gate(commands, out))
+
+
+if __name__ == "__main__":
+    main()
