@@ -30,7 +30,7 @@ class Record:
     @property
     def text(self) -> str:
         """The non-empty columns joined by one space: what the model reads."""
-        return " ".join(column for column in self.columns if column)
+        return " ".join(filter(None, self.columns))
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,6 @@ _TAG = re.compile(
 )
 _INLINE = re.compile(r"</?(?:a|abbr|b|big|cite|em|font|i|nobr|s|small|span|strong|sub|sup|tt|u)\b", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")
-_SPECIAL = re.compile(r"[;<\\]")
 
 
 def clean_text(text: str, rules: CleanConfig) -> str:
@@ -51,21 +50,27 @@ def clean_text(text: str, rules: CleanConfig) -> str:
 
     Idempotent, and total: no text raises.
     """
-    if not (text.isascii() and _SPECIAL.search(text) is None and text.isprintable()):
-        for _ in range(MAX_PASSES):
-            cleaned = _clean_once(text, rules)
-            if cleaned == text:
-                break
-            text = cleaned
-    elif rules.whitespace:
-        text = " ".join(text.split())
+    if _is_plain(text):
+        # The only whitespace of a plain text is the blank.
+        is_folded = "  " not in text and not text.startswith(" ") and not text.endswith(" ")
+        return " ".join(text.split()) if rules.whitespace and not is_folded else text
+    for _ in range(MAX_PASSES):
+        cleaned = _clean_once(text, rules)
+        if cleaned == text or _is_plain(cleaned):
+            return cleaned
+        text = cleaned
     return text
+
+
+def _is_plain(text: str) -> bool:
+    """Whether no rule but that for whitespace can change the text: printable ASCII without the marks of damage."""
+    return text.isascii() and text.isprintable() and ";" not in text and "<" not in text and "\\" not in text
 
 
 def clean_records(records: Iterable[Record], rules: CleanConfig) -> Iterator[Record]:
     """Yield every record with clean columns, in order; none is dropped, even where nothing is left of its text."""
     for record in records:
-        columns = tuple(clean_text(column, rules) for column in record.columns)
+        columns = tuple([clean_text(column, rules) for column in record.columns])
         yield record if columns == record.columns else Record(record.id, columns, record.label, record.source)
 
 

@@ -144,23 +144,26 @@ def iter_lines(path: Path) -> Iterator[str]:
         number = 0
         while line := file.readline(MAX_LINE_BYTES):
             number += 1
-            where = f"{path}:{number}"
             if number == 1 and line[:2] in {b"\xff\xfe", b"\xfe\xff"}:
-                raise DataError("the file is UTF-16, not UTF-8", where=where, hint="Save it as UTF-8.")
+                raise DataError("the file is UTF-16, not UTF-8", where=f"{path}:1", hint="Save it as UTF-8.")
             if b"\0" in line:
                 raise DataError(
-                    "the line holds a NUL byte", where=where, hint="The file is damaged or not text; remove the byte."
+                    "the line holds a NUL byte",
+                    where=f"{path}:{number}",
+                    hint="The file is damaged or not text; remove the byte.",
                 )
             if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
                 raise DataError(
-                    f"the line is longer than {MAX_LINE_BYTES:,} bytes", where=where, hint="Is this a file of rows?"
+                    f"the line is longer than {MAX_LINE_BYTES:,} bytes",
+                    where=f"{path}:{number}",
+                    hint="Is this a file of rows?",
                 )
             try:
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 raise DataError(
                     f"byte 0x{line[error.start]:02x} at position {error.start} of the line is not UTF-8",
-                    where=where,
+                    where=f"{path}:{number}",
                     hint="Save the file as UTF-8, for example with iconv -f latin1 -t utf-8.",
                 ) from None
 
@@ -192,28 +195,27 @@ def _iter_delimited(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]
 def _parse_delimited(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
     line, width = 1, 0
     while True:
-        where = f"{path}:{line}"
         try:
             row = next(reader, None)
         except csv.Error as error:
             if "field larger" in str(error):
-                raise _field_too_long(where) from None
+                raise _field_too_long(f"{path}:{line}") from None
             raise DataError(
                 f"broken quoting in the row that begins here: {error}",
-                where=where,
+                where=f"{path}:{line}",
                 hint='Put fields with quotation marks in quotation marks, and write each inner one twice ("").',
             ) from None
         if row is None:
             return
-        if any(len(value) > MAX_FIELD_CHARS for value in row):
-            raise _field_too_long(where)
+        if max(map(len, row), default=0) > MAX_FIELD_CHARS:
+            raise _field_too_long(f"{path}:{line}")
         # A wholly blank line is no row; writers of CSV put "" where a single column is empty.
         if row:
             width = width or len(row)
             if len(row) != width:
                 raise DataError(
                     f"the row has {len(row)} fields, the rows before it {width}",
-                    where=where,
+                    where=f"{path}:{line}",
                     hint="Put texts that hold the separator or line ends in quotation marks.",
                 )
             yield line, row

@@ -33,6 +33,8 @@ class RawLabels:
 
 def normalise_label(value: object) -> int | str | None:
     """Return an integer for whole numbers and their digits, None for empty values, else the name."""
+    if type(value) is str and len(value) == 1 and value in "0123456789":  # most labels of most files
+        return int(value)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, bool):

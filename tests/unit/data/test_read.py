@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from submillion.data.read import Columns, iter_records, join_labels, read_dataset, read_records
+from submillion.data import columns
+from submillion.data.read import Columns, digest_source, iter_records, join_labels, read_dataset, read_records
 from submillion.errors import DataError
 from submillion.records import LabelSet, Record
 
@@ -384,3 +385,49 @@ def test_streaming_needs_constant_memory(tmp_path: Path, suffix: str) -> None:
         tracemalloc.stop()
     # The texts together have 20 MB.
     assert peak < 8_000_000
+
+
+def write_ids(path: Path, ids: list[str]) -> Path:
+    path.write_text("id,text\n" + "".join(f"{row_id},text {n}\n" for n, row_id in enumerate(ids)), encoding="utf-8")
+    return path
+
+
+def test_thousands_of_ids_are_told_apart(tmp_path: Path) -> None:
+    ids = [str(number) for number in range(5000)]
+    assert [record.id for record in iter_records(str(write_ids(tmp_path / "a.csv", ids)))] == ids
+    again = write_ids(tmp_path / "b.csv", [*ids, "2741"])
+    stream = iter_records(str(again))
+    assert [next(stream).id for _ in ids] == ids
+    with pytest.raises(DataError, match=r"b.csv:5002: the id '2741' stands in an earlier row too"):
+        next(stream)
+
+
+def test_ids_of_equal_hashes_are_compared_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columns, "hash", len, raising=False)
+    ids = ["a", "b", "cc", "dd", "e"]
+    assert [record.id for record in read_records(str(write_ids(tmp_path / "a.csv", ids)))] == ids
+    with pytest.raises(DataError, match=r"b.csv:7: the id 'dd' stands in an earlier row too"):
+        read_records(str(write_ids(tmp_path / "b.csv", [*ids, " dd "])))
+
+
+def test_the_digest_of_a_source_is_of_all_that_is_read(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in ("train.csv", "test.csv"):
+        (folder / name).write_text("text,label\na,x\nb,y\n", encoding="utf-8")
+    seen = {digest_source(str(folder))}
+    for change in (
+        lambda: (folder / "test.csv").write_text("text,label\na,x\nc,y\n", encoding="utf-8"),
+        lambda: (folder / "test.csv").rename(folder / "dev.csv"),
+        lambda: (folder / "classes.txt").write_text("y\nx\n", encoding="utf-8"),
+    ):
+        change()
+        seen.add(digest_source(str(folder)))
+    seen.add(digest_source(str(folder), Columns(label="text")))
+    seen.add(digest_source(str(folder / "train.csv")))
+    assert len(seen) == 6
+    (folder / "notes.md").write_text("not data", encoding="utf-8")
+    assert digest_source(str(folder)) in seen
+    before = digest_source(str(folder / "train.csv"))
+    (folder / "classes.txt").unlink()
+    assert digest_source(str(folder / "train.csv")) != before
