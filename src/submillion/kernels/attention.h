@@ -12,17 +12,10 @@ namespace submillion {
 constexpr int64_t kQueries = 64;  // queries of a pass over all keys of a record
 
 struct AttentionShape {
-  int64_t num_heads, head_size, stride;  // stride of a token in q, k and v
-  int64_t num_tokens;
+  int64_t head_size;
+  int64_t stride;  // of a token in q, k and v
   float scaling;
-};
-
-// Keep masks of attention weights: keyed by the query's token and the (head, pair of keys).
-struct AttentionDropout {
-  const int32_t* row_keys;
-  const int32_t* pair_keys;  // (heads, max_pairs)
-  int64_t max_pairs;
-  float probability;
+  float dropout;  // probability; masks are keyed by the query's token and the head's pair of keys
 };
 
 struct AttentionScratch {
@@ -160,11 +153,11 @@ SUBMILLION_INLINE void store_halves(bf16* first, __m512i joined) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(first + kQueries), _mm512_extracti64x4_epi64(joined, 1));
 }
 
-// One record and head. `maxima` and `inverses` (of the sums) are per token of this head; null where no backward
+// One record and head; the keys of masks are read only where something is dropped. `maxima` and `inverses` (of the sums) are per token of this head; null where no backward
 // pass follows.
 inline void attend_record(const bf16* q, const bf16* k, const bf16* v, bf16* out, int64_t out_stride, int64_t length,
-                          const AttentionShape& shape, const AttentionDropout& dropout, const int32_t* row_keys,
-                          const int32_t* pair_keys, float* maxima, float* inverses, AttentionScratch& scratch) {
+                          const AttentionShape& shape, const int32_t* row_keys, const int32_t* pair_keys,
+                          float* maxima, float* inverses, AttentionScratch& scratch) {
   const int64_t size = shape.head_size, words = size / 2, pairs = (length + 1) / 2;
   for (const bf16* rows : {v, k, q}) fetch_rows(rows, shape.stride, length, size);
   uint32_t* value_pairs = scratch.value_pairs.reserve(pairs * size);
@@ -189,7 +182,7 @@ inline void attend_record(const bf16* q, const bf16* k, const bf16* v, bf16* out
         maximum = _mm512_max_ps(maximum, _mm512_loadu_ps(column + row * kQueries));
       maximum = _mm512_mul_ps(maximum, scaling);
       __m512i row_key = _mm512_setzero_si512();
-      if (dropout.probability > 0.0f)
+      if (shape.dropout > 0.0f)
         row_key = _mm512_maskz_loadu_epi32(first_lanes(count - j * kVector), row_keys + first + j * kVector);
       __m512 sum = _mm512_setzero_ps();
       for (int64_t pair = 0; pair < pairs; ++pair) {
@@ -199,8 +192,8 @@ inline void attend_record(const bf16* q, const bf16* k, const bf16* v, bf16* out
         if (2 * pair + 1 < length)
           odd = exp2_ps(_mm512_fmsub_ps(_mm512_loadu_ps(source + kQueries), scaling, maximum));
         sum = _mm512_add_ps(sum, _mm512_add_ps(even, odd));
-        if (dropout.probability > 0.0f) {
-          const KeepPair keep = keep_pair(row_key, pair_keys[pair], dropout.probability);
+        if (shape.dropout > 0.0f) {
+          const KeepPair keep = keep_pair(row_key, pair_keys[pair], shape.dropout);
           even = _mm512_mul_ps(even, keep.even);
           odd = _mm512_mul_ps(odd, keep.odd);
         }
@@ -226,7 +219,7 @@ inline void attend_record(const bf16* q, const bf16* k, const bf16* v, bf16* out
 // The gradients of one record and head; grad_q, grad_k and grad_v have the stride of q.
 inline void attend_record_backward(const bf16* q, const bf16* k, const bf16* v, const bf16* out, const bf16* grad,
                                    int64_t out_stride, int64_t length, const AttentionShape& shape,
-                                   const AttentionDropout& dropout, const int32_t* row_keys, const int32_t* pair_keys,
+                                   const int32_t* row_keys, const int32_t* pair_keys,
                                    const float* maxima, const float* inverses, bf16* grad_q, bf16* grad_k,
                                    bf16* grad_v, AttentionScratch& scratch) {
   const int64_t size = shape.head_size, words = size / 2, pairs = (length + 1) / 2;
@@ -278,11 +271,11 @@ inline void attend_record_backward(const bf16* q, const bf16* k, const bf16* v, 
       const __m512 inverse = _mm512_maskz_loadu_ps(lanes, inverses + first + j * kVector);
       const __m512 product = _mm512_loadu_ps(products + j * kVector);
       __m512i row_key = _mm512_setzero_si512();
-      if (dropout.probability > 0.0f) row_key = _mm512_maskz_loadu_epi32(lanes, row_keys + first + j * kVector);
+      if (shape.dropout > 0.0f) row_key = _mm512_maskz_loadu_epi32(lanes, row_keys + first + j * kVector);
       for (int64_t pair = 0; pair < pairs; ++pair) {
         __m512 weight[2], score[2];
         KeepPair keep = {_mm512_set1_ps(1.0f), _mm512_set1_ps(1.0f)};
-        if (dropout.probability > 0.0f) keep = keep_pair(row_key, pair_keys[pair], dropout.probability);
+        if (shape.dropout > 0.0f) keep = keep_pair(row_key, pair_keys[pair], shape.dropout);
 #pragma GCC unroll 2
         for (int odd = 0; odd < 2; ++odd) {
           const int64_t row = 2 * pair + odd;

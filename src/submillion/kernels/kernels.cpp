@@ -131,7 +131,6 @@ thread_local Scratch<bf16> inner_rows;
 thread_local Scratch<float> block_rows;
 thread_local Scratch<uint8_t> quantised_values;
 thread_local Scratch<float> quantised_scales;
-thread_local Scratch<float> partial_sums;
 thread_local Scratch<uint32_t> token_pairs;
 thread_local AttentionScratch attention_scratch;
 
@@ -491,8 +490,7 @@ struct SubmillionAttention {
 // out: (N, heads * size)
 void submillion_attention(const SubmillionAttention* a, bf16* out) {
   const int64_t hidden = a->num_heads * a->head_size;
-  const AttentionShape shape = {a->num_heads, a->head_size, 3 * hidden, a->num_tokens, a->scaling};
-  const AttentionDropout dropout = {a->row_keys, a->pair_keys, a->max_pairs, a->probability};
+  const AttentionShape shape = {a->head_size, 3 * hidden, a->scaling, a->probability};
   const int64_t num_tasks = a->num_records * a->num_heads;
   // Records are ordered by length: the long ones come first, so that the threads end together.
 #pragma omp parallel for schedule(dynamic, 4)
@@ -502,16 +500,15 @@ void submillion_attention(const SubmillionAttention* a, bf16* out) {
     const bf16* q = a->qkv + start * shape.stride + head * a->head_size;
     float* maxima = a->maxima ? a->maxima + head * a->num_tokens + start : nullptr;
     float* inverses = a->maxima ? a->inverses + head * a->num_tokens + start : nullptr;
+    const int32_t* row_keys = a->row_keys ? a->row_keys + start : nullptr;
     attend_record(q, q + hidden, q + 2 * hidden, out + start * hidden + head * a->head_size, hidden, length, shape,
-                  dropout, a->row_keys + start, a->pair_keys + head * a->max_pairs, maxima, inverses,
-                  attention_scratch);
+                  row_keys, a->pair_keys + head * a->max_pairs, maxima, inverses, attention_scratch);
   }
 }
 
 void submillion_attention_backward(const SubmillionAttention* a, const bf16* out, const bf16* grad, bf16* grad_qkv) {
   const int64_t hidden = a->num_heads * a->head_size;
-  const AttentionShape shape = {a->num_heads, a->head_size, 3 * hidden, a->num_tokens, a->scaling};
-  const AttentionDropout dropout = {a->row_keys, a->pair_keys, a->max_pairs, a->probability};
+  const AttentionShape shape = {a->head_size, 3 * hidden, a->scaling, a->probability};
   const int64_t num_tasks = a->num_records * a->num_heads;
 #pragma omp parallel for schedule(dynamic, 4)
   for (int64_t task = 0; task < num_tasks; ++task) {
@@ -520,8 +517,9 @@ void submillion_attention_backward(const SubmillionAttention* a, const bf16* out
     const int64_t place = start * shape.stride + head * a->head_size;
     const bf16* q = a->qkv + place;
     const int64_t result = start * hidden + head * a->head_size;
-    attend_record_backward(q, q + hidden, q + 2 * hidden, out + result, grad + result, hidden, length, shape, dropout,
-                           a->row_keys + start, a->pair_keys + head * a->max_pairs,
+    const int32_t* row_keys = a->row_keys ? a->row_keys + start : nullptr;
+    attend_record_backward(q, q + hidden, q + 2 * hidden, out + result, grad + result, hidden, length, shape,
+                           row_keys, a->pair_keys + head * a->max_pairs,
                            a->maxima + head * a->num_tokens + start, a->inverses + head * a->num_tokens + start,
                            grad_qkv + place, grad_qkv + place + hidden, grad_qkv + place + 2 * hidden,
                            attention_scratch);
