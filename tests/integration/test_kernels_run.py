@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,3 +98,16 @@ def test_8_bits_are_refused_with_a_reason_where_no_kernel_runs(cli: Cli, trained
     outcome = cli("classify", trained.folder, "a text", "--precision", "int8")
     assert outcome.code == 2
     assert "int8" in outcome.err
+
+
+@needs_kernels
+def test_classify_imports_only_what_scores(wide_run: Path) -> None:
+    code = (
+        "import sys; from submillion.cli import main; code = main(['classify', sys.argv[1], 'a derby']); "
+        "sys.stderr.write(' '.join(sys.modules)); sys.exit(code)"
+    )
+    process = subprocess.run([sys.executable, "-c", code, str(wide_run)], check=True, capture_output=True, text=True)
+    loaded = process.stderr.split()
+    assert "submillion.run_model" in loaded
+    unused = ("transformers", "peft", "accelerate", "sklearn", "scipy", "pandas", "pyarrow", "matplotlib")
+    assert [name for name in (*unused, "torch._dynamo", "sympy") if name in loaded] == []
