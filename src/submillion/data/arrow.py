@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from submillion.errors import DataError
 
 BATCH_ROWS = 4096
+_READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def open_parquet(path: Path) -> BinaryTable:
         schema = file.schema_arrow
 
     def iter_batches(wanted: Sequence[int]) -> Iterator[pa.RecordBatch]:
-        with pq.ParquetFile(path) as file:
+        # Read piece by piece: a row group can be the whole file, and would be held at once.
+        with pq.ParquetFile(path, buffer_size=_READ_BYTES, pre_buffer=False) as file:
             # Names with dots mean nested fields to pyarrow, so columns are picked after reading where one has a dot.
             names = [schema.names[position] for position in wanted]
             columns = None if any("." in name for name in names) else names
@@ -154,9 +156,12 @@ def _make_table(
         with damage_is_data_error(path, kind):
             for batch in iter_batches(wanted):
                 batch.validate(full=True)
-                for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                    number += 1
-                    yield number, values
+                # A batch can be the whole file; as Python values, only a part of it exists at a time.
+                for start in range(0, batch.num_rows, BATCH_ROWS):
+                    part = batch.slice(start, BATCH_ROWS)
+                    for values in zip(*(column.to_pylist() for column in part.columns), strict=True):
+                        number += 1
+                        yield number, values
 
     return BinaryTable(tuple(schema.names), iter_rows, find_class_names(schema.metadata or {}))
 

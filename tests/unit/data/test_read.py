@@ -367,24 +367,42 @@ def test_missing_values_are_empty_texts_and_rows_never_vanish(tmp_path: Path) ->
     assert [r.text for r in read_records(path)] == ["a", "", "b"]
 
 
-@pytest.mark.parametrize("suffix", ["csv", "jsonl", "txt", "parquet"])
+def write_arrow(path: Path, table: pa.Table) -> None:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "txt", "parquet", "arrow"])
 def test_streaming_needs_constant_memory(tmp_path: Path, suffix: str) -> None:
     path, text, num_rows = tmp_path / f"a.{suffix}", "word " * 200, 20_000
     writers: dict[str, Callable[[], Any]] = {
         "csv": lambda: write(path, "text\n" + f"{text}\n" * num_rows),
         "txt": lambda: write(path, f"{text}\n" * num_rows),
         "jsonl": lambda: write(path, (json.dumps({"text": text}) + "\n") * num_rows),
-        "parquet": lambda: pq.write_table(pa.table({"text": [text] * num_rows}), path, row_group_size=1000),
+        # One row group and one batch: the worst that a writer can do.
+        "parquet": lambda: pq.write_table(
+            pa.table({"text": [text] * num_rows}),
+            path,
+            row_group_size=num_rows,
+            compression="none",
+            use_dictionary=False,
+        ),
+        "arrow": lambda: write_arrow(path, pa.table({"text": [text] * num_rows})),
     }
     writers[suffix]()
+    arrow_before, arrow_peak, count = pa.total_allocated_bytes(), 0, 0
     tracemalloc.start()
     try:
-        assert sum(1 for _ in iter_records(str(path))) == num_rows
+        for _ in iter_records(str(path)):
+            count += 1
+            arrow_peak = max(arrow_peak, pa.total_allocated_bytes() - arrow_before)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    # The texts together have 20 MB.
+    assert count == num_rows
+    # The texts together have 20 MB. A batch of the Arrow formats is read and checked as a whole.
     assert peak < 8_000_000
+    assert arrow_peak < (50_000_000 if suffix == "arrow" else 12_000_000)
 
 
 def write_ids(path: Path, ids: list[str]) -> Path:
