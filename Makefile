@@ -14,10 +14,10 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint types unit format docs clean
+.PHONY: help install demo test lint types unit format docs performance clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## Create .venv with the package (editable), its extras and the pinned versions
 
@@ -66,6 +66,9 @@ format: $(STAMP) ## Format the code and fix what ruff can fix
 
 docs: $(STAMP) ## Write docs/recipes.md anew from the settings and the shipped recipes
 	$(BIN)/python docs/build_recipes.py
+
+performance: $(STAMP) ## Write the tables of docs/performance.md anew from benchmarks/results
+	$(BIN)/python benchmarks/build_table.py
 
 clean: ## Remove .venv, caches and build output (runs/ stays)
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

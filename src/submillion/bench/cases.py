@@ -25,7 +25,8 @@ class Case:
         options: Settings of the runner.
         group: What ratios call it, where several set-ups stand for one peer; empty for this package.
         packages: Import names of what it needs beyond this package's own dependencies.
-        share: Part of a round's rows that it does. Below 1 where every step costs the same and is slow.
+        pads_to: Length that it pads every row to; 0 where its cost follows the rows' own lengths.
+        share: Part of a round's rows that it does; below 1 for what is slow and costs the same in every step.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Case:
     options: Mapping[str, Any] = field(default_factory=dict)
     group: str = ""
     packages: tuple[str, ...] = ()
+    pads_to: int = 0
     share: float = 1.0
 
     @property
@@ -112,7 +114,7 @@ def _trainer(
     share: float = 1.0,
 ) -> Case:
     options = {"mixed": mixed, "weights": weights, "attention": attention, "pad_to": pad_to, "micro_batch": micro_batch}
-    return Case(name, "train", "trainer", precision, about, options, group=group, share=share)
+    return Case(name, "train", "trainer", precision, about, options, group=group, pads_to=pad_to or 0, share=share)
 
 
 def _list_scoring(device: str, base: str) -> list[Case]:

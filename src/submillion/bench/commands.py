@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -45,7 +46,7 @@ class Timing:
 
     Attributes:
         seconds: From the start of the process to its end.
-        peak_rss_bytes: Its largest memory.
+        peak_rss_bytes: Its largest memory; 0 where it is not known.
     """
 
     seconds: float
@@ -83,7 +84,9 @@ def time_command(arguments: Sequence[str], environment: Mapping[str, str]) -> Ti
             errors.seek(0)
             said = errors.read().decode(errors="replace").strip()[-_SAID:]
             raise RunError(f"`{' '.join(arguments)}` ended in {process.returncode}: {said}", where="bench")
-    return Timing(seconds, usage.ru_maxrss * _RSS_UNIT)
+    # A process begins with the memory of the one that started it, so that no less than ours can be seen.
+    least = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return Timing(seconds, usage.ru_maxrss * _RSS_UNIT if usage.ru_maxrss > least else 0)
 
 
 def time_in_turn(
@@ -113,8 +116,9 @@ def time_in_turn(
 def _describe(command: Command, timings: Sequence[Timing]) -> dict[str, Any]:
     seconds = [timing.seconds for timing in timings]
     peak = max(timing.peak_rss_bytes for timing in timings)
+    memory = {"peak_rss_bytes": peak} if peak else {}
     return describe_seconds(
-        command.name, command.about, seconds, num_rows=command.num_rows, is_peer=command.is_peer, peak_rss_bytes=peak
+        command.name, command.about, seconds, num_rows=command.num_rows, is_peer=command.is_peer, **memory
     )
 
 

@@ -118,6 +118,10 @@ class Gate:
         """Hand over what is known at the end."""
         self._send(facts)
 
+    def fail(self, reason: str) -> None:
+        """Say why nothing more will come."""
+        self._send({"failed": reason})
+
     def _send(self, values: Mapping[str, Any]) -> None:
         self._answers.write(json.dumps(values) + "\n")
         self._answers.flush()

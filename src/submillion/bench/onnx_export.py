@@ -37,13 +37,13 @@ def export_onnx(merged: Path, folder: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from transformers import AutoModelForSequenceClassification
 
-    model = AutoModelForSequenceClassification.from_pretrained(merged).eval()
+    model = AutoModelForSequenceClassification.from_pretrained(merged)
     # Two tensors, and one with padding: the exporter takes equal inputs for one, and a full mask for a constant.
     example = torch.full((2, 16), 5), torch.ones(2, 16, dtype=torch.int64).tril(12)
     rows, tokens = torch.export.Dim("rows"), torch.export.Dim("tokens")
     target = find_export(folder, "fp32")
     torch.onnx.export(
-        _Logits(model),
+        _Logits(model).eval(),
         example,
         str(target),
         input_names=list(INPUT_NAMES),

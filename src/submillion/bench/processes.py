@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +14,7 @@ from typing import IO, Any
 from submillion.bench.gate import Job, Round
 from submillion.errors import RunError
 
-_LOG_LINES = 6
+_NUM_LINES = 6
 
 
 def make_environment(threads: int, cache: Path) -> dict[str, str]:
@@ -114,20 +113,19 @@ class MeasuredProcess:
         Raises:
             RunError: It has failed.
         """
-        facts = dict(self._read())
+        facts = self._read()
         self._process.wait()
         return facts
 
-    def _read(self) -> Mapping[str, Any]:
+    def _read(self) -> dict[str, Any]:
         line = self._answers.readline()
-        if not line:
-            status = self._process.wait()
-            lines = [text.strip() for text in self._log.read_text(errors="replace").splitlines() if text.strip()]
-            said = lines[-1] if lines else "it said nothing"
+        values: dict[str, Any] = json.loads(line) if line else {"failed": f"status {self._process.wait()}"}
+        if "failed" in values:
+            self._process.wait()
+            lines = [text for text in self._log.read_text(errors="replace").splitlines() if text.strip()]
             raise RunError(
-                f"{self.name} has failed with status {status}: {said}",
+                f"{self.name} has failed: {values['failed']}",
                 where="bench",
-                hint="Its last lines:\n" + "\n".join(f"  {text}" for text in lines[-_LOG_LINES:]),
+                hint="\n".join(("Its last lines:", *lines[-_NUM_LINES:])) if lines else "",
             )
-        values: Mapping[str, Any] = json.loads(line)
         return values

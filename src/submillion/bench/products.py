@@ -46,7 +46,7 @@ def list_products(precision: str, device: str) -> Mapping[str, Callable[[Shape],
         device: ``cpu`` or ``cuda``.
     """
     if precision == "int8":
-        return {"_int_mm": _int_mm, "onednn qlinear": _qlinear, "linear_dynamic": _linear_dynamic, "kernels": _int8}
+        return {"_int_mm": _int_mm, "onednn qlinear": _qlinear, "kernels": _int8}
     dtype = _DTYPES[precision]
 
     def make_operands(shape: Shape) -> tuple[torch.Tensor, torch.Tensor]:
@@ -116,11 +116,3 @@ def _qlinear(shape: Shape) -> Call:
     return lambda: torch.ops.onednn.qlinear_pointwise(
         x, 0.1, 128, packed, scales, zeros, None, 1.0, 0, torch.bfloat16, "none", [], ""
     )
-
-
-def _linear_dynamic(shape: Shape) -> Call:
-    scales, zeros = torch.full((shape.columns,), 0.01), torch.zeros(shape.columns, dtype=torch.int64)
-    weight = torch.quantize_per_channel(torch.randn(shape.columns, shape.inner), scales, zeros, 0, torch.qint8)
-    packed = torch.ops.quantized.linear_prepack(weight, None)
-    x = torch.randn(shape.num_tokens, shape.inner)
-    return lambda: torch.ops.quantized.linear_dynamic(x, packed, True)

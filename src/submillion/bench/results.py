@@ -76,6 +76,19 @@ def sum_up(
     return {"cases": cases, "ratios": _list_ratios(measured)}
 
 
+def find_rates(item: Measured) -> list[float]:
+    """Return the rows per second of each round.
+
+    Rounds hold other rows, in training in an order of each library's own, so that one may have longer rows than the
+    next. Where the cost follows the lengths, the rate is that of tokens, in rows of the mean length of all rounds.
+    """
+    num_rows = sum(part.num_rows for part in item.rounds)
+    num_tokens = sum(part.lengths.num_tokens for part in item.rounds)
+    if item.case.pads_to or not num_tokens:
+        return [part.num_rows / part.seconds for part in item.rounds]
+    return [part.lengths.num_tokens * num_rows / num_tokens / part.seconds for part in item.rounds]
+
+
 def _describe(
     item: Measured,
     peaks: Mapping[str, Mapping[str, Any]],
@@ -92,7 +105,7 @@ def _describe(
     }
     if item.error:
         return {**entry, "error": item.error}
-    rates = [part.num_rows / part.seconds for part in item.rounds]
+    rates = find_rates(item)
     entry |= {
         "round_rows": item.rounds[0].num_rows,
         "rounds_s": [part.seconds for part in item.rounds],
@@ -137,9 +150,8 @@ def _list_ratios(measured: Sequence[Measured]) -> dict[str, dict[str, Any]]:
         if ours.case.is_peer:
             continue
         for group, peers in groups.items():
-            fastest = max(peers, key=_find_speed)
-            pairs = zip(ours.rounds, fastest.rounds, strict=True)
-            factors = [(a.num_rows / a.seconds) / (b.num_rows / b.seconds) for a, b in pairs]
+            fastest = max(peers, key=lambda item: statistics.median(find_rates(item)))
+            factors = [one / other for one, other in zip(find_rates(ours), find_rates(fastest), strict=True)]
             ratio = {
                 "kind": ours.case.kind,
                 "case": ours.case.name,
@@ -152,10 +164,6 @@ def _list_ratios(measured: Sequence[Measured]) -> dict[str, dict[str, Any]]:
                 ratio["memory"] = memory[0] / memory[1]
             ratios[f"{ours.case.kind}: {ours.case.name} / {group}"] = ratio
     return ratios
-
-
-def _find_speed(item: Measured) -> float:
-    return statistics.median(part.num_rows / part.seconds for part in item.rounds)
 
 
 def list_versions() -> dict[str, str]:

@@ -11,7 +11,7 @@ from submillion.bench.around import measure_around
 from submillion.bench.cases import check_packages
 from submillion.bench.prepare import ADAPTER
 from submillion.bench.results import list_versions
-from submillion.bench.site import MAX_LENGTH, BenchSettings, open_site
+from submillion.bench.site import BenchSettings, open_site
 from submillion.bench.turns import list_site_cases, measure_turns
 from submillion.errors import ConfigError
 from submillion.progress import Progress, Silent
@@ -49,7 +49,7 @@ def run_bench(settings: BenchSettings, progress: Progress | None = None) -> dict
         "base": settings.base,
         "settings": {
             "num_rounds": settings.num_rounds,
-            "max_length": MAX_LENGTH,
+            "max_length": site.max_length,
             "batch_size": settings.batch_size,
             "dropout": settings.dropout,
             "adapter": dict(ADAPTER),

@@ -18,7 +18,7 @@ from submillion.model.sources import find_base, load_base_config
 from submillion.rundir import find_cache_folder
 
 MAX_LENGTH = 192
-"""Tokens kept of a text by every case: as many as the published systems keep."""
+"""Tokens kept of a text, as many as published systems keep, where the base model has positions for them."""
 
 NUM_RUN_LABELS = 4
 """Classes of the shipped news items, on which the run that scores is trained."""
@@ -89,7 +89,7 @@ class Site:
             options=options,
             base=str(self.base),
             folder=str(self.scratch),
-            max_length=MAX_LENGTH,
+            max_length=self.max_length,
             threads=self.threads,
             device=self.device,
             dropout=self.settings.dropout,
@@ -118,6 +118,13 @@ class Site:
         if any(options[key] for key in ("random", "run", "merged")):
             with MeasuredProcess("preparation", self.make_job("prepare", options)) as process:
                 process.finish()
+
+    @property
+    def max_length(self) -> int:
+        """Tokens kept of a text."""
+        positions = int(self.config.get("max_position_embeddings", MAX_LENGTH))
+        # Positions of the RoBERTa family begin behind that of padding; no other loses much by as many fewer.
+        return min(MAX_LENGTH, positions - int(self.config.get("pad_token_id") or 0) - 1)
 
     @property
     def run(self) -> Path:

@@ -92,8 +92,9 @@ def _make_arguments(job: Job, options: Mapping[str, Any]) -> TrainingArguments:
 
 
 def _encode(rows: Sequence[Row], tokenizer: Any, job: Job, pad_to: int | None) -> list[dict[str, Any]]:
-    padding = {"padding": "max_length", "max_length": pad_to} if pad_to else {"max_length": job.max_length}
-    encoded = tokenizer([row.text for row in rows], truncation=True, **padding)
+    texts = [row.text for row in rows]
+    length = min(pad_to or job.max_length, job.max_length)
+    encoded = tokenizer(texts, truncation=True, max_length=length, padding="max_length" if pad_to else False)
     keys = ("input_ids", "attention_mask")
     return [{"labels": row.label, **{key: encoded[key][place] for key in keys}} for place, row in enumerate(rows)]
 

@@ -22,6 +22,10 @@ NUM_ROWS: dict[str, int] = {"train": 3200, "score": 4096}
 """Rows of all rounds together, where no number is given."""
 
 
+_MIN_STEPS = 2
+"""Steps of a round of a case that does only a share of it."""
+
+
 @dataclass
 class _Entrant:
     """A case in its process."""
@@ -75,15 +79,16 @@ def measure_turns(site: Site, kind: Kind, progress: Progress) -> dict[str, Any]:
     progress.finish()
 
     def open_process(name: str, runner: str, options: Any, share: float = 1.0) -> MeasuredProcess:
-        own_rows = max(settings.batch_size, int(round_rows * share) // settings.batch_size * settings.batch_size)
+        num_steps = max(_MIN_STEPS, int(round_rows * share) // settings.batch_size)
+        own_rows = min(round_rows, num_steps * settings.batch_size) if share < 1 else round_rows
         job = site.make_job(
             runner,
             options,
             rows=str(path),
             num_rounds=settings.num_rounds,
             num_labels=NUM_RUN_LABELS if kind == "score" else max(site.source.num_labels, 2),
-            num_warmup=own_rows if share < 1 else round_rows,
-            round_rows=own_rows if share < 1 else round_rows,
+            num_warmup=own_rows,
+            round_rows=own_rows,
         )
         return MeasuredProcess(name, job)
 

@@ -50,7 +50,14 @@ def main() -> None:
     """Run the job named on the command line."""
     job, read_fd, write_fd = sys.argv[1:]
     with os.fdopen(int(read_fd), encoding="utf-8") as commands, os.fdopen(int(write_fd), "w", encoding="utf-8") as out:
-        work(Job.read(Path(job)), Gate(commands, out))
+        gate = Gate(commands, out)
+        try:
+            work(Job.read(Path(job)), gate)
+        except EOFError:
+            raise
+        except Exception as error:
+            gate.fail(f"{type(error).__name__}: {error}")
+            raise
 
 
 if __name__ == "__main__":
