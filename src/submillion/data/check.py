@@ -102,7 +102,7 @@ def check_records(
         on_progress: Told what is being done.
     """
     texts: dict[str, int] = {}
-    columns: dict[str, int] = {}
+    columns: dict[str, int] | None = {} if len(splits) + len(against or {}) > 1 else None
     parts = [_Part(_name_split(name, rows), rows, texts, columns) for name, rows in splits.items()]
     others = [_Part(_name_split(name, rows), rows, texts, columns) for name, rows in (against or {}).items()]
     keys = list(texts)
@@ -139,11 +139,14 @@ class _Part:
         records: Its rows.
         contents: What the model reads of each row.
         keys: Shape (n,), number of each row's normalised text among all distinct ones; -1 for empty rows.
-        columns: Numbers of each row's normalised columns; -1 for those too short to mean anything.
+        columns: Numbers of each row's normalised columns; -1 for those too short to mean anything. Empty where there
+            is no other part to compare them with.
         first_row: The first row of each distinct text, in the order of the rows.
     """
 
-    def __init__(self, name: str, records: Sequence[Record], texts: dict[str, int], columns: dict[str, int]) -> None:
+    def __init__(
+        self, name: str, records: Sequence[Record], texts: dict[str, int], columns: dict[str, int] | None
+    ) -> None:
         self.name = name
         self.records = records
         self.contents = [record.text for record in records]
@@ -155,12 +158,12 @@ class _Part:
             key = " ".join(filter(None, words)) or content.strip()
             if key:
                 self.keys[row] = texts.setdefault(key, len(texts))
-            self.columns.append(
-                tuple(
+            if columns is not None:
+                numbers = [
                     columns.setdefault(column, len(columns)) if column.count(" ") >= MIN_COLUMN_WORDS - 1 else -1
                     for column in words
-                )
-            )
+                ]
+                self.columns.append(tuple(numbers))
         known, first = np.unique(self.keys, return_index=True)
         order = np.argsort(first)
         self.first_row: dict[int, int] = dict(zip(known[order].tolist(), first[order].tolist(), strict=True))
