@@ -50,12 +50,16 @@ def open_cache(on_note: Note) -> Cache:
     return Cache(None if is_off else find_cache_folder() / "data", on_note=on_note)
 
 
-def digest_parts(*parts: str | bytes) -> str:
-    """Return one SHA-256 of several values, each with its length, so that no two lists of values agree by chance."""
+def digest_parts(*parts: str | bytes | NDArray[Any]) -> str:
+    """Return one SHA-256 of several values, each with its length, so that no two lists of values agree by chance.
+
+    Of an array, in C order, only the bytes count.
+    """
     digest = hashlib.sha256()
     for part in parts:
-        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
-        digest.update(len(data).to_bytes(8, "little"))
+        content: Any = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        data = memoryview(content)
+        digest.update(data.nbytes.to_bytes(8, "little"))
         digest.update(data)
     return digest.hexdigest()
 
@@ -141,9 +145,9 @@ class Cache:
         return None if self.folder is None else self.folder / f"{kind}-{key[:40]}.safetensors"
 
     def _describe(self, kind: str, key: str, arrays: Arrays) -> dict[str, str]:
-        parts: list[str | bytes] = []
+        parts: list[str | NDArray[Any]] = []
         for name, value in arrays.items():
-            parts += [name, f"{value.dtype.str} {value.shape}", value.tobytes()]
+            parts += [name, f"{value.dtype.str} {value.shape}", value]
         return {"format": _FORMAT, "kind": kind, "key": key, "sha256": digest_parts(*parts)}
 
     def _drop(self, path: Path, reason: str) -> None:
@@ -168,13 +172,14 @@ class Cache:
 
 
 def pack_strings(strings: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return strings as UTF-8 bytes end to end, and where each one ends, in characters."""
-    ends = np.cumsum(np.fromiter(map(len, strings), np.int64, len(strings)))
-    return np.frombuffer("".join(strings).encode("utf-8", "surrogatepass"), np.uint8), ends
+    """Return strings as UTF-8 bytes end to end, and where each one ends."""
+    encoded = [string.encode("utf-8", "surrogatepass") for string in strings]
+    ends = np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)))
+    return np.frombuffer(b"".join(encoded), np.uint8), ends
 
 
 def unpack_strings(data: NDArray[np.uint8], ends: NDArray[np.int64]) -> list[str]:
     """Return the strings that `pack_strings` has packed."""
-    text = data.tobytes().decode("utf-8", "surrogatepass")
-    stops = ends.tolist()
-    return [text[start:stop] for start, stop in zip([0, *stops], stops, strict=False)]
+    whole, stops = data.tobytes(), ends.tolist()
+    pairs = zip([0, *stops], stops, strict=False)
+    return [whole[start:stop].decode("utf-8", "surrogatepass") for start, stop in pairs]

@@ -24,10 +24,12 @@ def recall_tokens(
         cache: Where results are kept.
         on_progress: Called with the number of texts done so far.
     """
+    if not texts:
+        return encoder.tokenise(texts)
     data, ends = pack_strings(texts)
     code = digest_code("text_encoder.py", "token_cache.py")
     settings = f"{tokenizers.__version__} {encoder.sha256} {encoder.max_length}"
-    key = digest_parts(code, settings, data.tobytes(), ends.tobytes())
+    key = digest_parts(code, settings, data, ends)
     stored = cache.load(_KIND, key)
     tokens = None if stored is None else _unpack(stored, len(texts), encoder.max_length)
     if tokens is None:
