@@ -112,7 +112,8 @@ def recall_findings(
     Returns:
         The findings as JSON values, and the ids of the training rows that stand in another split.
     """
-    key = None if key is None else digest_parts(digest_code("data", "data_cache.py", "prepare.py", "text_encoder.py"), key)
+    if key is not None:
+        key = digest_parts(digest_code("data", "data_cache.py", "prepare.py", "text_encoder.py"), key)
     stored = None if key is None else cache.load(_FINDINGS, key)
     if stored is None:
         report = examine()
