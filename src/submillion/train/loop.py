@@ -131,8 +131,7 @@ def train_steps(
     waiting: _Step | None = None
     handed_out_s = time.perf_counter()
     for given in feed_steps(features, config, seed=seed, first_step=first_step, device=device, processes=processes):
-        if not classifier.training:
-            classifier.train()
+        classifier.train()
         sums = accumulate_gradients(
             classifier,
             given,
