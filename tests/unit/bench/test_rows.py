@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from submillion.bench.rows import Row, load_rows, perturb_text, read_rows, take_rows, write_rows
+from submillion.bench.rows import Row, RowSource, load_rows, perturb_text, read_rows, take_rows, write_rows
 from submillion.errors import DataError
 
 WORDS = ("river", "council", "dawn")
@@ -49,6 +49,11 @@ def test_too_few_rows_are_filled_up_with_changed_ones_not_with_copies() -> None:
     assert about == "460 of 460 rows of the shipped news items, 1,540 changed copies of them; all distinct"
     lengths = [[len(row.text.split()) for row in part] for part in (source.rows, rows[460:])]
     assert statistics.mean(lengths[1]) == pytest.approx(statistics.mean(lengths[0]), rel=0.1)
+
+
+def test_changed_rows_differ_from_each_other_where_there_is_little_to_change() -> None:
+    rows, _ = take_rows(RowSource((Row("7", 0),), 2, "one row"), 40)
+    assert len({row.text for row in rows}) == 40
 
 
 def test_enough_rows_are_taken_as_they_are() -> None:

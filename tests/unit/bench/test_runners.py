@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 
+from submillion.bench.flops import Lengths
 from submillion.bench.gate import Gate, Job, Round
 from submillion.bench.prepare import prepare
 from submillion.bench.processes import MeasuredProcess
@@ -100,6 +103,21 @@ def test_the_trainer_reads_the_same_rows_as_this_package(job: Job, options: dict
     # Each in an order of its own, so that only an epoch's sums can agree.
     for column in range(2):
         assert sum(pair[column] for pair in list_lengths(theirs)) == sum(pair[column] for pair in list_lengths(ours))
+
+
+def test_a_round_of_the_trainer_counts_its_own_batches_not_those_fetched_ahead(job: Job) -> None:
+    from submillion.bench.trainer_peer import _Rounds
+
+    answers = io.StringIO()
+    fetched = SimpleNamespace(seen=deque(Lengths(number, 0) for number in (1, 2, 4, 8, 16)))
+    callback = _Rounds(job, Gate(io.StringIO("go\n"), answers), cast(Any, fetched))
+    arguments, control = SimpleNamespace(gradient_accumulation_steps=2), SimpleNamespace()
+    for _ in range(ROUND_ROWS // job.batch_size):
+        callback.on_step_begin()
+        callback.on_step_end(arguments, None, control)
+    assert Round.parse(json.loads(answers.getvalue())).lengths == Lengths(1 + 2 + 4 + 8, 0)
+    assert list(fetched.seen) == [Lengths(16, 0)]
+    assert control.should_training_stop is False
 
 
 def test_all_that_score_read_the_same_tokens_and_give_the_same_labels(job: Job) -> None:
