@@ -81,10 +81,11 @@ def _make_rows(rows: Sequence[Row], count: int, seed: int) -> Iterator[Row]:
     while made < count:
         row = rows[made % len(rows)]
         text = perturb_text(row.text, words, rng)
-        if text not in seen:
-            seen.add(text)
-            made += 1
-            yield Row(text, row.label)
+        while text in seen:  # a longer text has more changes, so this ends also where a short one has none left
+            text = perturb_text(f"{text} {rng.choice(words)}", words, rng)
+        seen.add(text)
+        made += 1
+        yield Row(text, row.label)
 
 
 def perturb_text(text: str, words: Sequence[str], rng: random.Random) -> str:
