@@ -127,11 +127,13 @@ def train_steps(
     weights = weigh_classes(labels, classifier.plan.num_labels, config)
     weights_on_device = None if weights is None else weights.to(device)
     parameters = list(classifier.trainable_parameters().values())
+    parts = list(classifier.modules())
     reads_late = _reads_late(device)
     waiting: _Step | None = None
     handed_out_s = time.perf_counter()
     for given in feed_steps(features, config, seed=seed, first_step=first_step, device=device, processes=processes):
-        classifier.train()
+        if not all(part.training for part in parts):  # asked of every part: the root's own mode says nothing of theirs
+            classifier.train()
         sums = accumulate_gradients(
             classifier,
             given,
