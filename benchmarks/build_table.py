@@ -157,9 +157,10 @@ GOALS = (
 
 
 def load_results() -> dict[str, Result]:
-    """Return the results by file name, in order."""
+    """Return the results of `submillion bench` by file name, in order; other scripts keep theirs beside them."""
     paths = sorted((FOLDER / "results").glob("*.json"))
-    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+    results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+    return {name: result for name, result in results.items() if "cases" in result}
 
 
 def build_figures(results: Mapping[str, Result]) -> str:
