@@ -1,0 +1,253 @@
+"""One training run in a process of its own: started, followed, ended early where asked, its errors passed on.
+
+Searches and curves make many runs one after the other. A process for each gives its memory back, cannot disturb the
+next one, and can be killed without harm: a run continues from its last checkpoint when it is launched again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from submillion.config import RunConfig, dump_config, load_yaml, parse_config
+from submillion.errors import BudgetError, ConfigError, DataError, ModelError, RunError, SubmillionError
+from submillion.rundir import RunDir, read_json, read_log, remove_leftovers, write_json, write_text
+
+_POLL_S = 0.2
+# A run that is asked to stop finishes its step and saves; a step of a large model on few cores takes a while.
+_GRACE_S = 120.0
+_WATCH_S = 1.0
+_KINDS: dict[int, type[SubmillionError]] = {
+    kind.exit_code: kind for kind in (ConfigError, DataError, BudgetError, ModelError, RunError)
+}
+_INTERRUPTED = 130
+_NUM_LINES = 6
+
+
+@dataclass(frozen=True)
+class LaunchedRun:
+    """What became of a launched run.
+
+    Attributes:
+        run: Its folder.
+        state: ``complete``, or ``pruned`` where a validation ended it.
+        validations: The validation lines of its log, in order of steps: step, loss, accuracy and the other figures.
+        evaluations: Figures by split or watched name, as ``evaluation/<split>.json`` has them; none if it was pruned.
+    """
+
+    run: Path
+    state: Literal["complete", "pruned"]
+    validations: tuple[dict[str, Any], ...]
+    evaluations: dict[str, dict[str, Any]]
+
+
+def launch_run(
+    config: RunConfig,
+    out: Path,
+    *,
+    on_validation: Callable[[dict[str, Any]], bool] | None = None,
+    on_poll: Callable[[], None] | None = None,
+    threads: int | None = None,
+) -> LaunchedRun:
+    """Carry out a run in a process of its own, or continue it, or take it as it stands where it is finished.
+
+    The configuration is written to ``<out>.yaml`` and what the process says to ``<out>.log``. Ctrl-C and SIGTERM are
+    passed on, and the run saves before they take effect here; where this process is killed, the run notices, saves and
+    ends as well. So the same call continues it, which needs the same configuration.
+
+    Args:
+        config: The complete configuration.
+        out: The run folder: absent, empty, or that of the same configuration.
+        on_validation: Called with each validation line of the log, once and in order, those of an earlier attempt
+            included; true ends the run, which is then marked as pruned for good.
+        on_poll: Called several times a second while the run goes on; what it raises ends the run.
+        threads: CPU threads of the run; as the configuration says if None.
+
+    Raises:
+        ConfigError: The folder holds another run or other files, or the settings cannot be used.
+        SubmillionError: Of the kind that the process ended with, with its message.
+        RunError: It was killed or interrupted from outside, or ended in a bug.
+        KeyboardInterrupt: This process was asked to stop; the run has saved.
+    """
+    if threads is not None:
+        config = config.model_copy(update={"threads": threads})
+    run = RunDir(out)
+    state = _find_state(run, config)
+    if state in {"complete", "pruned"}:
+        return _describe(run)
+    words = ["train", "--resume", str(out)]
+    if state is None:
+        recipe = out.with_name(f"{out.name}.yaml")
+        write_text(recipe, dump_config(config))
+        words = ["train", str(recipe), "--out", str(out)]
+    log = out.with_name(f"{out.name}.log")
+    follower = _Follower(run.log, on_validation)
+    with _sigterm_interrupts(), log.open("wb") as said:
+        process = _start(words, said)
+        try:
+            is_pruned = False
+            while process.poll() is None and not is_pruned:
+                time.sleep(_POLL_S)
+                if on_poll is not None:
+                    on_poll()
+                is_pruned = follower.is_ended()
+        finally:
+            _end(process)
+    if process.returncode == 0:
+        # The last validations may have come after the last look.
+        follower.is_ended()
+    elif is_pruned and process.returncode == _INTERRUPTED:
+        write_json(run.manifest, {**read_json(run.manifest), "state": "pruned"})
+    else:
+        raise _explain_end(process.returncode, log, out)
+    return _describe(run)
+
+
+def _find_state(run: RunDir, config: RunConfig) -> str | None:
+    """Return the state of the run in a folder; None where there is none yet."""
+    if not run.config.exists():
+        if run.path.is_dir():
+            remove_leftovers(run.path)
+        return None
+    before = parse_config(load_yaml(run.config.read_text(encoding="utf-8"), where=str(run.config)), where=str(run.path))
+    if before != config:
+        old, new = before.model_dump(mode="json"), config.model_dump(mode="json")
+        changed = ", ".join(sorted(name for name in new if old[name] != new[name]))
+        raise ConfigError(
+            f"holds a run with other settings: {changed} differ",
+            where=str(run.path),
+            hint="Choose another folder, or delete this one if that run is not needed.",
+        )
+    return str(read_json(run.manifest).get("state", "running")) if run.manifest.exists() else "running"
+
+
+def _describe(run: RunDir) -> LaunchedRun:
+    is_pruned = read_json(run.manifest)["state"] == "pruned"
+    validations = tuple(entry for entry in read_log(run.log) if _is_validation(entry))
+    evaluations = {}
+    if not is_pruned:
+        paths = sorted(run.evaluation("validation").parent.glob("*.json"))
+        evaluations = {path.stem: read_json(path) for path in paths if not path.stem.endswith(".baseline")}
+    return LaunchedRun(run.path, "pruned" if is_pruned else "complete", validations, evaluations)
+
+
+def _is_validation(entry: dict[str, Any]) -> bool:
+    return entry.get("kind") == "evaluation" and entry.get("split") == "validation"
+
+
+class _Follower:
+    """Reads a growing log, and asks of each new validation whether it ends the run."""
+
+    def __init__(self, path: Path, on_validation: Callable[[dict[str, Any]], bool] | None) -> None:
+        self._path = path
+        self._ask = on_validation
+        self._offset = 0
+        self._step = 0
+
+    def is_ended(self) -> bool:
+        """Return whether one of the validations since the last call ends the run."""
+        if self._ask is None or not self._path.exists():
+            return False
+        with self._path.open("rb") as file:
+            # A run that is continued cuts the log back to its checkpoint; steps that were told of come again.
+            self._offset = min(self._offset, os.fstat(file.fileno()).st_size)
+            file.seek(self._offset)
+            new = file.read()
+        whole, _, _ = new.rpartition(b"\n")
+        self._offset += len(whole) + 1 if whole else 0
+        for line in whole.splitlines():
+            # The cut can fall into the middle of what was read before; that line is told of when it comes whole.
+            with contextlib.suppress(ValueError):
+                entry = json.loads(line)
+                if _is_validation(entry) and entry["step"] > self._step:
+                    self._step = entry["step"]
+                    if self._ask(entry):
+                        return True
+        return False
+
+
+def _start(words: list[str], said: Any) -> subprocess.Popen[bytes]:
+    # In a session of its own: a terminal's Ctrl-C reaches this process alone, which passes it on once. Twice would
+    # end the run without saving.
+    return subprocess.Popen(
+        [sys.executable, "-m", __name__, str(os.getpid()), *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=said,
+        start_new_session=True,
+    )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process that still runs to save and end; kill it where it does not, or where asked to hurry."""
+    if process.poll() is None:
+        process.terminate()
+    try:
+        process.wait(_GRACE_S)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt) as error:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if isinstance(error, KeyboardInterrupt):
+            raise
+
+
+def _explain_end(code: int, log: Path, out: Path) -> SubmillionError:
+    """Return the error that fits the exit code, with what the process said of it."""
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    told = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+    kind = _KINDS.get(code)
+    if told and code > 0 and code != _INTERRUPTED:
+        message = lines[told[-1]].removeprefix("error: ")
+        return (kind or RunError)(message, where=str(out), hint="\n".join(lines[told[-1] + 1 :]))
+    if code == _INTERRUPTED:
+        what = "was interrupted from outside"
+    elif code < 0:
+        what = f"was killed by {signal.Signals(-code).name}"
+    else:
+        what = f"ended with status {code}"
+    shown = "\n".join(("Its last lines:", *lines[-_NUM_LINES:])) if lines else ""
+    return (kind or RunError)(f"the run {what}", where=str(out), hint=f"The same command continues it. {shown}".strip())
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Take SIGTERM for Ctrl-C, where a handler is possible: in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _follow_parent(parent: int) -> None:
+    """Ask this process to save and end once the one that launched it is gone."""
+    while os.getppid() == parent:
+        time.sleep(_WATCH_S)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    # A shell's background job ignores Ctrl-C, and so would the run; what ends it is SIGTERM from its parent.
+    threading.Thread(target=_follow_parent, args=(int(sys.argv[1]),), daemon=True).start()
+    sys.argv[1:2] = []
+    runpy.run_module("submillion", run_name="__main__", alter_sys=True)
