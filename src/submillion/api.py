@@ -33,6 +33,7 @@ def train(
     base: str | None = None,
     budget: int | None = None,
     seed: int | None = None,
+    extra: Sequence[str | PathLike[str] | tuple[str | PathLike[str], float]] = (),
     set: Sequence[str] = (),
     out: str | PathLike[str] | None = None,
     progress: Progress | None = None,
@@ -45,6 +46,8 @@ def train(
         base: Base model; the recipe's own if absent.
         budget: Trainable parameters stay strictly below this.
         seed: Seed of the training.
+        extra: Files of synthetic rows to train on as well, each with its weight in the loss if that is not 1; the
+            recipe's own (`data.extra`) if there are none here.
         set: ``key.path=value`` settings, applied last.
         out: The run folder, empty or absent; a new one under ``runs/`` if not given.
         progress: Receives stages and counts.
@@ -54,7 +57,7 @@ def train(
     """
     from submillion.pipeline import start_run
 
-    config = resolve_config(recipe, data=data, base=base, budget=budget, seed=seed, settings=set).config
+    config = resolve_config(recipe, data=data, base=base, budget=budget, seed=seed, extra=extra, settings=set).config
     return start_run(config, None if out is None else Path(out), progress=progress or Silent())
 
 
@@ -140,6 +143,7 @@ def resolve_config(
     text: Sequence[str] = (),
     label: str | None = None,
     row_id: str | None = None,
+    extra: Sequence[str | PathLike[str] | tuple[str | PathLike[str], float]] = (),
     settings: Sequence[str] = (),
 ) -> ResolvedConfig:
     """Return the configuration of a run: a recipe, then the arguments, then the settings.
@@ -153,8 +157,9 @@ def resolve_config(
         ModelError: A recipe's names must be mapped, and the configuration of a base model cannot be found.
     """
     given, where = _read_values(recipe)
+    files = [{"data": str(path), "weight": weight} for path, weight in map(_pair_with_weight, extra)]
     arguments: dict[str, Any] = {
-        "data": {"source": data, "text": list(text) or None, "label": label, "id": row_id},
+        "data": {"source": data, "text": list(text) or None, "label": label, "id": row_id, "extra": files or None},
         "model": {"base": base},
         "budget": budget,
         "seed": seed,
@@ -184,6 +189,12 @@ def resolve_config(
     values["adapter"] = adapter.model_dump(mode="json")
     values["about"] = f"{original.about}\n{change}{'; '.join(notes)}.".lstrip()
     return ResolvedConfig(build(values), tuple(f"mapped to {config.model.base}: {note}" for note in notes))
+
+
+def _pair_with_weight(
+    extra: str | PathLike[str] | tuple[str | PathLike[str], float],
+) -> tuple[str | PathLike[str], float]:
+    return extra if isinstance(extra, tuple) else (extra, 1.0)
 
 
 def _names_modules(adapter: AdapterConfig) -> bool:

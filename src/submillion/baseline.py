@@ -52,7 +52,12 @@ class Baseline:
 
 
 def train_baseline(
-    texts: Sequence[str], labels: Sequence[int] | NDArray[np.integer], *, seed: int, num_labels: int | None = None
+    texts: Sequence[str],
+    labels: Sequence[int] | NDArray[np.integer],
+    *,
+    seed: int,
+    num_labels: int | None = None,
+    weights: Sequence[float] | None = None,
 ) -> Baseline:
     """Train the baseline.
 
@@ -65,6 +70,7 @@ def train_baseline(
         labels: Their label ids, ``0..C-1``.
         seed: Of the solver's coordinate order.
         num_labels: Number of classes C; one more than the largest label if absent.
+        weights: Of the texts in the SVM's loss, shape (n,); all 1 if absent. Term frequencies know no weights.
 
     Raises:
         DataError: Fewer than two classes, different lengths, or texts without a single word.
@@ -85,7 +91,7 @@ def train_baseline(
         raise DataError(
             f"the training texts hold no words: {error}", hint="Check the text column, or set baseline: false."
         ) from None
-    classifier = LinearSVC(random_state=seed).fit(features, ids)
+    classifier = LinearSVC(random_state=seed).fit(features, ids, sample_weight=weights)
     return Baseline(
         num_labels=int(ids.max()) + 1 if num_labels is None else num_labels,
         num_features=features.shape[1],

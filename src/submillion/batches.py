@@ -51,6 +51,7 @@ class Batch:
         order: Shape (B,); the b-th packed record was the ``order[b]``-th given.
         keys: Shape (B,), uint64, the records' dropout keys.
         ids: The records' ids, in packed order.
+        weights: Shape (B,), float32, of the records in the training loss; None where all of them are 1.
     """
 
     input_ids: torch.Tensor
@@ -61,6 +62,7 @@ class Batch:
     order: NDArray[np.int64]
     keys: NDArray[np.uint64]
     ids: tuple[str, ...]
+    weights: torch.Tensor | None = None
 
     @property
     def num_records(self) -> int:
@@ -85,6 +87,7 @@ class Batch:
             order=self.order,
             keys=self.keys,
             ids=self.ids,
+            weights=None if self.weights is None else self.weights.to(device, non_blocking=True),
         )
 
 
@@ -120,7 +123,14 @@ def pack(features: Sequence[Features]) -> Batch:
         order=order,
         keys=np.array([f.key for f in ordered], dtype=np.uint64),
         ids=tuple(f.id for f in ordered),
+        weights=_pack_weights(ordered),
     )
+
+
+def _pack_weights(features: Sequence[Features]) -> torch.Tensor | None:
+    if all(item.weight == 1 for item in features):
+        return None
+    return torch.tensor([item.weight for item in features], dtype=torch.float32)
 
 
 def split_micro_batches(features: Sequence[Features], max_tokens: int) -> list[list[Features]]:

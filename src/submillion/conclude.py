@@ -156,7 +156,7 @@ def conclude_run(
                     num_truncated=sum(item.truncated for item in ready.features[name]),
                 )
             predicted = {name: values.argmax(axis=1) for name, values in logits.items()}
-            baselines = _judge_baseline(run, config, ready.prepared, ready.sets, predicted=predicted, progress=progress)
+            baselines = _judge_baseline(run, config, ready, predicted=predicted, progress=progress)
             found = {"evaluations": evaluations, "baselines": baselines}
             entries = {
                 "state": "complete",
@@ -202,8 +202,7 @@ def _save_tokenizer(tokens: TextEncoder, run: RunDir) -> None:
 def _judge_baseline(
     run: RunDir,
     config: RunConfig,
-    prepared: Prepared,
-    sets: dict[str, Sequence[Record]],
+    ready: Ready,
     *,
     predicted: dict[str, NDArray[np.int64]],
     progress: Progress,
@@ -211,12 +210,16 @@ def _judge_baseline(
     if not config.baseline:
         return {}
     progress.start("baseline")
-    train, labels = prepared.splits.train, prepared.splits.labels
+    train, labels = ready.prepared.splits.train, ready.prepared.splits.labels
     baseline = train_baseline(
-        [record.text for record in train], labels_of(train), seed=config.seed, num_labels=len(labels)
+        [record.text for record in train],
+        labels_of(train),
+        seed=config.seed,
+        num_labels=len(labels),
+        weights=[item.weight for item in ready.train],
     )
     results = {}
-    for name, rows in sets.items():
+    for name, rows in ready.sets.items():
         theirs = baseline.predict([record.text for record in rows])
         results[name] = write_baseline_results(run, name, rows, labels, model=predicted[name], baseline=theirs)
     progress.finish()

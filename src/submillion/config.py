@@ -52,6 +52,15 @@ class CleanConfig(Section):
     unicode: bool = Field(True, description="Normalise to NFC and drop control characters.")
 
 
+class ExtraConfig(Section):
+    """A file of synthetic rows, as `submillion augment` writes them, that are trained on beside the data's own."""
+
+    data: str = Field(min_length=1, description="JSON-lines file with id, text, label and provenance.")
+    weight: float = Field(
+        1.0, gt=0, le=100, allow_inf_nan=False, description="Of each of its rows in the loss; the data's own have 1."
+    )
+
+
 class DataConfig(Section):
     """Where the records come from and how they are prepared."""
 
@@ -71,6 +80,11 @@ class DataConfig(Section):
     )
     max_records: PositiveInt | None = Field(
         None, description="Use at most this many training rows, stratified and seeded; for trials."
+    )
+    extra: tuple[ExtraConfig, ...] = Field(
+        (),
+        description="Synthetic rows to train on as well. Never validation or test; those that stand there, or come "
+        "from a row that does, are always left out.",
     )
     clean: CleanConfig = CleanConfig()
 
@@ -203,7 +217,7 @@ def _known_keys(location: Sequence[int | str]) -> list[str]:
         field = section.model_fields.get(part) if isinstance(part, str) else None
         if field is None:
             continue
-        section = WatchConfig if part == "watch" else field.annotation
+        section = {"watch": WatchConfig, "extra": ExtraConfig}.get(str(part), field.annotation)
     return sorted(section.model_fields)
 
 

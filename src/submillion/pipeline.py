@@ -216,7 +216,9 @@ def _write_data_report(run: RunDir, prepared: Prepared) -> None:
     # A run that is resumed must see the rows that it began with.
     if run.data.exists():
         before, now = read_json(run.data), prepared.report
-        changed = [key for key in ("files", "num_train", "test_sha256", "train_sha256") if before[key] != now[key]]
+        before.setdefault("extra", [])  # runs of earlier versions had none
+        keys = ("files", "num_train", "test_sha256", "train_sha256", "extra")
+        changed = [key for key in keys if before[key] != now[key]]
         if changed:
             raise RunError(
                 f"the data is not what the run began with: {', '.join(changed)} differ",

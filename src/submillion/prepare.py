@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from submillion.cache import digest_parts, open_cache
+from submillion.cache import Cache, digest_parts, open_cache
 from submillion.config import DataConfig, RunConfig
 from submillion.data.check import DataReport, check_records
 from submillion.data.clean import clean_records
@@ -19,6 +19,7 @@ from submillion.data.read import join_labels, read_records
 from submillion.data.split import sample_records, split_records
 from submillion.data_cache import recall_findings, recall_rows
 from submillion.errors import ConfigError, DataError
+from submillion.extra_rows import ExtraRows, describe_file, prepare_extra_rows
 from submillion.progress import Progress
 from submillion.records import LabelSet, Record, Splits
 from submillion.results import hash_records
@@ -31,7 +32,7 @@ class Prepared:
     """The records of a run.
 
     Attributes:
-        splits: Disjoint training, validation and test rows.
+        splits: Disjoint training, validation and test rows; the training rows end with the synthetic ones, if any.
         watched: Extra labelled sets by name.
         report: What data.json holds.
         features: Token ids of all these rows: train, validation, test and the watched sets, where they have rows.
@@ -48,8 +49,8 @@ def prepare_data(config: RunConfig, *, encoder: TextEncoder, progress: Progress)
 
     The test rows are the data's own, or, where the data is a single file, a stratified part of it. Validation rows
     are the data's own or a stratified part of the training rows. Training rows that stand in validation or test are
-    then treated as `data.leaks` says. What does not change from run to run is taken from the cache, with the same
-    result.
+    then treated as `data.leaks` says. Synthetic rows (`data.extra`) join the training rows last, but for those that
+    are too close to what is scored. What does not change from run to run is taken from the cache, with the same result.
 
     Args:
         config: The run's configuration.
@@ -58,7 +59,7 @@ def prepare_data(config: RunConfig, *, encoder: TextEncoder, progress: Progress)
 
     Raises:
         ConfigError: No data source.
-        DataError: Unreadable files, unlabelled rows, or leaks where they are refused.
+        DataError: Unreadable files, unlabelled rows, leaks where they are refused, or synthetic rows that do not fit.
     """
     data = config.data
     if data.source is None:
@@ -96,25 +97,43 @@ def prepare_data(config: RunConfig, *, encoder: TextEncoder, progress: Progress)
         progress.start("encode")
         features = {name: make_features(rows, wait_for[name]()) for name, rows in sets.items() if rows}
         progress.finish()
+    extra, extra_features = None, []
+    if data.extra:
+        progress.start("synthetic rows")
+        held_out = {"validation": validation, "test": test, **watched}
+        extra = prepare_extra_rows(data, dataset.labels, train=train, leaking=leaking, held_out=held_out, cache=cache)
+        extra_features = _encode_extra(extra, encoder, cache)
+        progress.finish()
+        for entry in extra.report:
+            progress.note(describe_file(entry))
     train = [record for record in train if record.id not in dropped]
-    features["train"] = [item for item in features["train"] if item.id not in dropped]
+    num_train = len(train)
+    train += extra.records if extra else []
+    features["train"] = [item for item in features["train"] if item.id not in dropped] + extra_features
     report = {
         "source": data.source,
         "files": dataset.files,
         "labels": list(dataset.labels.names),
         "column_names": list(dataset.column_names),
         "split": how,
-        "num_train": len(train),
+        "num_train": num_train,
         "num_validation": len(validation),
         "num_test": len(test),
         "train_sha256": hash_records(train),
         "test_sha256": hash_records(test) if test else None,
         "num_dropped_leaks": len(dropped),
         "leaks_setting": data.leaks,
+        "extra": extra.report if extra else [],
         "watched": {name: len(rows) for name, rows in watched.items()},
         "check": findings,
     }
     return Prepared(Splits(train, validation, test, dataset.labels), watched, report, features)
+
+
+def _encode_extra(extra: ExtraRows, encoder: TextEncoder, cache: Cache) -> list[Features]:
+    tokens = recall_tokens(encoder, [record.text for record in extra.records], cache)
+    features = make_features(extra.records, tokens)
+    return [replace(item, weight=weight) for item, weight in zip(features, extra.weights, strict=True)]
 
 
 def _count_tokens(wait: Callable[[], Tokens]) -> NDArray[np.int32]:

@@ -33,6 +33,7 @@ class Features:
         label: Label id, or None.
         truncated: Whether the text was longer than the maximum length.
         key: 64-bit hash of the record's id; keys its dropout masks.
+        weight: Of the record in the training loss, above 0.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Features:
     label: int | None
     truncated: bool
     key: int
+    weight: float = 1.0
 
     def __len__(self) -> int:
         return len(self.input_ids)

@@ -27,7 +27,7 @@ COMMANDS = {
     "check": {"DATA", "--against", "--text", "--label", "--id", "--strict", "--json"},
     "train": {
         *("RECIPE", "--data", "--base", "--budget", "--seed", "--text", "--label", "--id", "--set"),
-        *("--out", "--resume", "--json"),
+        *("--extra", "--out", "--resume", "--json"),
     },
     "evaluate": {"RUN", "DATA", "--labels", "--text", "--label", "--id", "--precision", "--json"},
     "compare": {"RUN", "DATA", "--labels", "--text", "--label", "--id", "--json"},

@@ -65,11 +65,14 @@ ROOMS = read_rooms()
 
 
 def find_room(name: str) -> tuple[int, str] | None:
-    for row, rooms in enumerate(ROOMS):
-        for room in rooms:
-            if name == room or (room.endswith("/") and name.startswith(room)):
-                return row, room
-    return None
+    """Return the row and the name of the room that a file stands in; the most exact name counts."""
+    found = [
+        (row, room)
+        for row, rooms in enumerate(ROOMS)
+        for room in rooms
+        if name == room or (room.endswith("/") and name.startswith(room))
+    ]
+    return max(found, key=lambda place: len(place[1]), default=None)
 
 
 def file_of(module: str) -> str | None:
@@ -88,6 +91,7 @@ def file_of(module: str) -> str | None:
 def test_the_table_has_rooms() -> None:
     assert len(ROOMS) > 10
     assert find_room("cli/app.py") == (1, "cli/")
+    assert find_room("augment/rows.py") != find_room("augment/__init__.py")
     assert find_room("errors.py") == (len(ROOMS) - 1, "errors.py")
 
 

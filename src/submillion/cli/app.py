@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from submillion import __version__
-from submillion.cli import benching, data, planning, recipes, reporting, scoring, training
+from submillion.cli import augmenting, benching, data, planning, recipes, reporting, scoring, training
 
 
 class Commands(TyperGroup):
@@ -63,6 +63,7 @@ app.add_typer(recipes.app, name="recipes")
 app.command("plan")(planning.plan)
 app.command("check")(data.check)
 app.command("train")(training.train)
+app.add_typer(augmenting.app, name="augment")
 app.command("evaluate")(scoring.evaluate)
 app.command("compare")(scoring.compare)
 app.command("predict")(scoring.predict)

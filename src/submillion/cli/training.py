@@ -40,6 +40,12 @@ def train(
     text: options.Text = None,
     label: options.Label = None,
     row_id: options.Id = None,
+    extra: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--extra", metavar="FILE[:WEIGHT]", help="Synthetic rows to train on too, as `augment` writes; repeatable."
+        ),
+    ] = None,
     settings: options.Settings = None,
     out: Out = None,
     resume: Annotated[
@@ -60,6 +66,7 @@ def train(
             "--text": text,
             "--label": label,
             "--id": row_id,
+            "--extra": extra or None,
             "--set": settings or None,
             "--out": out,
         }
@@ -88,12 +95,24 @@ def train(
         text=options.split_names(text),
         label=label,
         row_id=row_id,
+        extra=[_split_weight(given) for given in extra or ()],
         settings=settings or (),
     )
     if is_first_process():
         for note in resolved.notes:
             print_note(note)
     _print_summary(_start(resolved.config, out), as_json=as_json)
+
+
+def _split_weight(given: str) -> tuple[str, float]:
+    """Return file and weight of ``FILE`` or ``FILE:WEIGHT``; a file that is there is taken by its whole name."""
+    path, colon, weight = given.rpartition(":")
+    if not colon or Path(given).exists():
+        return given, 1.0
+    try:
+        return path, float(weight)
+    except ValueError:
+        return given, 1.0
 
 
 def demo(out: Out = None) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from submillion import __version__
+from submillion.extra_rows import describe_file
 from submillion.model.sources import find_known_base
 from submillion.report import verdict, words
 from submillion.report.findings import find_report
@@ -152,9 +153,11 @@ def _describe_data(run: LoadedRun) -> str:
             f"- trained on {words.count(kept)} records; {words.count(dropped)} that stand in validation or test "
             "were left out"
         )
+    lines += [f"- {_plain(describe_file(entry))}" for entry in run.data.get("extra") or []]
     files = run.data.get("files")
     if isinstance(files, dict):
-        lines += [f"- {_plain(str(name))}: SHA-256 `{digest}`" for name, digest in files.items()]
+        listed = [*files.items(), *((entry["data"], entry["sha256"]) for entry in run.data.get("extra") or [])]
+        lines += [f"- {_plain(str(name))}: SHA-256 `{digest}`" for name, digest in listed]
     return "\n".join(lines) or "The run holds no record of its data."
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from submillion.extra_rows import describe_file
 from submillion.report import words
 from submillion.report.html import Child, Html, element, pairs, render, table
 from submillion.report.load import LoadedRun
@@ -142,6 +143,7 @@ def _summarise(report: Mapping[str, Any], data: Mapping[str, Any]) -> str:
         )
     if isinstance(data.get("num_train"), int):
         sentences.append(f"{words.count(data['num_train'])} were trained on.")
+    sentences += [f"{describe_file(entry)}." for entry in data.get("extra") or []]
     if data.get("split"):
         sentences.append(f"Splits: {data['split']}.")
     return " ".join(sentences)
@@ -165,6 +167,7 @@ def data_section(run: LoadedRun, plots: Sequence[Plot]) -> Section:
             parts.append(paragraph("None, neither exactly nor nearly nor by a column.", class_="note"))
     files = run.data.get("files")
     if isinstance(files, Mapping) and files:
-        digests = [(name, element("span", words.setting(digest), class_="digest")) for name, digest in files.items()]
+        listed = [*files.items(), *((entry["data"], entry["sha256"]) for entry in run.data.get("extra") or [])]
+        digests = [(name, element("span", words.setting(digest), class_="digest")) for name, digest in listed]
         parts += [element("h3", "Files read, by SHA-256"), pairs(digests)]
     return Section("data", "Data", "What it was fed", render(parts))

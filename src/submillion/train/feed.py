@@ -141,4 +141,5 @@ def _pin(batch: Batch) -> Batch:
         positions=batch.positions.pin_memory(),
         offsets=batch.offsets.pin_memory(),
         labels=batch.labels.pin_memory(),
+        weights=None if batch.weights is None else batch.weights.pin_memory(),
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from submillion.batches import Features
+from submillion.batches import Batch, Features
 from submillion.model.encoder import Classifier
 from submillion.train.feed import StepInput
 from submillion.train.processes import Processes
@@ -31,18 +31,20 @@ class Sums:
 
 
 def weigh_records(items: Sequence[Features], weights: torch.Tensor | None) -> float:
-    """Return what the sum of a step's losses is divided by: the summed weights of its records' labels.
+    """Return what the sum of a step's losses is divided by: the summed weights of its records.
 
-    Cross-entropy's own mean divides by the same. Here it is that of the whole step, over all passes and processes.
+    A record's weight is its own times that of its label. Cross-entropy's own mean divides by the same. Here it is that
+    of the whole step, over all passes and processes.
 
     Args:
         items: The records of the step.
         weights: One a class, float32 (C,) on the CPU, or None for equal ones.
     """
-    if weights is None:
-        return float(len(items))
-    labels = torch.tensor([item.label for item in items])
-    return float(weights[labels].sum())
+    of_labels = torch.ones(len(items)) if weights is None else weights[torch.tensor([item.label for item in items])]
+    if all(item.weight == 1 for item in items):
+        return float(of_labels.sum())
+    own = torch.tensor([item.weight for item in items], dtype=torch.float64)
+    return float((of_labels * own).sum())
 
 
 def accumulate_gradients(
@@ -75,12 +77,7 @@ def accumulate_gradients(
             batch = packed.to(device)
             classifier.dropout_state.set_step(packed, seed=seed, step=given.step, device=device)
             logits = classifier(batch)
-            loss = (
-                torch.nn.functional.cross_entropy(
-                    logits, batch.labels, weight=weights, label_smoothing=label_smoothing, reduction="sum"
-                )
-                / total_weight
-            )
+            loss = _sum_losses(logits, batch, weights=weights, label_smoothing=label_smoothing) / total_weight
             loss.backward()
             losses.append(loss.detach())
             num_right += (logits.detach().argmax(dim=1) == batch.labels).sum()
@@ -88,6 +85,17 @@ def accumulate_gradients(
     except Exception as error:
         failure = error
     return Sums(torch.stack(losses) if losses else torch.zeros(0, device=device), num_right, failure)
+
+
+def _sum_losses(
+    logits: torch.Tensor, batch: Batch, *, weights: torch.Tensor | None, label_smoothing: float
+) -> torch.Tensor:
+    """Return the weighted sum of a pass's losses, float32 ()."""
+    reduction = "sum" if batch.weights is None else "none"
+    losses = torch.nn.functional.cross_entropy(
+        logits, batch.labels, weight=weights, label_smoothing=label_smoothing, reduction=reduction
+    )
+    return losses if batch.weights is None else (losses * batch.weights).sum()
 
 
 def add_up_gradients(

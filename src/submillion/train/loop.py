@@ -63,10 +63,12 @@ class StepResult:
     is_stopping: bool
 
 
-def weigh_classes(labels: Sequence[int], num_labels: int, config: TrainConfig) -> torch.Tensor | None:
+def weigh_classes(
+    labels: Sequence[int], num_labels: int, config: TrainConfig, record_weights: Sequence[float] | None = None
+) -> torch.Tensor | None:
     """Return one loss weight a class, float32 (C,), or None for equal weights.
 
-    ``balanced`` is n / (C * count), the rule of scikit-learn's class weights.
+    ``balanced`` is n / (C * count), the rule of scikit-learn's class weights; both count records by their weights.
 
     Raises:
         ConfigError: As many weights as classes are needed.
@@ -74,8 +76,8 @@ def weigh_classes(labels: Sequence[int], num_labels: int, config: TrainConfig) -
     if config.class_weights == "none":
         return None
     if config.class_weights == "balanced":
-        counts = np.maximum(np.bincount(labels, minlength=num_labels), 1)
-        return torch.tensor(len(labels) / (num_labels * counts), dtype=torch.float32)
+        counts = np.bincount(labels, weights=record_weights, minlength=num_labels)
+        return torch.tensor(counts.sum() / (num_labels * np.where(counts > 0, counts, 1)), dtype=torch.float32)
     if len(config.class_weights) != num_labels:
         raise ConfigError(
             f"{len(config.class_weights)} weights for {num_labels} classes",
@@ -124,7 +126,7 @@ def train_steps(
     device = next(classifier.parameters()).device
     labels = [f.label for f in features if f.label is not None]
     assert len(labels) == len(features), "training rows must be labelled"
-    weights = weigh_classes(labels, classifier.plan.num_labels, config)
+    weights = weigh_classes(labels, classifier.plan.num_labels, config, [item.weight for item in features])
     weights_on_device = None if weights is None else weights.to(device)
     parameters = list(classifier.trainable_parameters().values())
     parts = list(classifier.modules())
