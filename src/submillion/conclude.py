@@ -25,7 +25,13 @@ from submillion.prepare import Prepared
 from submillion.progress import Progress
 from submillion.records import Record
 from submillion.report import write_card, write_report
-from submillion.results import labels_of, write_baseline_results, write_results
+from submillion.results import (
+    choose_train_sample,
+    labels_of,
+    write_baseline_results,
+    write_results,
+    write_train_sample,
+)
 from submillion.rundir import RunDir, write_text
 from submillion.score import SCORE_TOKENS_FACTOR, score
 from submillion.scorer import explain_stock_scoring, load_merged_scorer
@@ -141,9 +147,16 @@ def conclude_run(
         )
         progress.finish()
 
+    own_rows = ready.train[: ready.prepared.report["num_train"]]  # synthetic rows stand behind them
+    sample = choose_train_sample(own_rows, seed=config.seed)
+    progress.start("score training sample", len(sample))
+    known = score(scorer, sample, max_tokens=max_tokens, on_progress=progress.advance, processes=processes)
+    progress.finish()
+
     found: dict[str, Any] = {}
     with processes.acting_together():
         if processes.is_first:
+            write_train_sample(run, sample, known, num_train=len(own_rows), seed=config.seed)
             evaluations = {}
             for name, rows in ready.sets.items():
                 evaluations[name] = write_results(

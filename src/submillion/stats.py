@@ -89,6 +89,23 @@ def wilson_interval(num_right: int, num_records: int, *, z: float = Z_95) -> Int
     return low, high
 
 
+def subtract_shares(first: tuple[float, Interval], second: tuple[float, Interval]) -> tuple[float, Interval]:
+    """Return the difference of two proportions of different rows, first minus second, with its 95 % interval.
+
+    Source: R. G. Newcombe, "Interval estimation for the difference between independent proportions: comparison of
+    eleven methods", Statistics in Medicine 17 (1998), method 10: the distances to the ends of the two score intervals,
+    joined as a hypotenuse.
+
+    Args:
+        first: A proportion and its interval of `wilson_interval`.
+        second: Another one, of rows that are not the first one's.
+    """
+    (one, (one_low, one_high)), (two, (two_low, two_high)) = first, second
+    low = one - two - math.hypot(one - one_low, two_high - two)
+    high = one - two + math.hypot(one_high - one, two - two_low)
+    return one - two, (max(-1.0, low), min(1.0, high))
+
+
 def count_confusion(labels: NDArray[np.integer], predicted: NDArray[np.integer], num_labels: int) -> NDArray[np.int64]:
     """Count the rows of every pair (true class, predicted class).
 

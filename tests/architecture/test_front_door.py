@@ -36,7 +36,7 @@ COMMANDS = {
         *("--text", "--id"),
     },
     "classify": {"RUN", "TEXT...", "--precision", "--json"},
-    "report": {"RUN...", "--out"},
+    "report": {"RUN...", "--out", "--json"},
     "bench": {
         *("[train|score|data]", "--base", "--data", "--rows", "--rounds", "--peers", "--batch-size", "--dropout"),
         *("--bulk-rows", "--threads", "--out", "--json"),

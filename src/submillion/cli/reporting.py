@@ -7,21 +7,32 @@ from typing import Annotated
 
 import typer
 
-from submillion.cli.console import print_result
+from submillion.cli.console import print_json, print_result
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="One or more run folders.", show_default=False)],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="Run folders; also a trainer_state.json of transformers.Trainer, or a folder that holds one.",
+            show_default=False,
+        ),
+    ],
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE_OR_DIR", help="Where to; into the (first) run if absent.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: report, plots.")] = False,
 ) -> None:
     """Write a self-contained HTML report of one run, or of several side by side, and its plots as PNG."""
     from submillion.cli.progress import open_progress
-    from submillion.report import write_report
+    from submillion.report.write import write_pages
 
     progress = open_progress()
     progress.start("report")
-    path = write_report(runs, out)
+    written = write_pages(runs, out)
     progress.finish()
-    print_result(str(path))
+    if as_json:
+        print_json({"report": str(written.page), "plots": [str(plot) for plot in written.plots]})
+    else:
+        print_result(str(written.page))

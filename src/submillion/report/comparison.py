@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -14,8 +13,10 @@ from submillion.report import verdict, words
 from submillion.report.html import Child, Html, element, render, table
 from submillion.report.load import LoadedRun, Predictions, read_predictions
 from submillion.report.page import Section, paragraph, show_plot, show_plots
-from submillion.report.plots import Estimate, draw_intervals
+from submillion.report.plots import Estimate
+from submillion.report.plots import interval_plot as join_estimates
 from submillion.report.theme import Plot
+from submillion.report.validations import compare_validations
 
 DASH = "\N{EN DASH}"
 
@@ -35,7 +36,7 @@ def interval_plot(runs: Sequence[LoadedRun]) -> Plot | None:
     ]
     if not estimates:
         return None
-    return Plot("accuracy-by-set", "Accuracy by set", "", partial(draw_intervals, estimates=estimates), wide=True)
+    return join_estimates(estimates)
 
 
 def show_comparison_heading(runs: Sequence[LoadedRun]) -> Html:
@@ -57,7 +58,15 @@ def _run_row(run: LoadedRun, splits: Sequence[str]) -> list[Child]:
         return render(words.percent(result["accuracy"]), Html("<br>"), interval)
 
     return [
-        render(run.title, Html("<br>"), element("small", run.path.resolve().name, class_="faint")),
+        render(
+            run.title,
+            Html("<br>"),
+            element(
+                "small",
+                run.path.resolve().name if run.kind == "run" else "a run of transformers.Trainer",
+                class_="faint",
+            ),
+        ),
         str((run.config.get("model") or {}).get("base", DASH)),
         str(run.config.get("seed", DASH)),
         words.count(run.plan["trainable_params"]) if run.plan else DASH,
@@ -95,6 +104,8 @@ def tests_section(runs: Sequence[LoadedRun]) -> Section:
     for split in list_splits(runs):
         known = [(run, read_predictions(run.path, split)) for run in runs]
         for (first, left), (second, right) in combinations(known, 2):
+            if "trainer" in (first.kind, second.kind):
+                continue
             names = f"{first.title} and {second.title}"
             if left is None or right is None:
                 notes.append(f"{names} are not compared on {split}: not both hold predictions of it.")
@@ -124,6 +135,8 @@ def tests_section(runs: Sequence[LoadedRun]) -> Section:
         if len(rows) > 1
         else "Paired by record id: exact McNemar test and bootstrap interval of the difference in accuracy."
     )
+    if any(run.kind == "trainer" for run in runs):
+        notes.append("Runs of transformers.Trainer keep no predictions in their state, so nothing can be paired.")
     content = render(
         paragraph(text, class_="note"),
         table(head, rows, numeric=range(3, 7)) if rows else paragraph("No two runs share a set.", class_="note"),
@@ -132,14 +145,18 @@ def tests_section(runs: Sequence[LoadedRun]) -> Section:
     return Section("tests", "Paired tests", "Which differences are real", content)
 
 
-def overlay_section(plots: Sequence[Plot]) -> Section:
-    """Return the curves of all runs."""
+def overlay_section(runs: Sequence[LoadedRun], plots: Sequence[Plot]) -> Section:
+    """Return the curves of all runs, and their validations."""
     content = show_plots(plots) if plots else paragraph("None of the logs holds training steps.", class_="note")
-    return Section("training", "Training", "How they learned", content)
+    return Section("training", "Training", "How they learned", render(content, compare_validations(runs)))
 
 
 def settings_section(runs: Sequence[LoadedRun]) -> Section:
     """Return the settings in which the runs differ."""
+    runs = [run for run in runs if run.kind == "run"]  # others do not say how they were set
+    if len(runs) < 2:
+        text = "Settings are compared where two or more of the runs were trained by submillion."
+        return Section("settings", "Settings", "Where they were set differently", paragraph(text, class_="note"))
     flat = [words.flatten(run.config) for run in runs]
     paths = dict.fromkeys(path for settings in flat for path in settings if path != "about")
     rows = [

@@ -1,157 +1,55 @@
-"""Curves per optimizer step, of one run or of several laid over each other."""
+"""Curves of one run, or of several laid over each other: what each shows, and where in the log it comes from."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from submillion.report.load import FloatArray, LoadedRun
-from submillion.report.theme import Plot, Theme, new_figure
-from submillion.report.words import count, shorten
+from submillion.report.lines import MAX_POINTS, Series, describe_series, draw_series
+from submillion.report.load import FloatArray, LoadedRun, is_number
+from submillion.report.theme import Plot
+from submillion.report.words import shorten
+from submillion.stats import wilson_interval
 
-MAX_POINTS = 240  # about one per two pixels of a plot
 GROUPS = {"adapter_a": "adapter A", "adapter_b": "adapter B", "head": "head", "bias": "biases"}
-STYLES: tuple[Any, ...] = ("-", (0, (4, 1.6)), (0, (1.2, 1.4)), (0, (5, 1.4, 1.2, 1.4)))
+SHARES = ("accuracy", "precision", "recall", "f1")
+AVERAGES = ("macro", "micro", "weighted")
+MAX_OTHER_FIGURES = 8
+SMOOTH_POINTS = 60  # of noisy lines beside others: fewer means, or the lines hide each other
+THINNED = "Long lines are means of neighbouring steps; darker shade: most single steps, lighter: all of them."
 
 
 @dataclass(frozen=True)
-class Series:
-    """One line of a plot.
+class _Candidate:
+    """A plot, if it has any series."""
 
-    Attributes:
-        label: Its name in the legend.
-        steps: Optimizer steps, shape (n,).
-        values: Shape (n,).
-        colour: Position in the theme's series.
-        markers: Whether the points are few and shown.
-        style: Position in `STYLES`.
-        averaged: Whether a long line is drawn as means with the range behind them.
-        best: Position of a point to mark, if any.
-    """
-
-    label: str
-    steps: FloatArray
-    values: FloatArray
-    colour: int = 0
-    markers: bool = False
-    style: int = 0
-    averaged: bool = False
-    best: int | None = None
+    name: str
+    title: str
+    caption: str
+    series: list[Series]
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
-def thin(values: FloatArray, size: int) -> list[FloatArray]:
-    """Cut an array into runs of `size` neighbours; the last may be shorter."""
-    return [values[start : start + size] for start in range(0, len(values), size)]
-
-
-def _draw_one(axes: Axes, theme: Theme, line: Series) -> None:
-    colour = theme.series[line.colour % len(theme.series)]
-    finite = np.isfinite(line.values)
-    steps, values = line.steps[finite], line.values[finite]
-    size = -(-len(values) // MAX_POINTS)
-    if size > 1:
-        parts = thin(values, size)
-        steps = np.array([part.mean() for part in thin(steps, size)])
-        if line.averaged:
-            low, high = np.array([np.quantile(part, [0.1, 0.9]) for part in parts]).T
-            axes.fill_between(steps, low, high, color=colour, alpha=0.16, linewidth=0)
-        values = np.array([part.mean() for part in parts])
-    axes.plot(
-        steps,
-        values,
-        color=colour,
-        label=line.label,
-        linestyle=STYLES[line.style % len(STYLES)],
-        marker="o" if line.markers else None,
-        markersize=3.4 if len(values) < 30 else 0,
-    )
-
-
-def draw_series(
-    theme: Theme, *, series: Sequence[Series], ylabel: str, shares: bool = False, log: bool = False
-) -> Figure:
-    """Draw lines over optimizer steps.
-
-    Args:
-        theme: Colours.
-        series: The lines, in the order of the legend.
-        ylabel: What the values are, with their unit.
-        shares: Values are shares, shown in percent.
-        log: Logarithmic values.
-    """
-    figure, axes = new_figure()
-    for line in series:
-        _draw_one(axes, theme, line)
-    for line in series:
-        if line.best is not None:
-            axes.plot(
-                line.steps[line.best],
-                line.values[line.best],
-                marker="o",
-                markersize=9,
-                markerfacecolor="none",
-                markeredgecolor=theme.ink,
-                markeredgewidth=1.1,
-                linestyle="none",
-                label="best checkpoint",
-            )
-    axes.set_xlabel("optimizer step")
-    axes.set_ylabel(ylabel)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.margins(x=0.02)
-    if log:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.minorticks_off()
-    elif shares:
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
-    else:
-        axes.yaxis.set_major_locator(MaxNLocator(6))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    long = max(len(line.label) for line in series) > 16
-    if len(series) > 1 or series[0].best is not None:
-        axes.legend(
-            loc="lower left",
-            bbox_to_anchor=(0, 1.02),
-            ncols=2 if long else 4,
-            columnspacing=1.4,
-            handletextpad=0.5,
-        )
-    return figure
-
-
-def _validations(run: LoadedRun, split: str, field: str) -> tuple[FloatArray, FloatArray] | None:
-    rows = [entry for entry in run.evaluations.get(split, []) if isinstance(entry.get(field), (int, float))]
+def _evaluated(run: LoadedRun, split: str, name: str, *, label: str = "", number: int = 0) -> list[Series]:
+    rows = [row for row in run.evaluations.get(split, []) if is_number(row.get(name)) and np.isfinite(row[name])]
     if not rows:
-        return None
-    return np.array([float(row["step"]) for row in rows]), np.array([float(row[field]) for row in rows])
-
-
-def _evaluated(run: LoadedRun, split: str, field: str, *, label: str = "", number: int = 0) -> list[Series]:
-    found = _validations(run, split, field)
-    if found is None:
         return []
-    steps, values = found
-    best = None
-    if split == "validation" and run.best is not None:
-        places = np.flatnonzero(steps == run.best["step"])
-        best = int(places[0]) if len(places) else None
-    return [Series(label, steps, values, number, markers=True, style=number, best=best)]
+    steps, values = (np.array([float(row[key]) for row in rows]) for key in ("step", name))
+    # Every validation that beat those before it is marked; the last one of them chose the checkpoint.
+    marked = [place for place, row in enumerate(rows) if row.get("best")]
+    return [Series(label, steps, values, number, markers=True, style=number, best=marked[-1] if marked else None)]
 
 
-def _stepped(run: LoadedRun, field: str, label: str, colour: int = 0) -> list[Series]:
-    if field not in run.steps:
+def _stepped(run: LoadedRun, name: str, label: str, colour: int = 0, *, smooth: bool = False) -> list[Series]:
+    if name not in run.steps or not np.isfinite(run.steps[name]).any():
         return []
-    return [Series(label, run.steps["step"], run.steps[field], colour, averaged=True)]
+    max_points = SMOOTH_POINTS if smooth else MAX_POINTS
+    return [Series(label, run.steps["step"], run.steps[name], colour, averaged=True, max_points=max_points)]
 
 
 def _learning_rates(run: LoadedRun) -> list[Series]:
@@ -159,7 +57,7 @@ def _learning_rates(run: LoadedRun) -> list[Series]:
         return _stepped(run, "learning_rate", "learning rate")
     groups: list[tuple[list[str], FloatArray]] = []
     for name, values in run.learning_rates.items():
-        label = GROUPS.get(name, name)
+        label = GROUPS.get(name, shorten(name, 24))
         same = [names for names, known in groups if np.array_equal(known, values, equal_nan=True)]
         if same:
             same[0].append(label)
@@ -178,11 +76,117 @@ def _speed(run: LoadedRun) -> list[Series]:
     return [Series("records", run.steps["step"], run.steps["num_records"] / seconds, 0, averaged=True)]
 
 
-def _collect(candidates: Sequence[tuple[str, str, str, list[Series], dict[str, Any]]]) -> list[Plot]:
+def _running_accuracy(run: LoadedRun) -> list[Series]:
+    if not {"num_right", "num_records"} <= set(run.steps):
+        return []
+    shares = run.steps["num_right"] / np.maximum(run.steps["num_records"], 1)
+    return [Series("training", run.steps["step"], shares, 1, averaged=True, max_points=SMOOTH_POINTS)]
+
+
+def _by_epoch(run: LoadedRun) -> list[Series]:
+    """Return validation accuracy with its intervals over epochs, and training accuracy between the validations."""
+    rows = [row for row in run.evaluations.get("validation", []) if {"epoch", "accuracy"} <= set(row)]
+    rows = [row for row in rows if np.isfinite(row["accuracy"]) and np.isfinite(row["epoch"])]
+    if not rows:
+        return []
+    epochs = np.array([float(row["epoch"]) for row in rows])
+    values = np.array([float(row["accuracy"]) for row in rows])
+    intervals = None
+    if run.num_validation and values.max() <= 1:
+        total = run.num_validation
+        intervals = np.array([wilson_interval(round(value * total), total) for value in values.clip(0, 1)])
+    best = (
+        None if run.best is None else next((n for n, row in enumerate(rows) if row["step"] == run.best["step"]), None)
+    )
+    lines = [Series("validation", epochs, values, 0, markers=True, best=best, intervals=intervals)]
+    if {"num_right", "num_records"} <= set(run.steps):
+        places = np.searchsorted([row["step"] for row in rows], run.steps["step"])
+        inside = places < len(rows)
+        right, total_rows = (
+            np.bincount(places[inside], run.steps[name][inside], minlength=len(rows))
+            for name in ("num_right", "num_records")
+        )
+        shares = np.divide(right, total_rows, out=np.full(len(rows), np.nan), where=total_rows > 0)
+        if np.isfinite(shares).any():
+            lines.append(Series("training", epochs, shares, 1, markers=True, style=1))
+    return lines
+
+
+def measured_names(run: LoadedRun) -> list[str]:
+    """Return the names of all figures that evaluations during training hold, in the order of their appearance."""
+    known = dict.fromkeys(name for rows in run.evaluations.values() for row in rows for name in row)
+    skipped = ("kind", "step", "epoch", "split", "best", "elapsed_s", "loss", "accuracy")
+    return [name for name in known if name not in skipped]
+
+
+def is_share_name(name: str) -> bool:
+    """Return whether a figure of this name is a precision, recall or F1, whatever its average."""
+    return bool(set(SHARES[1:]) & set(name.lower().split("_")))
+
+
+def name_figure(name: str) -> str:
+    """Return the name of a logged figure as a reader wants it: ``macro_f1`` as ``F1``."""
+    parts = [part for part in name.split("_") if part not in AVERAGES]
+    extra = [part for part in name.split("_") if part in AVERAGES and part != "macro"]
+    return shorten(" ".join("F1" if part == "f1" else part for part in [*parts, *extra]), 24)
+
+
+def _is_within_one(series: Sequence[Series]) -> bool:
+    return all(line.values.min() >= 0 and line.values.max() <= 1 for line in series)
+
+
+def _quality(run: LoadedRun) -> list[Series]:
+    names = [name for name in measured_names(run) if is_share_name(name)]
+    lines = [
+        line
+        for number, name in enumerate(names[:6])
+        for line in _evaluated(run, "validation", name, label=name_figure(name), number=number)
+    ]
+    return [replace(line, best=None) for line in lines]
+
+
+def _others(run: LoadedRun) -> list[_Candidate]:
+    """Return one plot for each figure that has no place in the other plots, such as those of another trainer."""
+    names = [name for name in measured_names(run) if not is_share_name(name)]
+    found = []
+    for position, name in enumerate(names[:MAX_OTHER_FIGURES]):
+        series = [
+            line
+            for number, split in enumerate(run.evaluations)
+            for line in _evaluated(run, split, name, label=shorten(split, 24), number=number)
+        ]
+        title = shorten(name.replace("_", " "), 40)
+        # A name from a file may hold anything, so it does not become the name of a file.
+        found.append(_Candidate(f"figure-{position}", title[:1].upper() + title[1:], "", series, {"ylabel": title}))
+    return found
+
+
+def _name_file(split: str, number: int) -> str:
+    # Watched sets have names that can be part of a file's name; those that others wrote need not.
+    return split if re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,60}", split) else f"set-{number}"
+
+
+def _describe_thinning(series: Sequence[Series]) -> str:
+    return THINNED if any(len(line.values) > line.max_points for line in series) else ""
+
+
+def _share_settings(series: Sequence[Series], name: str) -> dict[str, Any]:
+    if series and _is_within_one(series):
+        return {"ylabel": f"{name} (%)", "shares": True}
+    return {"ylabel": f"{name} (as logged)"}
+
+
+def _collect(candidates: Sequence[_Candidate]) -> list[Plot]:
     return [
-        Plot(name, title, caption, partial(draw_series, series=series, **settings))
-        for name, title, caption, series, settings in candidates
-        if series
+        Plot(
+            entry.name,
+            entry.title,
+            entry.caption,
+            partial(draw_series, series=entry.series, **entry.settings),
+            alt=describe_series(entry.series, shares=bool(entry.settings.get("shares"))),
+        )
+        for entry in candidates
+        if entry.series
     ]
 
 
@@ -190,95 +194,132 @@ def list_curves(run: LoadedRun) -> list[Plot]:
     """Return the curves of one run; those without any logged value are left out."""
     watched = [split for split in run.evaluations if split != "validation"]
     accuracy = _evaluated(run, "validation", "accuracy", label="validation")
+    validation_loss = _evaluated(run, "validation", "loss", label="validation")
+    loss = _stepped(run, "loss", "training", 1, smooth=bool(validation_loss)) + validation_loss
     for number, split in enumerate(watched, start=1):
-        accuracy += _evaluated(run, split, "accuracy", label=f"{split} (watched)", number=number)
-    loss = _stepped(run, "loss", "training", 5) + _evaluated(run, "validation", "loss", label="validation")
-    quality = [
-        line
-        for number, name in enumerate(("precision", "recall", "F1"))
-        for line in _evaluated(run, "validation", f"macro_{name.lower()}", label=name, number=number)
-    ]
-    quality = [replace(line, best=None) for line in quality]
-    watched_note = " Watched sets steer nothing." if watched else ""
+        name = f"{shorten(split, 20)} (watched)" if run.kind == "run" else shorten(split, 24)
+        accuracy += _evaluated(run, split, "accuracy", label=name, number=number)
+        loss += _evaluated(run, split, "loss", label=name, number=number + 1) if run.kind == "trainer" else []
+    running, epochs, quality = _running_accuracy(run), _by_epoch(run), _quality(run)
+    compared = [*running, *(replace(line, best=None) for line in accuracy[:1])] if running else []
+    watched_note = " Watched sets steer nothing." if watched and run.kind == "run" else ""
+    ring = "The ring marks the checkpoint that was kept." if run.best is not None else ""
+    interval_note = "Bars are 95\u202f% intervals. " if epochs and epochs[0].intervals is not None else ""
+    by_epoch_note = f"{interval_note}Training: mean of the steps since the validation before." if running else ""
     return _collect(
         [
-            (
+            _Candidate(
                 "loss",
-                "Loss",
-                "Training loss as means over neighbouring steps, 10th to 90th percentile shaded.",
+                "Training and validation loss" if validation_loss else "Training loss",
+                _describe_thinning(loss),
                 loss,
                 {"ylabel": "loss (nats)"},
             ),
-            (
-                "accuracy",
-                "Accuracy",
-                f"The ring marks the checkpoint that was kept.{watched_note}",
-                accuracy,
+            _Candidate(
+                "training-loss",
+                "Training loss",
+                f"Of the records of each step. {_describe_thinning(_stepped(run, 'loss', ''))}".strip(),
+                _stepped(run, "loss", "training") if validation_loss else [],
+                {"ylabel": "loss (nats)", "log": True},
+            ),
+            _Candidate(
+                "accuracy", "Accuracy", f"{ring}{watched_note}".strip(), accuracy, _share_settings(accuracy, "accuracy")
+            ),
+            _Candidate(
+                "accuracy-by-epoch",
+                "Validation accuracy by epoch",
+                by_epoch_note or interval_note.strip(),
+                epochs,
+                {**_share_settings(epochs, "accuracy"), "xlabel": "epoch"},
+            ),
+            _Candidate(
+                "training-accuracy",
+                "Training and validation accuracy",
+                "Training: each step's own records, before its update and with dropout, so it runs low. "
+                f"{_describe_thinning(running)}".strip(),
+                compared,
                 {"ylabel": "accuracy (%)", "shares": True},
             ),
-            (
+            _Candidate(
                 "precision-recall-f1",
                 "Precision, recall and F1",
-                "Validation split, unweighted means over the classes.",
+                "Validation split, unweighted means over the classes." if run.kind == "run" else "As logged.",
                 quality,
-                {"ylabel": "macro average (%)", "shares": True},
+                _share_settings(quality, "macro average" if run.kind == "run" else "share"),
             ),
-            (
-                "learning-rate",
-                "Learning rate",
-                "By parameter group.",
-                _learning_rates(run),
-                {"ylabel": "learning rate"},
+            _Candidate(
+                "learning-rate", "Learning rate", "By parameter group.", _learning_rates(run),
+                {"ylabel": "learning rate (per step)"},
             ),
-            (
+            _Candidate(
                 "gradient-norm",
                 "Gradient norm",
-                "Before clipping.",
+                "Of all trained parameters, before clipping.",
                 _stepped(run, "grad_norm", "gradient norm", 2),
                 {"ylabel": "L2 norm", "log": True},
             ),
-            ("speed", "Speed", "Training steps only.", _speed(run), {"ylabel": "records per second"}),
+            _Candidate("speed", "Speed", "Training steps only.", _speed(run), {"ylabel": "records per second"}),
+            *(_others(run) if run.kind == "trainer" else []),
         ]
-    )
+    )  # fmt: skip
 
 
 def list_overlaid_curves(runs: Sequence[LoadedRun]) -> list[Plot]:
     """Return the curves of several runs laid over each other, and those of each set watched by at least one."""
 
-    def overlay(pick: Callable[[LoadedRun], list[Series]]) -> list[Series]:
-        lines = []
-        for number, run in enumerate(runs):
-            lines += [
-                Series(shorten(run.title, 28), s.steps, s.values, number, s.markers, number // 6, s.averaged)
-                for s in pick(run)
-            ]
-        return lines
+    def overlay(pick: Callable[[LoadedRun], list[Series]], *, max_points: int = SMOOTH_POINTS) -> list[Series]:
+        return [
+            replace(
+                line, label=shorten(run.title, 28), colour=number, style=number, best=line.best, max_points=max_points
+            )
+            for number, run in enumerate(runs)
+            for line in pick(run)[:1]
+        ]
 
-    def of(split: str, field: str) -> list[Series]:
-        return overlay(lambda run: _evaluated(run, split, field))
+    def of(split: str, name: str) -> list[Series]:
+        return overlay(lambda run: _evaluated(run, split, name))
 
     watched = sorted({split for run in runs for split in run.evaluations if split != "validation"})
-    share = {"shares": True}
-    return _collect(
-        [
-            ("loss", "Training loss", "", overlay(lambda run: _stepped(run, "loss", "")), {"ylabel": "loss (nats)"}),
-            ("validation-loss", "Validation loss", "", of("validation", "loss"), {"ylabel": "loss (nats)"}),
-            (
-                "validation-accuracy",
-                "Validation accuracy",
-                "",
-                of("validation", "accuracy"),
-                {"ylabel": "accuracy (%)", **share},
-            ),
-            *(
-                (
-                    f"accuracy-{split}",
-                    f"Accuracy on {split}",
-                    "Watched; it steers nothing.",
-                    of(split, "accuracy"),
-                    {"ylabel": "accuracy (%)", **share},
-                )
-                for split in watched
-            ),
-        ]
-    )
+    found = [
+        _Candidate(
+            "loss",
+            "Training loss",
+            "Means over neighbouring steps; shaded where single steps lie.",
+            overlay(lambda run: _stepped(run, "loss", "")),
+            {"ylabel": "loss (nats)"},
+        ),
+        _Candidate("validation-loss", "Validation loss", "", of("validation", "loss"), {"ylabel": "loss (nats)"}),
+    ]
+    by_name = [("validation-accuracy", "Validation accuracy", "", of("validation", "accuracy"))]
+    by_name += [
+        (
+            f"accuracy-{_name_file(split, number)}",
+            f"Accuracy on {shorten(split, 30)}",
+            "Watched; it steers nothing." if all(run.kind == "run" for run in runs) else "",
+            of(split, "accuracy"),
+        )
+        for number, split in enumerate(watched, start=1)
+    ]
+    found += [
+        _Candidate(name, title, caption, series, _share_settings(series, "accuracy"))
+        for name, title, caption, series in by_name
+    ]
+    f1 = overlay(lambda run: _evaluated(run, "validation", "macro_f1") or _evaluated(run, "validation", "f1"))
+    found += [
+        _Candidate("validation-f1", "Validation F1", "", f1, _share_settings(f1, "F1")),
+        _Candidate(
+            "learning-rate",
+            "Learning rate",
+            "Of the adapter, where groups differ.",
+            overlay(lambda run: _stepped(run, "learning_rate", "")),
+            {"ylabel": "learning rate (per step)"},
+        ),
+        _Candidate(
+            "gradient-norm",
+            "Gradient norm",
+            "Before clipping; means over neighbouring steps.",
+            overlay(lambda run: _stepped(run, "grad_norm", "")),
+            {"ylabel": "L2 norm", "log": True},
+        ),
+    ]
+    return _collect(found)

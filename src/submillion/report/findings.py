@@ -46,6 +46,12 @@ def _pool_lengths(splits: Mapping[str, Any]) -> tuple[str, list[int], list[int]]
     return None
 
 
+def _count_cut(splits: Mapping[str, Any]) -> int | None:
+    first: Mapping[str, Any] = splits.get("train") or next(iter(splits.values()), {})
+    number = (first.get("too_long") or {}).get("num_records")
+    return number if isinstance(number, int) else None
+
+
 def list_data_plots(run: LoadedRun) -> list[Plot]:
     """Return the length histogram and the class balance, where the doctor measured them."""
     splits = find_report(run).get("splits") or {}
@@ -67,12 +73,18 @@ def list_data_plots(run: LoadedRun) -> list[Plot]:
             counts=np.array(counts, dtype=np.float64),
             unit=unit,
             limit=limit if limit is not None and limit < longest else None,
+            num_cut=_count_cut(splits),
         )
-        plots.append(Plot("lengths", "Length of texts", caption, draw))
+        alt = f"{words.count(sum(counts))} texts of {words.count(edges[0])} to {words.count(longest)} {unit}."
+        plots.append(Plot("lengths", "Length of texts", caption, draw, alt=alt))
     balance = {name: split["class_counts"] for name, split in splits.items() if split.get("class_counts")}
     if balance:
         draw = partial(draw_balance, balance=balance)
-        plots.append(Plot("balance", "Class balance", "Share of every class in each split.", draw))
+        said = "; ".join(
+            f"{name}: " + ", ".join(f"{words.shorten(label, 40)} {words.count(n)}" for label, n in split.items())
+            for name, split in balance.items()
+        )
+        plots.append(Plot("balance", "Class balance", "Share of every class in each split.", draw, alt=f"{said}."))
     return plots
 
 

@@ -50,7 +50,12 @@ def element(name: str, *children: Child, **attributes: str) -> Html:
 
 
 def table(
-    head: Sequence[Child], rows: Iterable[Sequence[Child]], *, numeric: Iterable[int] = (), class_: str = ""
+    head: Sequence[Child],
+    rows: Iterable[Sequence[Child]],
+    *,
+    numeric: Iterable[int] = (),
+    class_: str = "",
+    label: str = "",
 ) -> Html:
     """Return a table in a box that scrolls sideways on narrow screens.
 
@@ -59,6 +64,7 @@ def table(
         rows: Cells; the first of each row heads it.
         numeric: Positions of the columns that are aligned to the right.
         class_: Extra class of the table.
+        label: Its name for those who do not see it; its column titles if empty.
     """
     right = set(numeric)
 
@@ -75,7 +81,8 @@ def table(
         for row in rows
     ]
     inner = element("table", element("thead", top), element("tbody", body), class_=class_)
-    return element("div", inner, class_="scroll", tabindex="0", role="region")
+    name = label or "Table: " + ", ".join(title for title in head if isinstance(title, str) and title)
+    return element("div", inner, class_="scroll", tabindex="0", role="region", aria_label=name)
 
 
 def pairs(rows: Iterable[tuple[str, Child]]) -> Html:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ class Predictions:
         labels: True label ids, shape (n,).
         predicted: Predicted label ids, shape (n,).
         confidence: Probability of the prediction, shape (n,).
+        probabilities: Of every class, shape (n, C).
         texts: Texts as the model read them.
         sources: Where each row stands, ``file:line``.
     """
@@ -37,6 +38,7 @@ class Predictions:
     labels: NDArray[np.int64]
     predicted: NDArray[np.int64]
     confidence: FloatArray
+    probabilities: FloatArray
     texts: tuple[str, ...]
     sources: tuple[str, ...]
 
@@ -64,6 +66,10 @@ class LoadedRun:
         results: Figures after training, by split or watched set, test first.
         baselines: Figures of the baseline, by split.
         labels: Class names in label order; empty if nothing names them.
+        train_sample: Figures of the training rows that were scored at the end; empty if none were.
+        kind: ``run`` for a run folder, ``trainer`` for what `transformers.Trainer` leaves behind.
+        facts: What else its files say, by name; for a table.
+        num_skipped: Figures of the log that are not finite, and so in no plot.
     """
 
     path: Path
@@ -79,6 +85,16 @@ class LoadedRun:
     results: dict[str, dict[str, Any]]
     baselines: dict[str, dict[str, Any]]
     labels: tuple[str, ...]
+    train_sample: dict[str, Any] = field(default_factory=dict)
+    kind: Literal["run", "trainer"] = "run"
+    facts: dict[str, Any] = field(default_factory=dict)
+    num_skipped: int = 0
+
+    @property
+    def num_validation(self) -> int | None:
+        """Rows of the validation split, if anything says so."""
+        known = self.results.get("validation", {}).get("num_records", self.data.get("num_validation"))
+        return known if isinstance(known, int) and known > 0 else None
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -130,19 +146,23 @@ def load_run(path: Path) -> LoadedRun:
         plan=_read_optional(run.plan),
         data=_read_optional(run.data),
         manifest=_read_optional(run.manifest),
-        steps=_gather(steps),
-        learning_rates=_gather(entry.get("learning_rates") or {} for entry in steps),
+        steps=gather(steps),
+        learning_rates=gather(entry.get("learning_rates") or {} for entry in steps),
         evaluations=evaluations,
         notes=tuple(str(entry.get("message", "")) for entry in entries if entry.get("kind") == "note"),
         results=results,
         baselines=baselines,
         labels=_find_labels(config, results),
+        train_sample=_read_optional(path / "evaluation" / "train.sample.json"),
     )
 
 
 def name_runs(runs: Sequence[LoadedRun]) -> list[LoadedRun]:
     """Title several runs by recipe and seed where that tells them apart; otherwise they keep their folders' names."""
-    titles = [f"{run.config.get('name', run.title)} seed {run.config.get('seed', 0)}" for run in runs]
+    titles = [
+        run.title if run.kind == "trainer" else f"{run.config.get('name', run.title)} seed {run.config.get('seed', 0)}"
+        for run in runs
+    ]
     if len(runs) == 1 or len(set(titles)) < len(runs):
         return list(runs)
     return [replace(run, title=title) for run, title in zip(runs, titles, strict=True)]
@@ -165,16 +185,18 @@ def _read_results(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, di
     return {split: results[split] for split in order}, baselines
 
 
-def _gather(rows: Iterable[Mapping[str, Any]]) -> dict[str, FloatArray]:
+def gather(rows: Iterable[Mapping[str, Any]]) -> dict[str, FloatArray]:
+    """Return one array for each numeric field of any row, NaN where a row does not have it."""
     listed = list(rows)
-    keys = [key for key, value in listed[0].items() if _is_number(value)] if listed else []
+    keys = dict.fromkeys(key for row in listed for key, value in row.items() if is_number(value))
     return {
-        key: np.array([row[key] if _is_number(row.get(key)) else np.nan for row in listed], dtype=np.float64)
+        key: np.array([row[key] if is_number(row.get(key)) else np.nan for row in listed], dtype=np.float64)
         for key in keys
     }
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Return whether a value of JSON is a number, infinities included."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
@@ -210,6 +232,7 @@ def read_predictions(path: Path, split: str) -> Predictions | None:
             labels=content["label_id"].to_numpy().astype(np.int64),
             predicted=predicted,
             confidence=scores[np.arange(len(predicted)), predicted].astype(np.float64),
+            probabilities=scores.astype(np.float64),
             texts=tuple(content["text"].to_pylist()),
             sources=tuple(content["source"].to_pylist()),
         )

@@ -8,16 +8,18 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter
 
-from submillion.report.load import FloatArray, LoadedRun, Predictions
-from submillion.report.theme import Plot, Theme, new_figure
-from submillion.report.words import count, percent, shorten
+from submillion.report.load import FloatArray
+from submillion.report.theme import HATCHES, Plot, Theme, new_figure
+from submillion.report.words import count, percent, percent_range, shorten
 
 MAX_NAMED_CLASSES = 40
-MAX_COUNTED_CLASSES = 12
+MAX_NARROW_CLASSES = 12
+SMALLEST_CELL = 12.0  # points; numbers in smaller ones could not be read
 KIND_NAMES = {
     "query": "query",
     "key": "key",
@@ -75,31 +77,36 @@ def draw_intervals(theme: Theme, *, estimates: Sequence[Estimate]) -> Figure:
     return figure
 
 
-def draw_confusion(theme: Theme, *, confusion: Sequence[Sequence[int]], labels: Sequence[str]) -> Figure:
-    """Draw a confusion matrix: shade and percentage by row, counts beneath."""
+def interval_plot(estimates: Sequence[Estimate]) -> Plot:
+    """Return the picture of accuracies with their intervals."""
+    said = [
+        f"{entry.group}, {entry.label}: {percent(entry.value)}, interval {percent_range(entry.interval)}."
+        for entry in estimates
+    ]
+    draw = partial(draw_intervals, estimates=estimates)
+    return Plot("accuracy-by-set", "Accuracy by set", "", draw, wide=True, alt=" ".join(said))
+
+
+def draw_confusion(
+    theme: Theme, *, confusion: Sequence[Sequence[int]], labels: Sequence[str], is_share: bool = True
+) -> Figure:
+    """Draw a confusion matrix: shares of each true class with counts beneath, or counts alone."""
     counts = np.asarray(confusion, dtype=np.float64)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    depths = shares if is_share else counts / max(1.0, counts.max())
     size = len(counts)
-    figure, axes = new_figure(4.4, 3.8)
+    side = min(9.2, max(3.8, 0.31 * size))
+    figure, axes = new_figure(4.4 if size <= MAX_NARROW_CLASSES else 9.2, side)
+    cell = 72 * 0.72 * min(side, 9.2) / size  # points, names and titles taken off
     for row, column in zip(*np.nonzero(counts), strict=True):
-        share = float(shares[row, column])
         colour = theme.series[0] if row == column else theme.series[1]
-        axes.add_patch(
-            Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, alpha=0.06 + 0.94 * share**0.8, linewidth=0)
-        )
-    if size <= MAX_COUNTED_CLASSES:
-        for row in range(size):
-            for column in range(size):
-                ink = theme.paper if shares[row, column] > 0.45 else theme.ink
-                scale = min(1.0, 5 / size)
-                axes.text(
-                    column, row - 0.03, f"{100 * shares[row, column]:.1f}", ha="center", va="bottom", color=ink,
-                    fontsize=3.5 + 8 * scale, fontweight="bold" if row == column else "normal",
-                )  # fmt: skip
-                axes.text(
-                    column, row + 0.09, count(counts[row, column]), ha="center", va="top", color=ink,
-                    fontsize=2.5 + 5.5 * scale,
-                )  # fmt: skip
+        alpha = 0.06 + 0.94 * float(depths[row, column]) ** 0.8
+        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, alpha=alpha, linewidth=0))
+    for row, column in np.ndindex(size, size) if cell >= SMALLEST_CELL else ():
+        _write_cell(
+            axes, theme, (int(row), int(column)), number=float(counts[row, column]), share=float(shares[row, column]),
+            depth=float(depths[row, column]), is_share=is_share, cell=cell,
+        )  # fmt: skip
     axes.set_xlim(-0.5, size - 0.5)
     axes.set_ylim(size - 0.5, -0.5)
     axes.grid(visible=False)
@@ -107,82 +114,73 @@ def draw_confusion(theme: Theme, *, confusion: Sequence[Sequence[int]], labels: 
     axes.tick_params(length=0)
     if size <= MAX_NAMED_CLASSES:
         names = [shorten(name, 18) for name in labels]
-        small = 8 if size <= MAX_COUNTED_CLASSES else 5
+        small = 8 if size <= MAX_NARROW_CLASSES else 6.5
         upright = size > 6 or max(len(name) for name in names) > 12
         axes.set_xticks(
-            range(size), names, fontsize=small, rotation=45 if upright else 0, ha="right" if upright else "center"
-        )
+            range(size), names, fontsize=small, rotation=45 if upright else 0, ha="right" if upright else "center",
+            rotation_mode="anchor" if upright else "default",
+        )  # fmt: skip
         axes.set_yticks(range(size), names, fontsize=small)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     return figure
 
 
-def draw_reliability(theme: Theme, *, result: Mapping[str, Any]) -> Figure:
-    """Draw accuracy against confidence in bins of equal mass, before and after temperature."""
-    figure, axes = new_figure(4.4, 3.8)
-    kinds = (("reliability_raw", "before temperature", 1, "none"), ("reliability", "after temperature", 0, None))
-    lowest = 1.0
-    for key, label, colour, face in kinds:
-        bins = result.get(key) or []
-        if not bins:
-            continue
-        confidence = [part["confidence"] for part in bins]
-        accuracy = [part["accuracy"] for part in bins]
-        lowest = min(lowest, *confidence, *accuracy)
-        axes.plot(
-            confidence, accuracy, color=theme.series[colour], marker="o", markersize=4.5, linewidth=1.2, label=label,
-            markerfacecolor=theme.series[colour] if face is None else theme.paper,
-        )  # fmt: skip
-    start = max(0.0, np.floor(lowest * 10) / 10)
-    axes.plot(
-        [start, 1], [start, 1], color=theme.muted, linewidth=0.9, linestyle=(0, (4, 3)), label="perfect", zorder=0
-    )
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
-    axes.set_aspect("equal")
-    axes.margins(0.03)
-    axes.set_xlabel("mean confidence (%)")
-    axes.set_ylabel("accuracy (%)")
-    axes.legend(loc="upper left")
-    return figure
+def _write_cell(
+    axes: Axes,
+    theme: Theme,
+    place: tuple[int, int],
+    *,
+    number: float,
+    share: float,
+    depth: float,
+    is_share: bool,
+    cell: float,
+) -> None:
+    row, column = place
+    if number == 0 and cell < 24:  # noughts would hide what is there
+        return
+    style: dict[str, Any] = {
+        "ha": "center",
+        "color": theme.paper if depth > 0.45 else theme.ink,
+        "fontweight": "bold" if row == column else "normal",
+    }
+    main = f"{100 * share:.1f}" if cell >= 24 else f"{100 * share:.0f}"
+    if not is_share:
+        main = count(number)
+    size = min(11.0, cell * 0.36, 1.5 * cell / max(1, len(main)))
+    if is_share and cell >= 24:
+        axes.text(column, row - 0.03, main, va="bottom", fontsize=size, **style)
+        style["fontweight"] = "normal"
+        small = min(8.0, cell * 0.24, 1.4 * cell / len(count(number)))
+        axes.text(column, row + 0.09, count(number), va="top", fontsize=small, **style)
+    else:
+        axes.text(column, row, main, va="center", fontsize=size, **style)
 
 
-def draw_coverage(theme: Theme, *, predictions: Predictions) -> Figure:
-    """Draw the accuracy of the most confident share of the rows against that share."""
-    order = np.argsort(-predictions.confidence, kind="stable")
-    accuracy = predictions.right[order].cumsum() / np.arange(1, len(order) + 1)
-    share = np.arange(1, len(order) + 1) / len(order)
-    kept = np.unique(np.linspace(max(1, len(order) // 50), len(order), 300).round().astype(int)) - 1
-    figure, axes = new_figure(4.4, 3.8)
-    axes.plot(100 * share[kept], 100 * accuracy[kept], color=theme.series[0])
-    axes.fill_between(100 * share[kept], 100 * accuracy[kept], 100, color=theme.series[1], alpha=0.14, linewidth=0)
-    axes.set_xlim(0, 102)
-    axes.set_xlabel("share of records answered, most confident first (%)")
-    axes.set_ylabel("accuracy among them (%)")
-    axes.yaxis.set_major_locator(MaxNLocator(6))
-    return figure
-
-
-def draw_lengths(theme: Theme, *, edges: FloatArray, counts: FloatArray, unit: str, limit: int | None) -> Figure:
-    """Draw a histogram of text lengths in tokens or words, and the model's limit."""
+def draw_lengths(
+    theme: Theme, *, edges: FloatArray, counts: FloatArray, unit: str, limit: int | None, num_cut: int | None = None
+) -> Figure:
+    """Draw a histogram of text lengths in tokens or words, the model's limit, and what lies beyond it."""
     figure, axes = new_figure()
-    axes.bar(
-        edges[:-1],
-        counts,
-        width=np.diff(edges),
-        align="edge",
-        color=theme.series[0],
-        edgecolor=theme.paper,
-        linewidth=0.6,
-    )
+    style: dict[str, Any] = {"align": "edge", "edgecolor": theme.paper, "linewidth": 0.6}
+    beyond = edges[:-1] >= (np.inf if limit is None else limit)
+    widths = np.diff(edges)
+    axes.bar(edges[:-1][~beyond], counts[~beyond], width=widths[~beyond], color=theme.series[0], **style)
+    if beyond.any():
+        axes.bar(
+            edges[:-1][beyond], counts[beyond], width=widths[beyond], color=theme.series[1], hatch=HATCHES[1], **style
+        )
     if limit is not None:
         axes.axvline(limit, color=theme.series[1], linewidth=1.2)
+        cut = "" if num_cut is None else f"\n{count(num_cut)} longer ({percent(num_cut / max(1, counts.sum()), 1)})"
+        is_left = limit > edges[0] + 0.45 * (edges[-1] - edges[0])
         axes.annotate(
-            f"cut at {limit:,}", (limit, 1), xycoords=("data", "axes fraction"), xytext=(-5, -4), ha="right", va="top",
-            textcoords="offset points", color=theme.series[1], fontsize=8,
+            f"max_length {limit:,}{cut}", (limit, 1), xycoords=("data", "axes fraction"), va="top",
+            xytext=(-5 if is_left else 5, -4), ha="right" if is_left else "left",
+            textcoords="offset points", color=theme.ink, fontsize=8,
         )  # fmt: skip
-    axes.set_xlabel(f"{unit} of a text")
+    axes.set_xlabel(f"length of a text ({unit})")
     axes.set_ylabel("records")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
     return figure
@@ -198,7 +196,10 @@ def draw_balance(theme: Theme, *, balance: Mapping[str, Mapping[str, int]]) -> F
         places = np.arange(len(labels)) + (number - (len(balance) - 1) / 2) * height
         values = [100 * counts.get(label, 0) / total for label in labels]
         colour = theme.series[number % len(theme.series)]
-        axes.barh(places, values, height=height * 0.86, color=colour, label=shorten(split, 20))
+        axes.barh(
+            places, values, height=height * 0.86, color=colour, label=shorten(split, 20), edgecolor=theme.paper,
+            linewidth=0, hatch=HATCHES[number % len(HATCHES)],
+        )  # fmt: skip
     axes.set_yticks(range(len(labels)), [shorten(label, 22) for label in labels])
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
@@ -260,35 +261,36 @@ def draw_plan(theme: Theme, *, plan: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def list_split_plots(
-    result: Mapping[str, Any], labels: Sequence[str], predictions: Predictions | None
-) -> dict[str, Plot]:
-    """Return the plots of one evaluated split under ``confusion``, ``reliability`` and ``coverage``."""
-    plots = {}
-    if result.get("confusion"):
-        plots["confusion"] = Plot(
-            "confusion",
-            "Confusion matrix",
-            "Percent of each true class, its count beneath; blue is right, orange is wrong.",
-            partial(draw_confusion, confusion=result["confusion"], labels=labels),
+def list_confusion_plots(result: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Plot]:
+    """Return the confusion matrices of one evaluated split under ``confusion`` and ``confusion-counts``."""
+    if not result.get("confusion"):
+        return {}
+    counts = np.asarray(result["confusion"], dtype=np.int64)
+    is_wide = len(counts) > MAX_NARROW_CLASSES
+    names = [shorten(name, 40) for name in labels]
+    wrong = counts - np.diag(np.diag(counts))
+    order = [divmod(int(cell), len(counts)) for cell in np.argsort(-wrong, axis=None, kind="stable")[:3]]
+    worst = [f"{names[a]} taken for {names[b]} {count(wrong[a, b])} times" for a, b in order if wrong[a, b]]
+    alt = f"{count(np.trace(counts))} of {count(counts.sum())} are right. " + "; ".join(worst)
+    kinds = (
+        ("confusion", "Confusion matrix, by true class", True, "Percent of each true class, its count beneath."),
+        ("confusion-counts", "Confusion matrix, counts", False, "Records; darker is more."),
+    )
+    return {
+        name: Plot(
+            name,
+            title,
+            f"{caption} Blue is right, orange is wrong.",
+            partial(draw_confusion, confusion=result["confusion"], labels=labels, is_share=is_share),
+            wide=is_wide,
+            alt=alt,
         )
-    if result.get("reliability"):
-        plots["reliability"] = Plot(
-            "reliability",
-            "Reliability",
-            "Fifteen bins of equal mass. Below the dashed line the model is too sure, above it too modest.",
-            partial(draw_reliability, result=result),
-        )
-    if predictions is not None and len(predictions.ids):
-        plots["coverage"] = Plot(
-            "coverage",
-            "Accuracy when it may abstain",
-            "Read from the left: answering only its surest records, how often is it right?",
-            partial(draw_coverage, predictions=predictions),
-        )
-    return plots
+        for name, title, is_share, caption in kinds
+    }
 
 
-def plan_plot(run: LoadedRun) -> Plot:
-    """Return the picture of where the trainable parameters are."""
-    return Plot("plan", "Trainable parameters by layer", "", partial(draw_plan, plan=run.plan), wide=True)
+def plan_plot(plan: Mapping[str, Any]) -> Plot:
+    """Return the picture of where the trainable parameters are, layer by layer."""
+    modules = len(plan.get("modules") or [])
+    alt = f"{count(plan['trainable_params'])} parameters in {modules} adapted modules, the head and biases."
+    return Plot("plan", "Trainable parameters by layer", "", partial(draw_plan, plan=plan), wide=True, alt=alt)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from submillion.report import verdict, words
+from submillion.report.calibration import list_calibration_plots
 from submillion.report.html import Child, Html, element, pairs, render, table
 from submillion.report.load import LoadedRun, Predictions, read_predictions
 from submillion.report.page import KeyFigure, Section, paragraph, show_figures, show_plot, show_plots
-from submillion.report.plots import Estimate, draw_intervals, list_split_plots, plan_plot
+from submillion.report.plots import Estimate, interval_plot, list_confusion_plots, plan_plot
 from submillion.report.theme import Plot
+from submillion.report.treemap import budget_plot
+from submillion.report.validations import show_validations
 
 NUM_ERRORS = 10
 NUM_CONFUSIONS = 6
@@ -68,6 +70,9 @@ def show_opening(run: LoadedRun) -> Html:
 def result_plot(run: LoadedRun) -> Plot | None:
     """Return the accuracies of model and baseline on every evaluated set, with their intervals."""
     estimates = []
+    if run.results and run.train_sample:
+        known = run.train_sample
+        estimates.append(Estimate("train", "rows it learned", known["accuracy"], known["accuracy_interval"], 3))
     for split, result in run.results.items():
         estimates.append(Estimate(split, "model", result["accuracy"], result["accuracy_interval"], 0))
         baseline = run.baselines.get(split)
@@ -75,7 +80,7 @@ def result_plot(run: LoadedRun) -> Plot | None:
             estimates.append(Estimate(split, "baseline", baseline["accuracy"], baseline["accuracy_interval"], 1))
     if not estimates:
         return None
-    return Plot("accuracy-by-set", "Accuracy by set", "", partial(draw_intervals, estimates=estimates), wide=True)
+    return interval_plot(estimates)
 
 
 def _result_row(run: LoadedRun, split: str, result: Mapping[str, Any]) -> list[Child]:
@@ -114,7 +119,12 @@ def results_section(run: LoadedRun, plot: Plot | None) -> Section:
     watched = [split for split in run.results if split not in ("test", "validation")]
     if watched:
         notes.append(f"Watched and steering nothing: {', '.join(watched)}.")
-    content = render(paragraph(" ".join(notes), class_="note"), table(head, rows, numeric=range(1, 7)), show_plot(plot))
+    content = render(
+        paragraph(" ".join(notes), class_="note"),
+        table(head, rows, numeric=range(1, 7), label="Figures of every evaluated set"),
+        paragraph(verdict.describe_train_sample(run), class_="note"),
+        show_plot(plot),
+    )
     return Section("results", "Results", "What it gets right", content)
 
 
@@ -136,7 +146,10 @@ def curves_section(run: LoadedRun, plots: Sequence[Plot]) -> Section:
         )
     notes = [paragraph(note, class_="note") for note in run.notes]
     return Section(
-        "training", "Training", "How it learned", render(paragraph(text, class_="note"), notes, show_plots(plots))
+        "training",
+        "Training",
+        "How it learned",
+        render(paragraph(text, class_="note"), notes, show_plots(plots), show_validations(run)),
     )
 
 
@@ -211,6 +224,7 @@ def errors_section(run: LoadedRun, plots: Mapping[str, Plot], predictions: Predi
     parts: list[Child] = [
         paragraph(text, class_="note"),
         element("div", show_plot(plots["confusion"]), tables, class_="split"),
+        show_plots([plots["confusion-counts"]]),
         element("h3", "Most confident errors"),
     ]
     if predictions is None:
@@ -236,9 +250,9 @@ def trust_section(run: LoadedRun, plots: Mapping[str, Plot]) -> Section | None:
         f"The Brier score is {result['brier']:.4f}; 0 is perfect."
     )
     shown = [plots[name] for name in ("reliability", "coverage") if name in plots]
-    return Section(
-        "trust", "Trust", "How far its probabilities hold", render(paragraph(text, class_="note"), show_plots(shown))
-    )
+    by_class = show_plot(plots["class-reliability"]) if "class-reliability" in plots else ""
+    content = render(paragraph(text, class_="note"), show_plots(shown), by_class)
+    return Section("trust", "Trust", "How far its probabilities hold", content)
 
 
 def plan_section(run: LoadedRun) -> Section | None:
@@ -261,10 +275,15 @@ def plan_section(run: LoadedRun) -> Section | None:
     ]
     content = render(
         paragraph(verdict.describe_budget(plan), class_="note"),
-        show_plot(plan_plot(run)),
+        [show_plot(plot) for plot in plan_plots(run)],
         element("dl", [element("div", element("dt", a), element("dd", b)) for a, b in rows], class_="columns"),
     )
     return Section("parameters", "Parameters", "Where the parameters are", content)
+
+
+def plan_plots(run: LoadedRun) -> list[Plot]:
+    """Return the pictures of where the trainable parameters are; none without a plan."""
+    return [budget_plot(run.plan), plan_plot(run.plan)] if run.plan else []
 
 
 def repeat_section(run: LoadedRun) -> Section:
@@ -295,4 +314,7 @@ def load_main_predictions(run: LoadedRun) -> Predictions | None:
 def split_plots(run: LoadedRun, predictions: Predictions | None) -> dict[str, Plot]:
     """Return the plots of the split that the verdict rests on, by name."""
     split = verdict.main_split(run)
-    return {} if split is None else list_split_plots(run.results[split], run.labels, predictions)
+    if split is None:
+        return {}
+    result = run.results[split]
+    return list_confusion_plots(result, run.labels) | list_calibration_plots(result, run.labels, predictions)

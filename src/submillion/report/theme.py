@@ -54,7 +54,23 @@ _VARIABLES = {
 _PLACEHOLDER = re.compile("|".join(_VARIABLES))
 _REFERENCE = re.compile(r"url\(#")
 
+# What tells series apart where colours do not: in print without colours, and for eyes that see few of them.
+LINE_STYLES: tuple[Any, ...] = ("-", (0, (4, 1.6)), (0, (1.2, 1.4)), (0, (5, 1.4, 1.2, 1.4)), (0, (8, 2)), (0, (2, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P")
+HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----")
+
 Draw = Callable[[Theme], Figure]
+
+
+class PlotFigure(Figure):
+    """A figure that a notebook shows as it stands in a report."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        with mpl.rc_context(_settings(PRINTED)), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
+            self.savefig(buffer, format="png", dpi=110, facecolor=PRINTED.paper)
+        return buffer.getvalue()
 
 
 @dataclass(frozen=True)
@@ -67,6 +83,7 @@ class Plot:
         caption: How to read it; may be empty.
         draw: Makes the figure in the colours of a theme.
         wide: Whether it takes the whole width of the page.
+        alt: What it shows in words and figures, for those who do not see it; may be empty.
     """
 
     name: str
@@ -74,6 +91,7 @@ class Plot:
     caption: str
     draw: Draw
     wide: bool = False
+    alt: str = ""
 
 
 def _settings(theme: Theme) -> dict[Any, Any]:
@@ -100,6 +118,7 @@ def _settings(theme: Theme) -> dict[Any, Any]:
         "axes.titlelocation": "left",
         "grid.color": theme.faint,
         "grid.linewidth": 0.7,
+        "hatch.linewidth": 0.7,
         "xtick.color": theme.muted,
         "ytick.color": theme.muted,
         "xtick.major.width": 0.6,
@@ -118,8 +137,28 @@ def _settings(theme: Theme) -> dict[Any, Any]:
 
 def new_figure(width: float = 4.4, height: float = 2.8) -> tuple[Figure, Axes]:
     """Return a figure with one pair of axes; sizes in inches, 4.4 being half the page."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = PlotFigure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
+
+
+def new_grid(number: int, *, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Return a figure with `number` pairs of axes in rows; `width` of the whole and `height` of a row in inches."""
+    columns = min(columns, number)
+    rows = -(-number // columns)
+    figure = PlotFigure(figsize=(width, height * rows + 0.3), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    for axes in grid[number:]:
+        axes.remove()
+    return figure, grid[:number]
+
+
+def draw_figure(plot: Plot) -> Figure:
+    """Return the plot as a figure in light colours with its title, for a notebook or a file of any kind."""
+    with mpl.rc_context(_settings(PRINTED)):
+        figure = plot.draw(PRINTED)
+        figure.suptitle(plot.title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+        figure.set_facecolor(PRINTED.paper)
+    return figure
 
 
 def _save(plot: Plot, theme: Theme, kind: str, *, titled: bool) -> bytes:
@@ -131,10 +170,15 @@ def _save(plot: Plot, theme: Theme, kind: str, *, titled: bool) -> bytes:
         if titled:
             figure.suptitle(plot.title, x=0.01, ha="left", fontsize=10, fontweight="bold")
         if kind == "png":
-            figure.savefig(buffer, format="png", dpi=200, facecolor=theme.paper, metadata={"Software": None})
+            figure.savefig(buffer, format="png", dpi=200, facecolor=theme.paper, metadata=_describe(plot))
         else:
             figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
+
+
+def _describe(plot: Plot) -> dict[str, str | None]:
+    # Text chunks of a PNG are Latin-1 or compressed UTF-8; the library writes either by itself.
+    return {"Software": None, "Title": plot.title, "Description": plot.alt or plot.caption or plot.title}
 
 
 def render_png(plot: Plot) -> bytes:
@@ -162,5 +206,5 @@ def render_svg(plot: Plot) -> Html:
     for size in ("width", "height"):
         root.attrib.pop(size, None)
     root.set("role", "img")
-    root.set("aria-label", plot.title)
+    root.set("aria-label", f"{plot.title}. {plot.alt}".strip(" ."))
     return Html(ElementTree.tostring(root, encoding="unicode"))

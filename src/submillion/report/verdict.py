@@ -7,6 +7,7 @@ from typing import Any
 
 from submillion.report.load import LoadedRun
 from submillion.report.words import count, p_value, percent, percent_range, points
+from submillion.stats import subtract_shares
 
 BASELINE = "TF-IDF with a linear SVM"
 SIGNIFICANT = 0.05
@@ -60,6 +61,33 @@ def describe_baseline(split: str, run: LoadedRun) -> str:
     if baseline.get("comparison"):
         text += " " + describe_comparison(baseline["comparison"], "the model", "the baseline")
     return text
+
+
+def describe_train_sample(run: LoadedRun) -> str:
+    """Return the sentences on training rows scored at the end, and their distance to validation."""
+    known = run.train_sample
+    if not known:
+        return "No training rows were scored at the end of this run, so accuracy on them is unknown."
+    chosen = (
+        f"{count(known['num_records'])} of its {count(known['num_train'])} training rows, drawn by chance"
+        if known["num_records"] < known["num_train"]
+        else f"all its {count(known['num_train'])} training rows"
+    )
+    text = (
+        f"On {chosen}, the finished model is right on {percent(known['accuracy'])} "
+        f"({percent_range(known['accuracy_interval'])}). It has learned these rows by heart or not, so this is no "
+        "measure of quality"
+    )
+    held_out = run.results.get("validation")
+    if not held_out:
+        return f"{text}."
+    difference, (low, high) = subtract_shares(
+        (known["accuracy"], known["accuracy_interval"]), (held_out["accuracy"], held_out["accuracy_interval"])
+    )
+    return (
+        f"{text}; on validation rows it is right on {percent(held_out['accuracy'])}, a gap of {points(difference)} "
+        f"points (95{chr(0x202F)}% interval {points(low)} to {points(high)})."
+    )
 
 
 def describe_budget(plan: Mapping[str, Any]) -> str:

@@ -3,33 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO
 
 from submillion.errors import RunError
-from submillion.report import comparison, sections
+from submillion.report import comparison, sections, trainer_page, words
 from submillion.report.curves import list_curves, list_overlaid_curves
 from submillion.report.findings import data_section, list_data_plots
-from submillion.report.load import LoadedRun, load_run, name_runs
+from submillion.report.load import LoadedRun, name_runs
 from submillion.report.page import Section, build_page
-from submillion.report.plots import plan_plot
 from submillion.report.theme import Plot, render_png
+from submillion.report.trainer_state import open_run
 from submillion.rundir import RunDir, write_atomically, write_text
 
 
+@dataclass(frozen=True)
+class WrittenReport:
+    """The files of a report.
+
+    Attributes:
+        page: The HTML file.
+        plots: The pictures, in the order of the page.
+    """
+
+    page: Path
+    plots: tuple[Path, ...]
+
+
 def write_report(runs: Sequence[Path], out: Path | None = None) -> Path:
+    """Write a report and return its HTML file; see `write_pages`."""
+    return write_pages(runs, out).page
+
+
+def write_pages(runs: Sequence[Path], out: Path | None = None) -> WrittenReport:
     """Write a self-contained HTML report and its plots as PNG.
 
-    One run: ``report.html`` in its folder, plots in its ``plots`` folder. Several: ``comparison.html`` in the first
-    run's folder, plots in a folder ``comparison-plots`` beside it.
+    One run: ``report.html`` in its folder, plots in its ``plots`` folder. One run of `transformers.Trainer`:
+    ``submillion-report.html`` and ``submillion-report-plots`` beside its trainer_state.json. Several runs:
+    ``comparison.html`` in the first one's folder, plots in a folder ``comparison-plots`` beside it.
 
     Args:
-        runs: Run folders, at least one.
+        runs: Run folders, or files and folders of a Trainer as `open_run` takes them; at least one.
         out: The HTML file (``.html``), or a folder for it, instead of the default; plots of several runs go beside it.
-
-    Returns:
-        The HTML file.
 
     Raises:
         RunError: No run, a folder that is none of a run, the same folder twice, or a damaged file.
@@ -38,19 +55,28 @@ def write_report(runs: Sequence[Path], out: Path | None = None) -> Path:
         raise RunError("no run folder given", hint="Give at least one folder under runs/.")
     if len({run.resolve() for run in runs}) != len(runs):
         raise RunError("a run folder is given twice", hint="Give each folder once.")
-    loaded = name_runs([load_run(path) for path in runs])
-    if len(loaded) == 1:
-        file = _place(out, runs[0], "report.html")
+    loaded = name_runs([open_run(path) for path in runs])
+    if len(loaded) == 1 and loaded[0].kind == "run":
+        file = _place(out, loaded[0].path, "report.html")
         page, plots = _report_run(loaded[0])
-        folder = RunDir(runs[0]).plots
+        folder = RunDir(loaded[0].path).plots
+    elif len(loaded) == 1:
+        file = _place(out, loaded[0].path, "submillion-report.html")
+        page, plots = _report_trainer(loaded[0])
+        folder = file.with_name(f"{file.stem}-plots")
     else:
-        file = _place(out, runs[0], "comparison.html")
+        file = _place(out, loaded[0].path, "comparison.html")
         page, plots = _report_comparison(loaded)
         folder = file.with_name(f"{file.stem}-plots")
-    for plot in plots:
-        write_atomically(folder / f"{plot.name}.png", partial(_write_bytes, render_png(plot)))
-    write_text(file, page)
-    return file
+    pictures = tuple(folder / f"{plot.name}.png" for plot in plots)
+    try:
+        for picture, plot in zip(pictures, plots, strict=True):
+            write_atomically(picture, partial(_write_bytes, render_png(plot)))
+        write_text(file, page)
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        hint = "Choose another place for it with --out."
+        raise RunError(f"the report cannot be written: {error.strerror}", where=str(file), hint=hint) from None
+    return WrittenReport(file, pictures)
 
 
 def _write_bytes(content: bytes, stream: IO[bytes]) -> int:
@@ -85,8 +111,19 @@ def _report_run(run: LoadedRun) -> tuple[str, list[Plot]]:
         [section for section in candidates if section is not None],
     )
     drawn = [accuracies] if accuracies else []
-    drawn += [*curves, *by_split.values(), *([plan_plot(run)] if run.plan else []), *data_plots]
+    drawn += [*curves, *by_split.values(), *sections.plan_plots(run), *data_plots]
     return page, drawn
+
+
+def _report_trainer(run: LoadedRun) -> tuple[str, list[Plot]]:
+    curves = list_curves(run)
+    page = build_page(
+        f"{words.shorten(run.title, 80)} \N{MIDDLE DOT} submillion",
+        trainer_page.show_trainer_heading(run),
+        trainer_page.show_trainer_opening(run),
+        trainer_page.trainer_sections(run, curves),
+    )
+    return page, curves
 
 
 def _report_comparison(runs: Sequence[LoadedRun]) -> tuple[str, list[Plot]]:
@@ -99,7 +136,7 @@ def _report_comparison(runs: Sequence[LoadedRun]) -> tuple[str, list[Plot]]:
         [
             comparison.runs_section(runs, accuracies),
             comparison.tests_section(runs),
-            comparison.overlay_section(curves),
+            comparison.overlay_section(runs, curves),
             comparison.settings_section(runs),
         ],
     )

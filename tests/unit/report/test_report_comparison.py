@@ -27,6 +27,7 @@ def test_runs_are_overlaid_and_tested_on_the_rows_they_share(tmp_path: Path) -> 
     assert "train.learning_rate" in page.text
     assert {plot.stem for plot in (first / "comparison-plots").iterdir()} == {
         *("accuracy-by-set", "loss", "validation-loss", "validation-accuracy", "accuracy-bbc"),
+        *("validation-f1", "learning-rate", "gradient-norm"),
     }
 
 
