@@ -3,6 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+LEXICON := $(VENV)/.lexicon
 
 # Interpreters to try, in order. Each is run, not only looked up: a version manager's shim stands on the PATH even
 # for versions that are not installed.
@@ -14,7 +15,7 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint types unit format docs performance clean
+.PHONY: help install lexicon demo test lint types unit format docs performance clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +46,12 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[offline,track,augment,dev]'
 	@touch $@
 
+lexicon: $(LEXICON) ## Put WordNet, which synonyms and their tests need, into .venv
+
+$(LEXICON): $(STAMP) scripts/install_lexicon.sh
+	scripts/install_lexicon.sh $(VENV)
+	@touch $@
+
 demo: $(STAMP) ## Train, test and report on the shipped news items with the bundled MiniLM
 	$(BIN)/submillion demo
 
@@ -57,7 +64,7 @@ lint: $(STAMP) ## Check style and format with ruff
 types: $(STAMP) ## Check types with mypy --strict
 	$(BIN)/mypy
 
-unit: $(STAMP) ## Run the tests
+unit: $(STAMP) $(LEXICON) ## Run the tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 format: $(STAMP) ## Format the code and fix what ruff can fix

@@ -29,6 +29,10 @@ COMMANDS = {
         *("RECIPE", "--data", "--base", "--budget", "--seed", "--text", "--label", "--id", "--set"),
         *("--extra", "--out", "--resume", "--json"),
     },
+    "augment synonyms": {
+        *("DATA", "--out", "--copies", "--rate", "--rows", "--seed", "--lexicon", "--tagger"),
+        *("--text", "--label", "--id", "--json"),
+    },
     "evaluate": {"RUN", "DATA", "--labels", "--text", "--label", "--id", "--precision", "--json"},
     "compare": {"RUN", "DATA", "--labels", "--text", "--label", "--id", "--json"},
     "predict": {

@@ -27,6 +27,7 @@ IMPORTERS = {
     "typer": {"cli/"},
     "rich": {"cli/"},
     "datasets": set(),
+    "nltk": {"augment/lexicon.py", "augment/tagger.py"},
     "pydantic": {"config.py", "budget/"},
 }
 

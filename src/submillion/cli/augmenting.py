@@ -2,11 +2,89 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
 import typer
 
+from submillion.cli import options
+from submillion.cli.console import print_json, print_result
+
+if TYPE_CHECKING:
+    from submillion.augment.synonym_rows import SynonymSummary
+
 app = typer.Typer(help="Make synthetic training rows, which `train --extra` trains on.", no_args_is_help=True)
+
+Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the rows go, as JSON lines; a new file.")]
 
 
 @app.callback()
 def _augment() -> None:
     """Hold the commands together, also where there is only one."""
+
+
+@app.command("synonyms")
+def synonyms(
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="Labelled file, folder or hf:owner/name.", show_default=False)
+    ],
+    *,
+    out: Out,
+    copies: Annotated[int, typer.Option("--copies", metavar="N", help="Different rows made of each record.")] = 1,
+    rate: Annotated[
+        float, typer.Option("--rate", metavar="R", help="Chance of each word that can be replaced; one always is.")
+    ] = 0.5,
+    rows: Annotated[
+        int | None,
+        typer.Option("--rows", metavar="N", help="Rows wanted, in the classes' proportions; all that can be made."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the choices.")] = 0,
+    lexicon: Annotated[
+        Path | None, typer.Option("--lexicon", metavar="DIR", help="Folder of a WordNet database; found if absent.")
+    ] = None,
+    tagger: Annotated[
+        Literal["context", "nltk"],
+        typer.Option("--tagger", help="Parts of speech by frequency and neighbours, or by nltk's trained tagger."),
+    ] = "context",
+    text: options.Text = None,
+    label: options.Label = None,
+    row_id: options.Id = None,
+    as_json: options.Json = False,
+) -> None:
+    """Replace words of training rows by WordNet synonyms; labels stay, and every row says what it came from."""
+    from submillion.augment import write_synonym_rows
+    from submillion.cli.progress import open_progress
+
+    summary = write_synonym_rows(
+        data,
+        out,
+        copies=copies,
+        rate=rate,
+        rows=rows,
+        seed=seed,
+        lexicon=lexicon,
+        tagger=tagger,
+        columns=options.choose_columns(text, label, row_id),
+        progress=open_progress(),
+    )
+    if as_json:
+        print_json(summary.to_json())
+    else:
+        _print_summary(summary)
+
+
+def _print_summary(summary: SynonymSummary) -> None:
+    from submillion.cli.tables import make_table
+
+    table = make_table("class", "rows")
+    for name, count in summary.class_counts.items():
+        table.add_row(name, f"{count:,}")
+    print_result(table)
+    print_result("")
+    print_result(f"{summary.num_rows:,} rows, {summary.num_words / summary.num_rows:.2f} words replaced a row")
+    print_result(f"{summary.num_records:,} records looked at; {summary.num_unchanged:,} had no word to replace")
+    if summary.num_missing:
+        print_result(f"{summary.num_missing:,} rows fewer than wanted: the records have no more")
+    print_result(f"WordNet {summary.lexicon['version']} from {summary.lexicon['place']}")
+    print_result(f"train on them: submillion train RECIPE --extra {summary.out}:0.5")
+    print_result(str(summary.out))

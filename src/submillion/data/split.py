@@ -73,28 +73,14 @@ def sample_records(records: Sequence[Record], count: int, *, seed: int) -> list[
     return [record for record in records if record.id in chosen]
 
 
-def _group_by_label(records: Sequence[Record]) -> dict[int, list[Record]]:
-    groups: dict[int, list[Record]] = defaultdict(list)
-    for record in records:
-        groups[-1 if record.label is None else record.label].append(record)
-    return groups
+def share_out(sizes: dict[int, int], count: int, keep: int) -> dict[int, int]:
+    """Share `count` out in proportion to sizes: from 1 to size - `keep` each, the largest remainders first.
 
-
-def _choose(groups: dict[int, list[Record]], count: int, seed: int, *, keep: int) -> set[str]:
-    quotas = _share_out({label: len(group) for label, group in groups.items()}, count, keep)
-    chosen: set[str] = set()
-    for label, group in groups.items():
-        ordered = sorted((_rank(record.id, seed), record.id) for record in group)
-        chosen.update(record_id for _, record_id in ordered[: quotas[label]])
-    return chosen
-
-
-def _rank(record_id: str, seed: int) -> bytes:
-    return hashlib.blake2b(f"{seed}:{record_id}".encode(errors="surrogatepass"), digest_size=16).digest()
-
-
-def _share_out(sizes: dict[int, int], count: int, keep: int) -> dict[int, int]:
-    """Share `count` out in proportion to sizes: from 1 to size - `keep` each, the largest remainders first."""
+    Args:
+        sizes: By label; their sum is at least `count`, and `count` at least their number.
+        count: What is shared out.
+        keep: What each must keep.
+    """
     total = sum(sizes.values())
     exact = {label: size * count / total for label, size in sizes.items()}
     quotas = {label: min(max(int(exact[label]), 1), size - keep) for label, size in sizes.items()}
@@ -105,3 +91,23 @@ def _share_out(sizes: dict[int, int], count: int, keep: int) -> dict[int, int]:
         best = max(movable, key=lambda label: (step * (exact[label] - quotas[label]), -label))
         quotas[best] += step
     return quotas
+
+
+def _group_by_label(records: Sequence[Record]) -> dict[int, list[Record]]:
+    groups: dict[int, list[Record]] = defaultdict(list)
+    for record in records:
+        groups[-1 if record.label is None else record.label].append(record)
+    return groups
+
+
+def _choose(groups: dict[int, list[Record]], count: int, seed: int, *, keep: int) -> set[str]:
+    quotas = share_out({label: len(group) for label, group in groups.items()}, count, keep)
+    chosen: set[str] = set()
+    for label, group in groups.items():
+        ordered = sorted((_rank(record.id, seed), record.id) for record in group)
+        chosen.update(record_id for _, record_id in ordered[: quotas[label]])
+    return chosen
+
+
+def _rank(record_id: str, seed: int) -> bytes:
+    return hashlib.blake2b(f"{seed}:{record_id}".encode(errors="surrogatepass"), digest_size=16).digest()
