@@ -44,12 +44,12 @@ STOP_WORDS: frozenset[str] = frozenset(" ".join((_FUNCTION_WORDS, _LIGHT_WORDS, 
 _MISLEADING_SOURCES = """
 admit agree alarm animal announcement arena ask attack authority beckon benefit block boss building bunch camp career
 cattle center central chance cite clash cleric coalition comeback command complaint concern conclude confidence damage
-defeat deficit departure diary dig digging dismiss document drama effect employ encourage enact engineering enjoy enterprise
-entire eyeglass eyeglasses fearful fellow fierce final finally finish flying focus force forecaster foreigner fort
-fulfil group gunfire hospital immediate increase injury instant integrity interrupt ironic job journal jump later
-letter link live manager marketing middle militia minister news occupation partner penalty permanent pitcher plant
-poor prevent print priority project prominent promotion prototype province publish race range rate realm rebound
-recover regime relentless remarkable resign result risk sanction save schedule scrutiny secure seize seriously
+defeat deficit departure diary dig digging dismiss document drama effect employ enact encourage engineering enjoy
+enterprise entire eyeglass eyeglasses fearful fellow fierce final finally finish flying focus force forecaster
+foreigner fort fulfil group gunfire hospital immediate increase injury instant integrity interrupt ironic job journal
+jump later letter link live manager marketing middle militia minister news occupation partner penalty permanent
+pitcher plant poor prevent print priority project prominent promotion prototype province publish race range rate realm
+rebound recover regime relentless remarkable resign result risk sanction save schedule scrutiny secure seize seriously
 shortage slight slow small spark sport starting storm story style supporter suspicion technology telephone terminal
 territory terror tragedy tumble tune upright violation war works
 """
