@@ -124,7 +124,8 @@ def _show_values(value: Mapping[str, Any]) -> str:
     if kind == "object":
         return f"mapping of name to {_show_values(value['additionalProperties'])}"
     words = {"string": "text", "boolean": "`true`, `false`", "null": "`null`"}
-    pattern = [f"matching `{value['pattern']}`"] if "pattern" in value else []
+    # A bar would end the cell of a table, in code too.
+    pattern = [f"matching `{value['pattern']}`".replace("|", "\\|")] if "pattern" in value else []
     limits = [" and ".join(_show_limits(value))] if kind in {"integer", "number"} else []
     return " ".join([words.get(kind, kind), *limits, *pattern]).strip()
 

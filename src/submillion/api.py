@@ -34,6 +34,7 @@ def train(
     budget: int | None = None,
     seed: int | None = None,
     extra: Sequence[str | PathLike[str] | tuple[str | PathLike[str], float]] = (),
+    start_from: str | PathLike[str] | None = None,
     set: Sequence[str] = (),
     out: str | PathLike[str] | None = None,
     progress: Progress | None = None,
@@ -48,6 +49,7 @@ def train(
         seed: Seed of the training.
         extra: Files of synthetic rows to train on as well, each with its weight in the loss if that is not 1; the
             recipe's own (`data.extra`) if there are none here.
+        start_from: Run, checkpoint or PEFT adapter folder whose trained weights the run begins with.
         set: ``key.path=value`` settings, applied last.
         out: The run folder, empty or absent; a new one under ``runs/`` if not given.
         progress: Receives stages and counts.
@@ -57,7 +59,16 @@ def train(
     """
     from submillion.pipeline import start_run
 
-    config = resolve_config(recipe, data=data, base=base, budget=budget, seed=seed, extra=extra, settings=set).config
+    config = resolve_config(
+        recipe,
+        data=data,
+        base=base,
+        budget=budget,
+        seed=seed,
+        extra=extra,
+        start_from=None if start_from is None else str(start_from),
+        settings=set,
+    ).config
     return start_run(config, None if out is None else Path(out), progress=progress or Silent())
 
 
@@ -144,6 +155,7 @@ def resolve_config(
     label: str | None = None,
     row_id: str | None = None,
     extra: Sequence[str | PathLike[str] | tuple[str | PathLike[str], float]] = (),
+    start_from: str | None = None,
     settings: Sequence[str] = (),
 ) -> ResolvedConfig:
     """Return the configuration of a run: a recipe, then the arguments, then the settings.
@@ -163,6 +175,7 @@ def resolve_config(
         "model": {"base": base},
         "budget": budget,
         "seed": seed,
+        "start_from": start_from,
     }
 
     def build(values: dict[str, Any]) -> RunConfig:

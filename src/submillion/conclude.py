@@ -66,9 +66,9 @@ class RunSummary:
 class Ready:
     """All that a run has made before its first step, and needs at its end."""
 
+    config: RunConfig
     device: Device
     base: BaseModel
-    tokens: TextEncoder
     prepared: Prepared
     plan: Plan
     sets: dict[str, Sequence[Record]]
@@ -108,7 +108,7 @@ def conclude_run(
     with processes.acting_together():
         if processes.is_first:
             ready.classifier.save(run)
-            _save_tokenizer(ready.tokens, run)
+            _save_tokenizer(ready.prepared.encoder, run)
     scorer = _choose_scorer(run, config, ready)
     progress.start("evaluate validation", len(validation))
     judged = score(

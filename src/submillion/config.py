@@ -20,7 +20,17 @@ KINDS: tuple[Kind, ...] = ("query", "key", "value", "attention_output", "ffn_in"
 Variant = Literal["lora", "rslora", "dora", "pissa"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Schedule = Literal["linear", "cosine", "cosine_restarts", "constant"]
-Metric = Literal["accuracy", "macro_f1", "loss"]
+LOWER_IS_BETTER = frozenset({"loss", "brier_raw", "ece_raw"})
+"""Metrics that a better model has less of; of all others it has more."""
+
+# Figures of the training log, before temperature; f1:NAME is the F1 of one class.
+Metric = Annotated[
+    str,
+    Field(pattern=r"^(accuracy|macro_precision|macro_recall|macro_f1|loss|brier_raw|ece_raw|f1:.+)$"),
+]
+CLASS_F1 = "f1:"
+# mean + 2 standard deviations of the training rows' lengths, or a percentile of them.
+LengthRule = Annotated[str, Field(pattern=r"^(auto|p([1-9][0-9]?|100))$")]
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -86,7 +96,17 @@ class DataConfig(Section):
         description="Synthetic rows to train on as well. Never validation or test; those that stand there, or come "
         "from a row that does, are always left out.",
     )
+    min_words: PositiveInt | None = Field(
+        None, description="Leave out training rows of fewer words; validation and test keep all of theirs."
+    )
+    max_words: PositiveInt | None = Field(None, description="Leave out training rows of more words, likewise.")
     clean: CleanConfig = CleanConfig()
+
+    @model_validator(mode="after")
+    def _check_words(self) -> DataConfig:
+        if self.min_words is not None and self.max_words is not None and self.min_words > self.max_words:
+            raise ValueError(f"min_words {self.min_words} is above max_words {self.max_words}")
+        return self
 
 
 class ModelConfig(Section):
@@ -96,10 +116,23 @@ class ModelConfig(Section):
     revision: str | None = Field(None, description="Commit of the hub model; the pinned one if absent.")
     head: Literal["native", "linear"] = Field("linear", description="The architecture's own head or one layer.")
     pooling: Literal["mean", "first"] = Field("mean", description="State that a linear head reads.")
-    max_length: int = Field(256, ge=8, description="Tokens kept of a text, special tokens included.")
+    max_length: Annotated[int, Field(ge=8)] | LengthRule = Field(
+        256,
+        description="Tokens kept of a text, special tokens included; or chosen from the training rows' lengths: "
+        "`auto` for mean + 2 standard deviations, `p99` for their 99th percentile.",
+    )
     precision: Precision = Field("auto", description="Frozen weights and activations; auto takes bf16 if fast.")
     dropout: Fraction | None = Field(None, description="Encoder dropout; the base model's own if absent.")
+    attention_dropout: Fraction | None = Field(
+        None, description="Dropout of attention weights, where it is not to be that of the rest of the encoder."
+    )
     head_dropout: Fraction = Field(0.0, description="Dropout before a linear head.")
+
+    @property
+    def num_tokens_kept(self) -> int:
+        """`max_length` as a number; a run puts one in a rule's place before it encodes anything."""
+        assert isinstance(self.max_length, int), f"{self.max_length} has not been replaced by a number"
+        return self.max_length
 
 
 class AdapterConfig(Section):
@@ -122,6 +155,9 @@ class TrainConfig(Section):
     max_steps: PositiveInt | None = Field(None, description="Optimizer steps; overrides epochs.")
     batch_size: PositiveInt = Field(32, description="Records per optimizer step.")
     micro_batch_tokens: int = Field(4096, ge=8, description="Tokens per forward pass; accumulation follows.")
+    gradient_checkpointing: bool = Field(
+        False, description="Compute each layer again in the backward pass: less memory, more time, the same results."
+    )
     learning_rate: float = Field(5e-4, gt=0, description="Of adapter matrices A.")
     learning_rate_b: float | None = Field(None, gt=0, description="Of adapter matrices B; as A if absent.")
     head_learning_rate: float | None = Field(None, gt=0, description="Of the head; as A if absent.")
@@ -143,7 +179,11 @@ class TrainConfig(Section):
     save_every: float | None = Field(None, gt=0, description="Interval between checkpoints; as validations if absent.")
     interval_unit: Literal["epochs", "steps"] = Field("epochs", description="Unit of the two intervals.")
     keep_checkpoints: PositiveInt = Field(2, description="Newest checkpoints kept besides the best.")
-    metric: Metric = Field("accuracy", description="Validation figure that chooses the best checkpoint.")
+    metric: Metric = Field(
+        "accuracy",
+        description="Validation figure that chooses the best checkpoint: the largest, or of `loss`, `brier_raw` and "
+        "`ece_raw` the smallest; `f1:NAME` is that of one class.",
+    )
     patience: PositiveInt | None = Field(None, description="Stop after this many validations without a gain.")
 
 
@@ -162,6 +202,9 @@ class RunConfig(Section):
     about: str = Field("", description="What this recipe is, and what really ran where it follows others.")
     seed: int = Field(0, ge=0, description="Seed of initialisation, data order and dropout.")
     budget: PositiveInt = Field(1_000_000, description="Trainable parameters stay strictly below this.")
+    start_from: Name | None = Field(
+        None, description="Run, checkpoint or PEFT adapter folder whose trained weights the run begins with."
+    )
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     adapter: AdapterConfig = AdapterConfig()
@@ -202,13 +245,18 @@ def parse_config(values: Mapping[str, Any], *, where: str) -> RunConfig:
 
 
 def _describe(problem: Any) -> str:
-    path = ".".join(str(part) for part in problem["loc"] if "[" not in str(part))
+    # Pydantic names the branch of a union too, which no user has written.
+    path = ".".join(str(part) for part in problem["loc"] if "[" not in str(part) and not _is_branch(part))
     if problem["type"] == "extra_forbidden":
         known = _known_keys(problem["loc"][:-1])
         close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
         suggestion = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
         return f"{path}: unknown setting; {suggestion}"
     return f"{path or 'configuration'}: {problem['msg']}, got {problem['input']!r:.120}"
+
+
+def _is_branch(part: int | str) -> bool:
+    return str(part).startswith(("constrained-", "function-")) or part in {"int", "float", "str"}
 
 
 def _known_keys(location: Sequence[int | str]) -> list[str]:

@@ -6,22 +6,21 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
+import torch
 
-from submillion import stats
 from submillion.batches import Features
-from submillion.config import Metric, RunConfig, TrainConfig
+from submillion.config import RunConfig
 from submillion.errors import RunError
 from submillion.model.encoder import Classifier
 from submillion.model.prefix import reuse_prefix
 from submillion.progress import Progress
+from submillion.records import LabelSet
 from submillion.rundir import RunDir, full_disk_is_run_error
-from submillion.score import SCORE_TOKENS_FACTOR, score
 from submillion.train import checkpoint
 from submillion.train.checkpoint import Position
 from submillion.train.feed import count_steps
@@ -29,7 +28,9 @@ from submillion.train.interrupt import StopRequest, deferred_stop
 from submillion.train.loop import StepResult, train_steps
 from submillion.train.optim import MovingAverage, build_optimizer
 from submillion.train.processes import ALONE, Processes
+from submillion.train.scaling import LossScaler, ScalerState
 from submillion.train.track import Trackers
+from submillion.validate import find_metric_class, is_better, measure
 
 
 class Interrupted(KeyboardInterrupt):
@@ -100,13 +101,6 @@ def list_events(interval: float, unit: str, steps_per_epoch: int, num_steps: int
     return {step for step in events if 1 <= step <= num_steps} | {num_steps}
 
 
-def is_better(metric: Metric, value: float, best: float | None) -> bool:
-    """Return whether a figure beats the best so far; the earliest wins ties."""
-    if best is None:
-        return True
-    return value < best if metric == "loss" else value > best
-
-
 class Fitting:
     """One run's fitting under way.
 
@@ -115,6 +109,7 @@ class Fitting:
         config: The run's configuration.
         run: Its folder.
         progress: Told of steps and validations.
+        labels: The classes, for a metric that names one.
         processes: Those that fit together. All read the run folder, and the first one writes.
     """
 
@@ -125,8 +120,10 @@ class Fitting:
         run: RunDir,
         progress: Progress,
         *,
+        labels: LabelSet | None = None,
         processes: Processes = ALONE,
     ) -> None:
+        self._label_id = None if labels is None else find_metric_class(config.train.metric, labels)
         self.classifier = classifier
         self.config = config
         self.run = run
@@ -141,7 +138,15 @@ class Fitting:
         self._require_same_position()
         self.log = RunLog(run, self.position.log_bytes) if processes.is_first else None
         self.trackers = Trackers(config.track if processes.is_first else (), run.path, _flatten(config))
+        self.scaler = self._open_scaler()
         self._resumed_at = time.perf_counter() - self.position.elapsed_s
+
+    def _open_scaler(self) -> LossScaler | None:
+        if all(parameter.dtype != torch.float16 for parameter in self.classifier.parameters()):
+            return None
+        at = self.position
+        state = None if at.loss_scale is None else ScalerState(at.loss_scale, at.num_good_steps)
+        return LossScaler(self.classifier.device, state)
 
     def _restore(self) -> Position:
         folder = checkpoint.find_checkpoint(self.run.checkpoints, "last")
@@ -233,6 +238,7 @@ class Fitting:
             seed=self.config.seed,
             first_step=self.position.step,
             average=self.average,
+            scaler=self.scaler,
             processes=self.processes,
             is_stopping=lambda: stop.is_set,
         )
@@ -253,11 +259,13 @@ class Fitting:
     def _log_step(self, result: StepResult) -> None:
         entry: dict[str, Any] = {"kind": "step", **asdict(result)}
         del entry["is_stopping"]
+        if result.loss_scale is None:
+            del entry["loss_scale"]
         entry["learning_rate"] = result.learning_rates.get("adapter_a", max(result.learning_rates.values()))
         entry["elapsed_s"] = self._elapsed()
         self._write_log(entry)
-        figures = {"train/loss": result.loss, "train/learning_rate": entry["learning_rate"]}
-        self.trackers.log({**figures, "train/grad_norm": result.grad_norm}, result.step)
+        figures = {key: entry.get(key) for key in ("loss", "learning_rate", "grad_norm", "loss_scale", "epoch")}
+        self.trackers.log({f"train/{key}": value for key, value in figures.items() if value is not None}, result.step)
 
     def _validate(
         self, result: StepResult, validation: Sequence[Features], watched: Mapping[str, Sequence[Features]]
@@ -271,7 +279,12 @@ class Fitting:
                     self.progress.advance(result.step, loss=result.loss, **{f"{name}_rows": scored})
 
                 figures[name] = measure(
-                    self.classifier, features, self.config.train, on_progress=show, processes=self.processes
+                    self.classifier,
+                    features,
+                    self.config.train,
+                    on_progress=show,
+                    processes=self.processes,
+                    label_id=self._label_id,
                 )
         # Machines of unlike kinds may round a figure differently, and then would not agree on the best.
         figures = self.processes.share(figures)
@@ -305,6 +318,9 @@ class Fitting:
     def _write_checkpoint(self, log: RunLog) -> None:
         updates = self.average.num_updates if self.average is not None else 0
         self.position = replace(self.position, elapsed_s=self._elapsed(), log_bytes=log.sync(), average_updates=updates)
+        if self.scaler is not None:
+            state = self.scaler.state
+            self.position = replace(self.position, loss_scale=state.scale, num_good_steps=state.num_good_steps)
         folder = self.run.checkpoints
         checkpoint.save_checkpoint(folder, self.position, self.parameters, self.optimizer, self.average)
         if self.position.best_step == self.position.step:
@@ -326,30 +342,6 @@ class Fitting:
                 checkpoint.point_to(self.run.checkpoints, "best", self.position.best_step)
             checkpoint.load_parameters(best, self.parameters, averaged=self.average is not None)
         self._require_same_position()
-
-
-def measure(
-    classifier: Classifier,
-    features: Sequence[Features],
-    config: TrainConfig,
-    *,
-    on_progress: Callable[[int], None],
-    processes: Processes = ALONE,
-) -> dict[str, float]:
-    """Score labelled rows and return the figures that the log keeps of them; tells of the rows scored so far."""
-    max_tokens = SCORE_TOKENS_FACTOR * config.micro_batch_tokens
-    logits = score(classifier, features, max_tokens=max_tokens, on_progress=on_progress, processes=processes)
-    labels = np.array([item.label for item in features], dtype=np.int64)
-    predicted = logits.argmax(axis=1)
-    confusion = stats.count_confusion(labels, predicted, logits.shape[1])
-    classes = stats.count_classes(confusion)
-    return {
-        "loss": stats.measure_log_loss(stats.log_softmax(logits), labels),
-        "accuracy": float((predicted == labels).mean()),
-        "macro_precision": classes.average(classes.precision),
-        "macro_recall": classes.average(classes.recall),
-        "macro_f1": classes.average(classes.f1),
-    }
 
 
 def _flatten(config: RunConfig) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from submillion.budget.plan import make_plan
+from submillion.budget.plan import Plan, make_plan
 from submillion.conclude import Ready, RunSummary, conclude_run
 from submillion.config import RunConfig, dump_config
 from submillion.errors import BudgetError, ConfigError, DataError, ModelError, RunError
@@ -22,15 +23,19 @@ from submillion.manifest import (
     update_manifest,
     write_first_manifest,
 )
-from submillion.model.encoder import KERNELS, Classifier, build_classifier, check_length
+from submillion.model.encoder import KERNELS, Classifier, build_classifier, check_length, find_window
 from submillion.model.sources import BaseModel, find_base, load_base_config
+from submillion.origin import Origin, check_origin, find_origin
 from submillion.prepare import Prepared, prepare_data
 from submillion.progress import Progress, Silent
+from submillion.records import LabelSet
 from submillion.run_model import read_config
 from submillion.rundir import RunDir, read_json, remove_leftovers, write_json, write_text
 from submillion.text_encoder import TextEncoder
+from submillion.train.checkpoint import find_checkpoint
 from submillion.train.device import Device, open_device
 from submillion.train.processes import Processes, open_processes
+from submillion.validate import find_metric_class
 
 
 def start_run(config: RunConfig, out: Path | None = None, *, progress: Progress | None = None) -> RunSummary:
@@ -121,6 +126,7 @@ def _carry_out(run: RunDir, config: RunConfig, processes: Processes, progress: P
     with _only_writer(run, processes):
         with processes.acting_together():
             ready = _make_ready(run, config, device, base, base_config, processes=processes, progress=progress)
+        config = ready.config
         processes.require_same(
             {
                 "base model": base.weights_sha256,
@@ -130,7 +136,8 @@ def _carry_out(run: RunDir, config: RunConfig, processes: Processes, progress: P
             "Give all machines the same files, and a precision that each of them has.",
         )
         watched = {name: ready.features[name] for name in ready.prepared.watched}
-        fitting = Fitting(ready.classifier, config, run, progress, processes=processes)
+        labels = ready.prepared.splits.labels
+        fitting = Fitting(ready.classifier, config, run, progress, labels=labels, processes=processes)
         fitted = fitting.fit(ready.train, ready.features["validation"], watched)
         summary = conclude_run(run, config, ready, fitted, processes=processes, progress=progress, started=started)
     return summary
@@ -166,11 +173,16 @@ def _make_ready(
 ) -> Ready:
     if processes.is_first:
         remove_leftovers(run.path)
-    tokens = TextEncoder(base.folder, config.model.max_length)
-    prepared = prepare_data(config, encoder=tokens, progress=progress)
+    window = find_window(base_config)
+    limit = config.model.max_length
+    # Where a rule is to choose the limit, nothing is encoded with this one.
+    tokens = TextEncoder(base.folder, limit if isinstance(limit, int) else window or sys.maxsize)
+    prepared = prepare_data(config, encoder=tokens, progress=progress, window=window)
+    splits = prepared.splits
+    find_metric_class(config.train.metric, splits.labels)
     if processes.is_first:
         _write_data_report(run, prepared)
-    splits = prepared.splits
+    config = _fix_length(run, config, prepared, processes)
     plan = make_plan(
         base_config,
         base=base.name,
@@ -185,14 +197,44 @@ def _make_ready(
     sets = {"validation": splits.validation, "test": splits.test, **prepared.watched}
     sets = {name: rows for name, rows in sets.items() if rows}
 
+    origin = _find_origin(run, config, base, plan, splits.labels)
     classifier = build_classifier(
         base, plan, config.model, adapter_dropout=config.adapter.dropout, dtype=device.dtype, seed=config.seed
     )
     classifier.to(device.device)
+    if origin is not None:
+        origin.load(classifier)
+        steps = "" if origin.step is None else f" after {origin.step:,} steps"
+        progress.note(f"begins with the weights of {origin.kind} {origin.folder}{steps}")
+        if processes.is_first:
+            update_manifest(run, {"started_from": origin.describe()})
+    if config.train.gradient_checkpointing:
+        classifier.recompute_layers()
     if processes.is_first:
         _note_modules(run, classifier, progress)
     features = prepared.features
-    return Ready(device, base, tokens, prepared, plan, sets, features["train"], features, classifier)
+    return Ready(config, device, base, prepared, plan, sets, features["train"], features, classifier)
+
+
+def _find_origin(run: RunDir, config: RunConfig, base: BaseModel, plan: Plan, labels: LabelSet) -> Origin | None:
+    """Return the weights to begin with; None where there are none, or where a checkpoint already follows from them."""
+    if config.start_from is None or find_checkpoint(run.checkpoints, "last") is not None:
+        return None
+    origin = find_origin(config.start_from, base)
+    check_origin(origin, plan, config.model, labels.names, base)
+    return origin
+
+
+def _fix_length(run: RunDir, config: RunConfig, prepared: Prepared, processes: Processes) -> RunConfig:
+    """Put the chosen limit in the rule's place, here and in the run folder: what is resumed or replayed keeps it."""
+    if prepared.length is None:
+        return config
+    model = config.model.model_copy(update={"max_length": prepared.length.max_length})
+    config = config.model_copy(update={"model": model})
+    if processes.is_first:
+        update_manifest(run, {"max_length": prepared.length.to_json()})
+        write_text(run.config, dump_config(config))
+    return config
 
 
 def _note_modules(run: RunDir, classifier: Classifier, progress: Progress) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +21,7 @@ from submillion.data.split import sample_records, split_records
 from submillion.data_cache import recall_findings, recall_rows
 from submillion.errors import ConfigError, DataError
 from submillion.extra_rows import ExtraRows, describe_file, prepare_extra_rows
+from submillion.lengths import ChosenLength, choose_length
 from submillion.progress import Progress
 from submillion.records import LabelSet, Record, Splits
 from submillion.results import hash_records
@@ -36,15 +38,19 @@ class Prepared:
         watched: Extra labelled sets by name.
         report: What data.json holds.
         features: Token ids of all these rows: train, validation, test and the watched sets, where they have rows.
+        encoder: What made them.
+        length: How the encoder's limit was chosen; None where the configuration gives a number.
     """
 
     splits: Splits
     watched: dict[str, list[Record]]
     report: dict[str, Any]
     features: dict[str, list[Features]]
+    encoder: TextEncoder
+    length: ChosenLength | None
 
 
-def prepare_data(config: RunConfig, *, encoder: TextEncoder, progress: Progress) -> Prepared:
+def prepare_data(config: RunConfig, *, encoder: TextEncoder, progress: Progress, window: int | None = None) -> Prepared:
     """Read, clean, split, check and encode the data of a run.
 
     The test rows are the data's own, or, where the data is a single file, a stratified part of it. Validation rows
@@ -54,8 +60,10 @@ def prepare_data(config: RunConfig, *, encoder: TextEncoder, progress: Progress)
 
     Args:
         config: The run's configuration.
-        encoder: The tokenizer of its base model.
+        encoder: The tokenizer of its base model. Where `model.max_length` is a rule, its limit is replaced by what
+            the rule gives for the training rows, those that leaks may cost them included.
         progress: Told of the stages.
+        window: Positions of the base model, which bound what a rule gives; None for no bound.
 
     Raises:
         ConfigError: No data source.
@@ -74,10 +82,19 @@ def prepare_data(config: RunConfig, *, encoder: TextEncoder, progress: Progress)
 
     train, validation, test, how = _split(dataset.splits, data, dataset.labels)
     _refuse_unlabelled({"train": train, "validation": validation, "test": test}, data.source)
+    train, num_short, num_long = _filter_by_words(train, data)
     if data.max_records is not None:
         train = sample_records(train, data.max_records, seed=data.split_seed)
     splits = {"train": train, "validation": validation, "test": test}
     sets = {**splits, **watched}
+    length = None
+    if isinstance(config.model.max_length, str):
+        progress.start("measure lengths", len(train))
+        counts = encoder.count_tokens([record.text for record in train], progress.advance)
+        length = choose_length(counts, config.model.max_length, window=window)
+        encoder = encoder.limited_to(length.max_length)
+        progress.finish()
+        progress.note(length.describe())
     jobs = {name: partial(recall_tokens, encoder, [row.text for row in rows], cache) for name, rows in sets.items()}
     with started_beside(jobs) as wait_for:
 
@@ -122,12 +139,14 @@ def prepare_data(config: RunConfig, *, encoder: TextEncoder, progress: Progress)
         "train_sha256": hash_records(train),
         "test_sha256": hash_records(test) if test else None,
         "num_dropped_leaks": len(dropped),
+        "num_dropped_short": num_short,
+        "num_dropped_long": num_long,
         "leaks_setting": data.leaks,
         "extra": extra.report if extra else [],
         "watched": {name: len(rows) for name, rows in watched.items()},
         "check": findings,
     }
-    return Prepared(Splits(train, validation, test, dataset.labels), watched, report, features)
+    return Prepared(Splits(train, validation, test, dataset.labels), watched, report, features, encoder, length)
 
 
 def _encode_extra(extra: ExtraRows, encoder: TextEncoder, cache: Cache) -> list[Features]:
@@ -144,8 +163,32 @@ def _digest_splits(rows: str | None, data: DataConfig, encoder: TextEncoder) -> 
     """Return a digest of all that the doctor's findings follow from."""
     if rows is None:
         return None
-    settings = data.model_dump(mode="json", include={"validation_size", "test_size", "split_seed", "max_records"})
+    keys = {"validation_size", "test_size", "split_seed", "max_records", "min_words", "max_words"}
+    settings = data.model_dump(mode="json", include=keys)
     return digest_parts(rows, json.dumps(settings), encoder.sha256, str(encoder.max_length))
+
+
+def _filter_by_words(train: list[Record], data: DataConfig) -> tuple[list[Record], int, int]:
+    """Return the training rows with as many words as are asked for, and how many were too short and too long."""
+    if data.min_words is None and data.max_words is None:
+        return train, 0, 0
+    least, most = data.min_words or 0, data.max_words or sys.maxsize
+    counts = [len(record.text.split()) for record in train]
+    kept = [record for record, count in zip(train, counts, strict=True) if least <= count <= most]
+    if not kept:
+        raise DataError(
+            f"none of {len(train):,} training rows has {_name_range(data)} words",
+            where=str(data.source),
+            hint=f"They have {min(counts)} to {max(counts)}; change data.min_words or data.max_words.",
+        )
+    num_short = sum(count < least for count in counts)
+    return kept, num_short, len(train) - len(kept) - num_short
+
+
+def _name_range(data: DataConfig) -> str:
+    if data.max_words is None:
+        return f"{data.min_words} or more"
+    return f"{data.min_words or 0} to {data.max_words}"
 
 
 def _choose_dropped(leaking: set[str], train: list[Record], data: DataConfig) -> set[str]:

@@ -167,7 +167,7 @@ def load_run(
         labels=LabelSet(tuple(read_json(run.data)["labels"])),
         temperature=cast(float, manifest["temperature"]),
         classifier=classifier,
-        encoder=TextEncoder(run.tokenizer, config.model.max_length),
+        encoder=TextEncoder(run.tokenizer, config.model.num_tokens_kept),
     )
 
 
@@ -198,7 +198,7 @@ def _load_adapter_folder(
         labels=LabelSet(tuple(str(label) for label in range(plan.num_labels))),
         temperature=1.0,
         classifier=classifier,
-        encoder=TextEncoder(found.folder, model.max_length),
+        encoder=TextEncoder(found.folder, model.num_tokens_kept),
     )
 
 

@@ -86,6 +86,10 @@ class TextEncoder:
         self._tokenizer.no_truncation()
         self._num_special = self._tokenizer.num_special_tokens_to_add(False)
 
+    def limited_to(self, max_length: int) -> TextEncoder:
+        """Return an encoder like this one that keeps another number of tokens."""
+        return TextEncoder(self.folder, max_length)
+
     def to_json(self) -> str:
         """Return the tokenizer as the content of a ``tokenizer.json`` without padding or truncation."""
         text: str = self._tokenizer.to_str(pretty=True)

@@ -27,7 +27,7 @@ COMMANDS = {
     "check": {"DATA", "--against", "--text", "--label", "--id", "--strict", "--json"},
     "train": {
         *("RECIPE", "--data", "--base", "--budget", "--seed", "--text", "--label", "--id", "--set"),
-        *("--extra", "--out", "--resume", "--json"),
+        *("--extra", "--out", "--from", "--resume", "--json"),
     },
     "augment synonyms": {
         *("DATA", "--out", "--copies", "--rate", "--rows", "--seed", "--lexicon", "--tagger"),

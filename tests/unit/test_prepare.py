@@ -10,11 +10,12 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from submillion import data_cache, prepare
 from submillion.config import RunConfig, parse_config
-from submillion.errors import DataError
+from submillion.errors import ConfigError, DataError
 from submillion.prepare import Prepared, prepare_data
 from submillion.progress import Silent
 from submillion.text_encoder import TextEncoder
@@ -136,6 +137,7 @@ CHANGES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "validation size": lambda _: {"validation_size": 0.3},
     "number of rows": lambda _: {"max_records": 20},
     "leaks": lambda _: {"leaks": "keep"},
+    "words": lambda _: {"max_words": 40},
 }
 
 
@@ -204,3 +206,43 @@ def test_refused_leaks_are_refused_from_the_cache_too(tiny_base: Base, news: Pat
 def test_a_source_that_is_not_there_is_named(tiny_base: Base, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no such file"):
         run(tiny_base, make_config(tmp_path / "none.csv"))
+
+
+def test_rows_are_left_out_of_training_by_their_words_alone(tiny_base: Base, tmp_path: Path) -> None:
+    folder = tmp_path / "words"
+    folder.mkdir()
+    for name, counts in {"train": (1, 2, 3, 4, 5, 6), "validation": (1, 9), "test": (1, 9)}.items():
+        with (folder / f"{name}.csv").open("w", newline="") as file:
+            rows = ((name[:2] + f" w{count}" * (count - 1), count % 2) for count in counts)
+            csv.writer(file).writerows([("text", "label"), *rows])
+    kept: dict[str, Any] = {"leaks": "keep"}
+    prepared = run(tiny_base, make_config(folder, min_words=2, max_words=4, **kept))
+    splits, report = prepared.splits, prepared.report
+    assert [len(row.text.split()) for row in splits.train] == [2, 3, 4]
+    assert [item.id for item in prepared.features["train"]] == [row.id for row in splits.train]
+    assert (len(splits.validation), len(splits.test)) == (2, 2)
+    assert (report["num_train"], report["num_dropped_short"], report["num_dropped_long"]) == (3, 1, 2)
+    assert report["check"]["splits"]["train"]["num_records"] == 3
+    assert run(tiny_base, make_config(folder, max_words=4, **kept)).report["num_dropped_short"] == 0
+    with pytest.raises(DataError, match="none of 6 training rows has 7 or more words") as caught:
+        run(tiny_base, make_config(folder, min_words=7, **kept))
+    assert "They have 1 to 6" in caught.value.hint
+    with pytest.raises(ConfigError, match="min_words 5 is above max_words 4"):
+        make_config(folder, min_words=5, max_words=4)
+
+
+@pytest.mark.usefixtures("kept")
+def test_a_rule_chooses_the_length_from_the_training_rows_alone(tiny_base: Base, news: Path) -> None:
+    values = {"data": {"source": str(news), "leaks": "keep"}, "model": {"max_length": "p50"}}
+    progress = Notes()
+    for window in (64, 16):
+        config = parse_config(values, where="test")
+        encoder = TextEncoder(tiny_base("bert"), window)
+        prepared = prepare_data(config, encoder=encoder, progress=progress, window=window)
+        assert prepared.length is not None
+        lengths = TextEncoder(tiny_base("bert"), 9999).count_tokens([row.text for row in prepared.splits.train])
+        limit = min(window, int(np.percentile(lengths, 50, method="inverted_cdf")))
+        assert prepared.length.max_length == prepared.encoder.max_length == limit
+        assert prepared.length.num_cut == sum(item.truncated for item in prepared.features["train"]) > 0
+        assert max(len(item) for items in prepared.features.values() for item in items) == limit
+        assert f"model.max_length=p50: {limit} tokens" in progress.notes[-1]

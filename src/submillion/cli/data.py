@@ -54,7 +54,7 @@ def check(
             dataset.splits,
             dataset.labels,
             count_tokens=count_tokens or None,
-            max_length=ModelConfig().max_length,
+            max_length=ModelConfig().num_tokens_kept,
             column_names=dataset.column_names,
             against=_name_splits(against, others),
             on_progress=progress.start,
@@ -89,7 +89,7 @@ def _find_encoder() -> TextEncoder | None:
         return None
     from submillion.text_encoder import TextEncoder
 
-    return TextEncoder(folder, settings.max_length)
+    return TextEncoder(folder, settings.num_tokens_kept)
 
 
 _COUNTS = {

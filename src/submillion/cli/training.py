@@ -48,6 +48,10 @@ def train(
     ] = None,
     settings: options.Settings = None,
     out: Out = None,
+    start_from: Annotated[
+        str | None,
+        typer.Option("--from", metavar="RUN", help="Begin with the weights of a run, checkpoint or adapter folder."),
+    ] = None,
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="DIR", help="Continue the run in this folder; needs no recipe.")
     ] = None,
@@ -69,6 +73,7 @@ def train(
             "--extra": extra or None,
             "--set": settings or None,
             "--out": out,
+            "--from": start_from,
         }
         useless = [name for name, value in given.items() if value is not None]
         if useless:
@@ -96,6 +101,7 @@ def train(
         label=label,
         row_id=row_id,
         extra=[_split_weight(given) for given in extra or ()],
+        start_from=start_from,
         settings=settings or (),
     )
     if is_first_process():

@@ -7,7 +7,10 @@ finaliser (Appleby 2011) over 32-bit lanes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +18,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from submillion.batches import Batch
+from submillion.config import ModelConfig
+
+# Settings by which families name the dropout of their encoders, and among them that of attention weights.
+_ENCODER_DROPOUTS = ("hidden_dropout_prob", "dropout", "embedding_dropout", "mlp_dropout")
+_ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout")
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
@@ -93,6 +101,15 @@ class DropoutState:
             raise RuntimeError("a training forward pass needs DropoutState.set_step first")
         rows = np.arange(num_rows, dtype=np.uint64)
         return _send(_to_lanes(_mix_array(rows ^ np.uint64(self.step_key))), device)
+
+    @contextmanager
+    def replaying(self, num_calls: Mapping[int, int]) -> Iterator[None]:
+        """Draw the masks of a forward pass once more, from where `num_calls` was a copy of the attribute."""
+        before, self.num_calls = self.num_calls, dict(num_calls)
+        try:
+            yield
+        finally:
+            self.num_calls = before
 
     def find_site(self, site: int) -> int:
         """Return a site's number for its next mask of this forward pass.
@@ -234,3 +251,20 @@ def replace_dropout(module: nn.Module, state: DropoutState, *, head_roots: froze
                 keyed.train(parent.training)
                 # The one slot that every container reads, be it a plain module, a dict or a list.
                 parent._modules[child_name] = keyed
+
+
+def set_probabilities(config: Any, model: ModelConfig) -> None:
+    """Put the encoder dropout that a run asks for into a stock model's configuration; the head's stays.
+
+    Args:
+        config: Of the stock model, changed in place.
+        model: ``dropout`` is that of the whole encoder, ``attention_dropout`` that of attention weights alone.
+    """
+    if model.dropout is not None and getattr(config, "classifier_dropout", 0.0) is None:
+        # The head's dropout defaults to the encoder's; only the encoder's is overridden.
+        config.classifier_dropout = config.hidden_dropout_prob
+    attention = model.dropout if model.attention_dropout is None else model.attention_dropout
+    for names, probability in ((_ENCODER_DROPOUTS, model.dropout), (_ATTENTION_DROPOUTS, attention)):
+        for name in names:
+            if probability is not None and hasattr(config, name):
+                setattr(config, name, probability)

@@ -32,25 +32,15 @@ from submillion.model.adapter import (
     read_safetensors,
     save_adapter,
 )
-from submillion.model.dropout import DropoutState, replace_dropout
+from submillion.model.dropout import DropoutState, replace_dropout, set_probabilities
 from submillion.model.families import explain_stock, first_position, read_sizes
 from submillion.model.fused_encoder import FusedEncoder
 from submillion.model.heads import LinearHead, find_native_head
 from submillion.model.pooling import pool_first, pool_mean
 from submillion.model.prefix import PrefixStore
+from submillion.model.recompute import recompute_layers
 from submillion.model.sources import BaseModel
 from submillion.rundir import RunDir, write_atomically
-
-# Settings by which families name the dropout of their encoders.
-_ENCODER_DROPOUTS = (
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "dropout",
-    "attention_dropout",
-    "embedding_dropout",
-    "mlp_dropout",
-)
-
 
 # What a run's manifest says of an encoder that runs on our own code; the stock modules come with their reason.
 KERNELS = "the CPU kernels"
@@ -87,6 +77,7 @@ class Classifier(nn.Module):
         self.dropout_state = dropout_state
         self.is_packed = plan.family in packed.PACKED_FAMILIES
         self._fused: FusedEncoder | None = None
+        self._recomputes = False
         # Set by `prefix.reuse_prefix` for the length of a training.
         self.prefix: PrefixStore | None = None
 
@@ -141,6 +132,11 @@ class Classifier(nn.Module):
             return 0
         return self._find_fused().count_frozen()
 
+    def recompute_layers(self) -> None:
+        """Keep only the input of every layer for the backward pass, which computes the rest of it once more."""
+        self._recomputes = True
+        recompute_layers(self.encoder, self.dropout_state)
+
     @property
     def hidden_size(self) -> int:
         """H."""
@@ -149,7 +145,8 @@ class Classifier(nn.Module):
     def _encode_packed(self, batch: Batch) -> torch.Tensor:
         if self.stock_reason == "" and batch.input_ids.device.type == "cpu":
             prefix = self.prefix if self.training else None
-            return self._find_fused()(batch, first_position(self.stock_model.config), prefix)
+            replayed = self.dropout_state if self._recomputes else None
+            return self._find_fused()(batch, first_position(self.stock_model.config), prefix, replayed)
         layout = packed.PackedLayout.from_batch(batch, self.dropout_state)
         positions = batch.positions + first_position(self.stock_model.config)
         output = self.encoder(
@@ -214,25 +211,35 @@ class Classifier(nn.Module):
                 bias.copy_(tensors["head.bias"])
 
 
-def check_length(config: Mapping[str, Any], max_length: int) -> None:
-    """Refuse a length that a base model has no positions for; reading past them would fail on the first long text.
+def find_window(config: Mapping[str, Any]) -> int | None:
+    """Return how many tokens a base model has positions for, or None where its positions are relative.
 
     Args:
         config: The base model's ``config.json``.
-        max_length: Tokens kept of a text.
-
-    Raises:
-        ConfigError: More tokens than positions.
     """
     family = config.get("model_type")
     limit = config.get("max_position_embeddings")
     if limit is None or family == "modernbert" or config.get("position_biased_input") is False:
-        return
+        return None
     if family in {"roberta", "xlm-roberta", "camembert", "mpnet"}:
         limit -= int(config.get("pad_token_id", 1)) + 1
-    if max_length > limit:
+    return int(limit)
+
+
+def check_length(config: Mapping[str, Any], max_length: int | str) -> None:
+    """Refuse a length that a base model has no positions for; reading past them would fail on the first long text.
+
+    Args:
+        config: The base model's ``config.json``.
+        max_length: Tokens kept of a text; a rule, which never gives more than there are positions, passes.
+
+    Raises:
+        ConfigError: More tokens than positions.
+    """
+    limit = find_window(config)
+    if limit is not None and isinstance(max_length, int) and max_length > limit:
         raise ConfigError(
-            f"{max_length} tokens are more than the {limit} positions of this {family} model",
+            f"{max_length} tokens are more than the {limit} positions of this {config.get('model_type')} model",
             where="model.max_length",
             hint=f"Set it to {limit} or less: --set model.max_length={limit}",
         )
@@ -299,13 +306,7 @@ def _load_stock(base: BaseModel, plan: Plan, model: ModelConfig) -> Any:
     config = AutoConfig.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
     if plan.head == "native":
         config.num_labels = plan.num_labels
-    if model.dropout is not None:
-        if getattr(config, "classifier_dropout", 0.0) is None:
-            # The head's dropout defaults to the encoder's; only the encoder's is overridden.
-            config.classifier_dropout = config.hidden_dropout_prob
-        for name in _ENCODER_DROPOUTS:
-            if hasattr(config, name):
-                setattr(config, name, model.dropout)
+    set_probabilities(config, model)
     kind = AutoModelForSequenceClassification if plan.head == "native" else AutoModel
     options: dict[str, Any] = {"add_pooling_layer": False} if _has_optional_pooler(config, plan) else {}
     implementation = packed.IMPLEMENTATION if plan.family in packed.PACKED_FAMILIES else "eager"

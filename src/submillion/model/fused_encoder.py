@@ -14,7 +14,7 @@ from torch import nn
 
 from submillion.batches import Batch
 from submillion.kernels import calls
-from submillion.model.dropout import KeyedDropout
+from submillion.model.dropout import DropoutState, KeyedDropout
 from submillion.model.families import LAYER_NAMES, LayerNames, read_sizes
 from submillion.model.fused_layer import AttentionSite, FusedLayer, FusedNorm
 from submillion.model.fused_linear import Adapter, FusedLinear, make_mask
@@ -42,13 +42,20 @@ class FusedEncoder:
         norm = self._embeddings.LayerNorm
         self._norm = FusedNorm(norm.weight, norm.bias, norm.eps)
 
-    def __call__(self, batch: Batch, first_position: int, prefix: PrefixStore | None = None) -> torch.Tensor:
+    def __call__(
+        self,
+        batch: Batch,
+        first_position: int,
+        prefix: PrefixStore | None = None,
+        replayed: DropoutState | None = None,
+    ) -> torch.Tensor:
         """Return the last states, (N, H) bfloat16, without filler.
 
         Args:
             batch: A packed batch on the CPU.
             first_position: Position id of a record's first token.
             prefix: Keeps the states that enter the first layer that trains.
+            replayed: Given where the backward pass is to compute each layer once more (`FusedLayer`).
         """
         first_layer = 0 if prefix is None else prefix.num_layers
         hidden = None if prefix is None else prefix.read(batch)
@@ -60,7 +67,7 @@ class FusedEncoder:
             if prefix is not None:
                 prefix.write(batch, hidden)
         for layer in self.layers[first_layer:]:
-            hidden = layer(hidden, batch.offsets, longest)
+            hidden = layer(hidden, batch.offsets, longest, replayed)
         return hidden
 
     def count_frozen(self) -> int:

@@ -14,7 +14,7 @@ import torch
 
 from submillion.kernels import calls
 from submillion.kernels.calls import AttentionCall, Mask, Norm, NormResult
-from submillion.model.dropout import HEAD_STRIDE, KeyedDropout, column_keys
+from submillion.model.dropout import HEAD_STRIDE, DropoutState, KeyedDropout, column_keys
 from submillion.model.fused_linear import FusedLinear, LowPass, find_term, make_mask
 
 
@@ -90,20 +90,24 @@ class FusedLayer:
             trained += linear.list_trained()
         return trained + [norm.bias for norm in (self.attention_norm, self.ffn_norm) if norm.bias.requires_grad]
 
-    def __call__(self, hidden: torch.Tensor, offsets: torch.Tensor, longest: int) -> torch.Tensor:
+    def __call__(
+        self, hidden: torch.Tensor, offsets: torch.Tensor, longest: int, replayed: DropoutState | None = None
+    ) -> torch.Tensor:
         """Return the layer's states.
 
         Args:
             hidden: Shape (N, H), bfloat16.
             offsets: Shape (B + 1,), int64: the records, of ascending length.
             longest: Tokens of the longest one.
+            replayed: Given where the backward pass computes the layer once more instead of keeping its states; masks
+                are drawn from it.
         """
         trained = self.list_trained()
         is_kept = torch.is_grad_enabled() and (hidden.requires_grad or bool(trained))
         if not is_kept:
             return _run_forward(self, hidden, offsets, longest, is_kept=False).ffn.out
         apply: Any = _LayerFunction.apply
-        result: torch.Tensor = apply(hidden, self, offsets, longest, *trained)
+        result: torch.Tensor = apply(hidden, self, offsets, longest, replayed, *trained)
         return result
 
 
@@ -202,20 +206,34 @@ def _run_forward(
 class _LayerFunction(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, layer: FusedLayer, offsets: torch.Tensor, longest: int, *_: torch.Tensor
+        ctx: Any,
+        hidden: torch.Tensor,
+        layer: FusedLayer,
+        offsets: torch.Tensor,
+        longest: int,
+        replayed: DropoutState | None,
+        *_: torch.Tensor,
     ) -> torch.Tensor:
+        num_calls = {} if replayed is None else dict(replayed.num_calls)
+        # What nobody keeps is computed with other roundings, so that the first pass is that of the second one.
+        kept = _run_forward(layer, hidden, offsets, longest, is_kept=True)
+        out: torch.Tensor = kept.ffn.out
         ctx.layer = layer
-        ctx.kept = _run_forward(layer, hidden, offsets, longest, is_kept=True)
-        out: torch.Tensor = ctx.kept.ffn.out
+        ctx.kept = kept if replayed is None else None
+        ctx.again = None if replayed is None else (hidden, offsets, longest, replayed, num_calls)
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (grad,) = gradients
         layer, kept = ctx.layer, ctx.kept
-        ctx.kept = None
+        if kept is None:
+            hidden, offsets, longest, replayed, num_calls = ctx.again
+            with replayed.replaying(num_calls):
+                kept = _run_forward(layer, hidden, offsets, longest, is_kept=True)
+        ctx.kept = ctx.again = None
         grad_hidden, trained = _run_backward(layer, kept, grad.contiguous(), needs_input=ctx.needs_input_grad[0])
-        return grad_hidden, None, None, None, *trained
+        return grad_hidden, None, None, None, None, *trained
 
 
 def _run_backward(

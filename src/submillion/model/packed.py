@@ -152,7 +152,7 @@ class _PackedAttention(torch.autograd.Function):
         dtype = torch.float32 if q.device.type == "cpu" else q.dtype
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
         out[layout.num_tokens :] = 0.0
-        saved = []
+        saved: list[torch.Tensor | None] = []
         for group in layout.groups:
             qg, kg, vg = (_copy_group(tensor, group, dtype) for tensor in (q, k, v))
             qg *= scaling
@@ -163,8 +163,10 @@ class _PackedAttention(torch.autograd.Function):
             mask = _dropout_mask(layout, group, q.shape[1], site, dropout)
             kept = weights if mask is None else drop(weights, mask, dropout)
             _view_group(out, group).copy_(torch.matmul(kept, vg))
-            saved.append((qg, kg, vg, weights, mask))
-        ctx.saved, ctx.layout = saved, layout
+            saved += [qg, kg, vg, weights, mask]
+        # Handed to autograd, not merely kept: where layers are recomputed, it drops them until then.
+        ctx.save_for_backward(*saved)
+        ctx.layout = layout
         ctx.scaling, ctx.dropout = scaling, dropout
         return out
 
@@ -175,7 +177,9 @@ class _PackedAttention(torch.autograd.Function):
         grad_q, grad_k, grad_v = (torch.empty_like(grad_out) for _ in range(3))
         for gradient in (grad_q, grad_k, grad_v):
             gradient[ctx.layout.num_tokens :] = 0.0
-        for group, (qg, kg, vg, weights, mask) in zip(ctx.layout.groups, ctx.saved, strict=True):
+        saved = ctx.saved_tensors
+        for place, group in enumerate(ctx.layout.groups):
+            qg, kg, vg, weights, mask = saved[5 * place : 5 * place + 5]
             gg = _copy_group(grad_out, group, qg.dtype)
             kept = weights if mask is None else drop(weights, mask, ctx.dropout)
             _view_group(grad_v, group).copy_(torch.matmul(kept.transpose(2, 3), gg))
@@ -187,7 +191,6 @@ class _PackedAttention(torch.autograd.Function):
             _view_group(grad_k, group).copy_(torch.matmul(grad_scores.transpose(2, 3), qg))
             grad_scores *= ctx.scaling
             _view_group(grad_q, group).copy_(torch.matmul(grad_scores, kg))
-        ctx.saved = None
         return grad_q, grad_k, grad_v, None, None, None, None, None
 
 

@@ -153,6 +153,9 @@ def _describe_data(run: LoadedRun) -> str:
             f"- trained on {words.count(kept)} records; {words.count(dropped)} that stand in validation or test "
             "were left out"
         )
+        by_words = run.data.get("num_dropped_short", 0) + run.data.get("num_dropped_long", 0)
+        if by_words:
+            lines.append(f"- {words.count(by_words)} training records were left out for their number of words")
     lines += [f"- {_plain(describe_file(entry))}" for entry in run.data.get("extra") or []]
     files = run.data.get("files")
     if isinstance(files, dict):
@@ -161,13 +164,21 @@ def _describe_data(run: LoadedRun) -> str:
     return "\n".join(lines) or "The run holds no record of its data."
 
 
+def _explain_length(run: LoadedRun) -> str:
+    chosen = run.manifest.get("max_length")
+    if not isinstance(chosen, dict):
+        return ""
+    share = words.percent(chosen["num_cut"] / chosen["num_records"])
+    return f", by the rule `{chosen['rule']}`, which cuts {share} of the training records"
+
+
 def _describe_limits(run: LoadedRun) -> str:
     model = run.config.get("model") or {}
     watched = [split for split in run.results if split not in ("test", "validation")]
     lines = [
         "- For sorting texts like those it was trained on into the classes above; every text gets one of them, "
         "also one that belongs to none.",
-        f"- Texts are cut after {model.get('max_length', 'a fixed number of')} tokens.",
+        f"- Texts are cut after {model.get('max_length', 'a fixed number of')} tokens{_explain_length(run)}.",
         "- Its probabilities are calibrated on the validation split; on other kinds of text they are likely too sure.",
         "- The licences of the base model and of the data hold for what was made from them.",
     ]

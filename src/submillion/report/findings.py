@@ -153,6 +153,10 @@ def _summarise(report: Mapping[str, Any], data: Mapping[str, Any]) -> str:
             f"{words.count(number)} training row{' that stands' if number == 1 else 's that stand'} in validation "
             f"or test {'was' if number == 1 else 'were'} dropped."
         )
+    left_out = {"fewer": data.get("num_dropped_short"), "more": data.get("num_dropped_long")}
+    for which, count in left_out.items():
+        if isinstance(count, int) and count:
+            sentences.append(f"Left out of training: {words.count(count)} of {which} words than asked for.")
     if isinstance(data.get("num_train"), int):
         sentences.append(f"{words.count(data['num_train'])} were trained on.")
     sentences += [f"{describe_file(entry)}." for entry in data.get("extra") or []]

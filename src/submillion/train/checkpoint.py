@@ -23,7 +23,7 @@ from submillion.errors import RunError
 from submillion.rundir import full_disk_is_run_error, sync_folder, write_text
 from submillion.train.optim import MovingAverage
 
-_STATE = "state.json"
+STATE_NAME = "state.json"
 _PARAMETERS = "parameters.safetensors"
 _MOMENTS = "optimizer.safetensors"
 _AVERAGE = "average.safetensors"
@@ -42,6 +42,8 @@ class Position:
         elapsed_s: Seconds of training so far, over all attempts.
         log_bytes: Length of log.jsonl when the checkpoint was made.
         average_updates: Updates of the moving average.
+        loss_scale: Factor on the losses of the next step; None without loss scaling.
+        num_good_steps: Steps in a row without an overflow since it last changed.
     """
 
     step: int = 0
@@ -52,6 +54,8 @@ class Position:
     elapsed_s: float = 0.0
     log_bytes: int = 0
     average_updates: int = 0
+    loss_scale: float | None = None
+    num_good_steps: int = 0
 
 
 def save_checkpoint(
@@ -74,7 +78,7 @@ def save_checkpoint(
         RunError: The disk is full; checkpoints made before stay valid.
     """
     files = {
-        _STATE: (json.dumps(asdict(position), indent=2) + "\n").encode(),
+        STATE_NAME: (json.dumps(asdict(position), indent=2) + "\n").encode(),
         _PARAMETERS: save({name: p.detach().cpu().contiguous() for name, p in parameters.items()}),
         _MOMENTS: save(_collect_moments(parameters, optimizer)),
     }
@@ -132,7 +136,7 @@ def find_checkpoint(folder: Path, pointer: str) -> Path | None:
     if not path.exists():
         return None
     target = folder / path.read_text(encoding="utf-8").strip()
-    if not (target / _STATE).exists():
+    if not (target / STATE_NAME).exists():
         raise RunError(
             f"names {target.name!r}, which is not there",
             where=str(path),
@@ -147,7 +151,7 @@ def read_position(checkpoint: Path) -> Position:
     Raises:
         RunError: Its state file is damaged.
     """
-    path = checkpoint / _STATE
+    path = checkpoint / STATE_NAME
     try:
         return Position(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
@@ -162,6 +166,16 @@ def load_parameters(checkpoint: Path, parameters: Mapping[str, nn.Parameter], *,
     """
     path = checkpoint / (_AVERAGE if averaged else _PARAMETERS)
     _copy_tensors(_read_tensors(path, parameters), parameters)
+
+
+def has_average(checkpoint: Path) -> bool:
+    """Return whether a checkpoint holds moving averages beside its parameters."""
+    return (checkpoint / _AVERAGE).exists()
+
+
+def find_weights(checkpoint: Path) -> Path:
+    """Return the file with the weights that a checkpoint's run is judged by: moving averages where it keeps them."""
+    return checkpoint / (_AVERAGE if has_average(checkpoint) else _PARAMETERS)
 
 
 def load_optimizer(checkpoint: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:

@@ -40,8 +40,8 @@ class Device:
 def open_device(precision: Precision, threads: int | None = None, *, num_sharing: int = 1) -> Device:
     """Choose device, precision and threads, and set torch's thread count.
 
-    On a GPU, ``auto`` is bf16 where the chip has it. On a CPU, ``auto`` is bf16 with AVX512-BF16 or AMX and fp32
-    without; fp16, which no CPU computes fast, becomes what ``auto`` gives.
+    On a GPU, ``auto`` is bf16 where the chip has it, and fp16 trains with loss scaling. On a CPU, ``auto`` is bf16
+    with AVX512-BF16 or AMX and fp32 without; fp16, which no CPU computes fast, becomes what ``auto`` gives.
 
     Args:
         precision: As configured.
@@ -59,9 +59,7 @@ def open_device(precision: Precision, threads: int | None = None, *, num_sharing
         has_bf16 = torch.cuda.is_bf16_supported()
         if precision == "bf16" and not has_bf16:
             raise ConfigError("this GPU has no bf16", where="model.precision", hint="Use fp32 or auto.")
-        chosen = ("bf16" if has_bf16 else "fp32") if precision in {"auto", "fp16"} else precision
-        if precision == "fp16":
-            notes.append(f"precision fp16 runs as {chosen}: frozen fp16 weights would need loss scaling")
+        chosen: Precision = ("bf16" if has_bf16 else "fp32") if precision == "auto" else precision
     else:
         fast = has_fast_bf16()
         chosen = ("bf16" if fast else "fp32") if precision in {"auto", "fp16"} else precision

@@ -13,6 +13,7 @@ from submillion.batches import Batch, Features
 from submillion.model.encoder import Classifier
 from submillion.train.feed import StepInput
 from submillion.train.processes import Processes
+from submillion.train.scaling import LossScaler
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +56,7 @@ def accumulate_gradients(
     total_weight: float,
     label_smoothing: float,
     seed: int,
+    scaler: LossScaler | None = None,
 ) -> Sums:
     """Run a step's passes and add up their gradients.
 
@@ -65,6 +67,7 @@ def accumulate_gradients(
         total_weight: Of the step's records, as `weigh_records` gives it.
         label_smoothing: Share of the target that is spread over all classes.
         seed: Seed of dropout.
+        scaler: Scales the losses before their backward passes, and with them the gradients; not the sums.
 
     Returns:
         The sums. An exception is among them, not raised: other processes may wait for this one's gradients.
@@ -78,7 +81,7 @@ def accumulate_gradients(
             classifier.dropout_state.set_step(packed, seed=seed, step=given.step, device=device)
             logits = classifier(batch)
             loss = _sum_losses(logits, batch, weights=weights, label_smoothing=label_smoothing) / total_weight
-            loss.backward()
+            (loss if scaler is None else loss * scaler.scale).backward()
             losses.append(loss.detach())
             num_right += (logits.detach().argmax(dim=1) == batch.labels).sum()
         classifier.dropout_state.clear()

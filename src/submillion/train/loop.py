@@ -31,6 +31,7 @@ from submillion.train.optim import (
     step_where_finite,
 )
 from submillion.train.processes import ALONE, Processes
+from submillion.train.scaling import LEAST_SCALE, LossScaler
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,14 @@ class StepResult:
         loss: Mean loss of its records.
         num_right: Records whose most probable class, before the step, was right.
         learning_rates: By parameter group.
-        grad_norm: Euclidean norm of all gradients before clipping.
+        grad_norm: Euclidean norm of all gradients before clipping; None where they overflowed and the step was left
+            out, which only loss scaling does.
         num_records: Records of the step.
         num_tokens: Their tokens.
         step_s: Seconds spent on it, since the step before was handed out.
         is_stopping: Whether any process had been asked to stop when the step's gradients were added up; all
             processes see the same.
+        loss_scale: Factor that the losses had, with loss scaling.
     """
 
     step: int
@@ -56,11 +59,12 @@ class StepResult:
     loss: float
     num_right: int
     learning_rates: dict[str, float]
-    grad_norm: float
+    grad_norm: float | None
     num_records: int
     num_tokens: int
     step_s: float
     is_stopping: bool
+    loss_scale: float | None = None
 
 
 def weigh_classes(
@@ -96,6 +100,7 @@ def train_steps(
     seed: int,
     first_step: int = 0,
     average: MovingAverage | None = None,
+    scaler: LossScaler | None = None,
     processes: Processes = ALONE,
     is_stopping: Callable[[], bool] = lambda: False,
 ) -> Iterator[StepResult]:
@@ -114,12 +119,14 @@ def train_steps(
         config: Training settings.
         seed: Seed of order and dropout.
         first_step: Steps made before, on resume.
-        average: Updated after each step, if given.
+        average: Updated after each step, if given; after one that is left out, too.
+        scaler: Scales losses, where weights are fp16. A step whose gradients overflow is left out, and counts.
         processes: Those that share each step's records; parameters, optimizer and average are the same on all.
         is_stopping: Says whether this process has been asked to stop; asked in each step of several processes.
 
     Raises:
-        RunError: A loss that is not finite; the step is not made. The same on all processes.
+        RunError: A loss that is not finite, or gradients that are not at the least scale; the step is not made. The
+            same on all processes.
     """
     per_epoch, num_steps = count_steps(len(features), config)
     warmup = count_warmup_steps(config, num_steps)
@@ -143,6 +150,7 @@ def train_steps(
             total_weight=weigh_records(given.items, weights),
             label_smoothing=config.label_smoothing,
             seed=seed,
+            scaler=scaler,
         )
         if waiting is not None:
             yield waiting.read(per_epoch, since_s=handed_out_s)
@@ -156,13 +164,12 @@ def train_steps(
             totals = None
         else:
             totals = add_up_gradients(parameters, sums, processes, is_stopping=is_stopping())
+        if scaler is not None:
+            scaler.unscale(parameters)
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm or math.inf)
-        step = _Step(given, sums, totals=totals, norm=norm, rates=rates, processes=processes)
-        if reads_late:
-            step_where_finite(optimizer, step.is_finite())
-        else:
-            step.check()
-            optimizer.step()
+        scale = None if scaler is None else scaler.scale
+        step = _Step(given, sums, totals=totals, norm=norm, scale=scale, rates=rates, processes=processes)
+        _make_step(optimizer, step, scaler, reads_late=reads_late)
         optimizer.zero_grad(set_to_none=True)
         if average is not None:
             average.update()
@@ -179,6 +186,18 @@ def _reads_late(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
+def _make_step(optimizer: torch.optim.Optimizer, step: _Step, scaler: LossScaler | None, *, reads_late: bool) -> None:
+    if not reads_late:
+        step.check()
+    if scaler is None and not reads_late:
+        optimizer.step()
+        return
+    is_finite = step.is_finite()
+    step_where_finite(optimizer, is_finite)
+    if scaler is not None:
+        scaler.update(is_finite)
+
+
 class _Step:
     """A step whose figures may still be on their way from the device.
 
@@ -187,6 +206,7 @@ class _Step:
         sums: Of this process.
         totals: Loss, right records and processes asked to stop, over all processes; None where there is one.
         norm: Of the gradients.
+        scale: Factor that the losses had, float32 (); None without loss scaling.
         rates: Learning rates.
         processes: Those that made it.
     """
@@ -198,6 +218,7 @@ class _Step:
         *,
         totals: torch.Tensor | None,
         norm: torch.Tensor,
+        scale: torch.Tensor | None,
         rates: dict[str, float],
         processes: Processes,
     ) -> None:
@@ -207,26 +228,32 @@ class _Step:
         self._processes = processes
         self._losses = sums.losses if totals is None else totals[:1]
         self._norm = norm
-        self._figures = Figures(sums.losses, sums.num_right if totals is None else totals, norm)
+        self._is_scaled = scale is not None
+        scales = [] if scale is None else [scale]
+        self._figures = Figures(sums.losses, sums.num_right if totals is None else totals, norm, *scales)
 
     def is_finite(self) -> torch.Tensor:
         """Return on the device whether loss and gradients are finite, bool ()."""
         return torch.cat([self._losses, self._norm[None]]).isfinite().all()
 
-    def check(self) -> tuple[float, int, bool, float]:
-        """Return loss, right records, whether any process is to stop, and gradient norm, or raise.
+    def check(self) -> tuple[float, int, bool, float | None, float | None]:
+        """Return loss, right records, whether any process is to stop, gradient norm and loss scale, or raise.
+
+        The norm is None where loss scaling leaves the step out.
 
         Raises:
             RunError: Loss or gradients are not finite; the same on all processes.
         """
-        losses, totals, [norm] = self._figures.read()
+        losses, totals, [norm], *scales = self._figures.read()
+        scale = scales[0][0] if self._is_scaled else None
         if self._processes.count == 1:
             loss, num_right, num_stopping = reduce(add, losses, 0.0), totals[0], 0.0
         else:
             loss, num_right, num_stopping = totals
-        if not (math.isfinite(loss) and math.isfinite(norm)):
+        is_left_out = scale is not None and scale > LEAST_SCALE and math.isfinite(loss) and not math.isfinite(norm)
+        if not (is_left_out or (math.isfinite(loss) and math.isfinite(norm))):
             self._fail(losses, loss, norm)
-        return loss, int(num_right), num_stopping > 0, norm
+        return loss, int(num_right), num_stopping > 0, None if is_left_out else norm, scale
 
     def _fail(self, losses: Sequence[float], loss: float, norm: float) -> NoReturn:
         failure = self._failure
@@ -247,7 +274,7 @@ class _Step:
         Raises:
             RunError: Loss or gradients were not finite; the same on all processes.
         """
-        loss, num_right, is_stopping, norm = self.check()
+        loss, num_right, is_stopping, norm, scale = self.check()
         items = self._given.items
         return StepResult(
             step=self._given.step + 1,
@@ -260,6 +287,7 @@ class _Step:
             num_tokens=sum(len(item) for item in items),
             step_s=time.perf_counter() - since_s,
             is_stopping=is_stopping,
+            loss_scale=scale,
         )
 
 

@@ -83,7 +83,7 @@ def test_precision_on_a_cpu(
 
 @pytest.mark.parametrize(
     ("precision", "bf16", "chosen", "num_notes"),
-    [("auto", True, "bf16", 0), ("auto", False, "fp32", 0), ("fp16", True, "bf16", 1), ("fp32", True, "fp32", 0)],
+    [("auto", True, "bf16", 0), ("auto", False, "fp32", 0), ("fp16", True, "fp16", 0), ("fp32", True, "fp32", 0)],
 )
 def test_precision_on_a_gpu(
     precision: Any, bf16: bool, chosen: str, num_notes: int, monkeypatch: pytest.MonkeyPatch

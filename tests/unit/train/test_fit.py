@@ -11,11 +11,15 @@ import torch
 from safetensors.torch import load_file
 from sklearn.metrics import f1_score, log_loss, precision_score, recall_score
 
-from submillion.config import RunConfig, TrainConfig
-from submillion.fit import FitResult, Fitting, RunLog, is_better, list_events, measure
+from submillion.config import RunConfig, TrainConfig, parse_config
+from submillion.errors import ConfigError
+from submillion.fit import FitResult, Fitting, RunLog, list_events
 from submillion.progress import Silent
+from submillion.records import LabelSet
 from submillion.rundir import RunDir, read_log
 from submillion.score import score
+from submillion.stats import bin_reliability, measure_calibration_error
+from submillion.validate import find_metric_class, is_better, measure
 from tiny_classifiers import build_tiny_classifier, make_features
 
 
@@ -37,17 +41,35 @@ def test_events(interval: float, unit: str, per_epoch: int, num_steps: int, expe
 
 
 def test_the_earliest_of_equals_is_the_best() -> None:
-    for metric in ("accuracy", "macro_f1", "loss"):
+    less = {"loss", "brier_raw", "ece_raw"}
+    more = {"accuracy", "macro_precision", "macro_recall", "macro_f1", "f1:Sports"}
+    for metric in more | less:
         assert is_better(metric, 0.5, None)
         assert not is_better(metric, 0.5, 0.5)
-        assert is_better(metric, 0.6, 0.5) == (metric != "loss")
-        assert is_better(metric, 0.4, 0.5) == (metric == "loss")
+        assert is_better(metric, 0.6, 0.5) == (metric in more)
+        assert is_better(metric, 0.4, 0.5) == (metric in less)
+
+
+@pytest.mark.parametrize("metric", ["f1", "F1:Sports", "f1:", "accuracy ", "ece", "true"])
+def test_metrics_that_are_not_known_are_refused(metric: str) -> None:
+    with pytest.raises(ConfigError, match=r"train\.metric"):
+        parse_config({"train": {"metric": metric}}, where="test")
+
+
+def test_a_metrics_class_is_found_among_the_labels() -> None:
+    labels = LabelSet(("World", "Sci/Tech"))
+    assert find_metric_class("f1:Sci/Tech", labels) == 1
+    assert find_metric_class("macro_f1", labels) is None
+    with pytest.raises(ConfigError, match="no class 'sports'") as caught:
+        find_metric_class("f1:sports", labels)
+    assert "'World', 'Sci/Tech'" in caught.value.hint
 
 
 def test_measure_is_sklearns(tiny_bert: Path) -> None:
     tiny = build_tiny_classifier(tiny_bert, head="linear", targets=("query",))
     features = make_features(tuple(range(4, 40)))
-    figures = measure(tiny.classifier, features, TrainConfig(), on_progress=lambda _: None)
+    config = TrainConfig(metric="f1:b")
+    figures = measure(tiny.classifier, features, config, on_progress=lambda _: None, label_id=1)
     logits = score(tiny.classifier, features, max_tokens=10_000)
     labels = np.array([item.label for item in features])
     predicted = logits.argmax(axis=1)
@@ -57,6 +79,9 @@ def test_measure_is_sklearns(tiny_bert: Path) -> None:
     assert figures == pytest.approx(
         {
             "loss": log_loss(labels, probabilities),
+            "brier_raw": ((probabilities - np.eye(4)[labels]) ** 2).sum(axis=1).mean(),
+            "ece_raw": measure_calibration_error(bin_reliability(probabilities.max(axis=1), predicted == labels)),
+            "f1:b": f1_score(labels, predicted, labels=[1], average="macro"),
             "accuracy": float((predicted == labels).mean()),
             "macro_precision": precision_score(labels, predicted, **how),
             "macro_recall": recall_score(labels, predicted, **how),
@@ -95,14 +120,16 @@ def run_fit(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
         def measure_as_given(*_: Any, **__: Any) -> dict[str, float]:
             value = next(given)
-            return {"loss": value, "accuracy": value, "macro_precision": 0.0, "macro_recall": 0.0, "macro_f1": value}
+            return dict.fromkeys(("loss", "accuracy", "macro_f1", "brier_raw", "f1:c"), value)
 
         monkeypatch.setattr("submillion.fit.measure", measure_as_given)
         settings = {"batch_size": 8, "epochs": len(values), "learning_rate": 0.01, "warmup_ratio": 0.0, **train}
         config = RunConfig.model_validate({"train": settings})
         tiny = build_tiny_classifier(tiny_bert, head="linear", targets=("query",))
         features = make_features((5, 6, 7, 8, 9, 5, 5, 5))
-        result = Fitting(tiny.classifier, config, RunDir(tmp_path), Silent()).fit(features, features, {})
+        labels = LabelSet(("a", "b", "c", "d"))
+        fitting = Fitting(tiny.classifier, config, RunDir(tmp_path), Silent(), labels=labels)
+        result = fitting.fit(features, features, {})
         # The classifier must hold the best step's parameters, as its checkpoint has them.
         saved = load_file(tmp_path / "checkpoints" / f"step-{result.best_step}" / "parameters.safetensors")
         assert all(torch.equal(saved[name], p) for name, p in tiny.classifier.trainable_parameters().items())
@@ -121,6 +148,8 @@ def run_fit(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ({"patience": 1}, [0.5, 0.5, 0.6], 1, 2),
         ({"patience": 2, "metric": "loss"}, [0.5, 0.7, 0.4, 0.4, 0.6, 0.1], 3, 5),
         ({"metric": "macro_f1", "keep_checkpoints": 1}, [0.9, 0.1, 0.2, 0.3], 1, 4),
+        ({"metric": "brier_raw"}, [0.5, 0.1, 0.2, 0.3], 2, 4),
+        ({"metric": "f1:c"}, [0.5, 0.1, 0.8, 0.3], 3, 4),
     ],
 )
 def test_early_stopping_and_the_best(
