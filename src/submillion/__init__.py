@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from submillion.api import load, plan, train
+    from submillion.api import export, load, plan, train
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load", "plan", "train"]
+__all__ = ["__version__", "export", "load", "plan", "train"]
 
 
 def __getattr__(name: str) -> Any:
     """Import the API on first use, so that importing the package costs nothing."""
-    if name in ("load", "plan", "train"):
+    if name in ("export", "load", "plan", "train"):
         from submillion import api
 
         return getattr(api, name)

@@ -1,4 +1,4 @@
-"""The Python API: `train`, `load` and `plan`, and how a recipe becomes the configuration of a run."""
+"""The Python API: `train`, `load`, `export` and `plan`, and how a recipe becomes the configuration of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from submillion.budget.folder import plan_adapter_folder, read_adapter_config
 from submillion.budget.plan import Plan, make_plan
 from submillion.budget.transfer import adapt_to_base
-from submillion.config import AdapterConfig, RunConfig, apply_overrides, load_yaml, parse_config
+from submillion.config import AdapterConfig, ExportFormat, RunConfig, apply_overrides, load_yaml, parse_config
 from submillion.corpus import CORPUS_FOLDER
 from submillion.errors import ConfigError
 from submillion.model.sources import load_base_config
@@ -20,6 +20,7 @@ from submillion.recipes import list_recipes, read_recipe
 
 if TYPE_CHECKING:
     from submillion.conclude import RunSummary
+    from submillion.exports import Exported
     from submillion.run_model import RunModel
 
 NUM_HUB_LABELS: Mapping[str, int] = {"hf:fancyzhx/ag_news": 4}
@@ -90,6 +91,31 @@ def load(
     from submillion.run_model import load_run
 
     return load_run(Path(run), base=base, precision=precision)
+
+
+def export(
+    run: str | PathLike[str],
+    *,
+    format: ExportFormat = "merged",
+    out: str | PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Exported:
+    """Export a trained run for other libraries, and compare its logits with the run's before it is handed out.
+
+    Args:
+        run: The run folder.
+        format: ``merged``, base and adapter as one model, or ``adapter``, PEFT's folder.
+        out: The new folder, empty or absent; ``export/<format>`` in the run if not given.
+        progress: Receives stages and counts.
+
+    Raises:
+        ConfigError: `out` exists and is not empty.
+        RunError: No trained run; or the export gives other logits than the run, and then nothing of it stays.
+        ModelError: The base model cannot be found.
+    """
+    from submillion.exports import export_run
+
+    return export_run(Path(run), format=format, out=None if out is None else Path(out), progress=progress)
 
 
 def plan(

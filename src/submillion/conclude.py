@@ -16,6 +16,7 @@ from submillion.baseline import train_baseline
 from submillion.budget.plan import Plan
 from submillion.config import RunConfig
 from submillion.evaluate import fit_temperature
+from submillion.exports import export_run
 from submillion.fit import FitResult
 from submillion.manifest import count_test_evaluation, read_manifest, update_manifest
 from submillion.model.encoder import Classifier
@@ -180,10 +181,7 @@ def conclude_run(
                 "wall_s": time.perf_counter() - started,
             }
             update_manifest(run, entries)
-            progress.start("report")
-            write_card(run.path)
-            write_report([run.path])
-            progress.finish()
+            _hand_out(run, config, progress)
     found = processes.share(found)
     return RunSummary(
         run=run.path,
@@ -193,6 +191,17 @@ def conclude_run(
         wall_s=time.perf_counter() - started,
         rows_per_s=fitted.rows_per_s,
     )
+
+
+def _hand_out(run: RunDir, config: RunConfig, progress: Progress) -> None:
+    progress.start("report")
+    write_card(run.path)
+    write_report([run.path])
+    progress.finish()
+    # Last: what cannot be exported is a complete run all the same.
+    for format in config.export:
+        exported = export_run(run.path, format=format, replaces=True, progress=progress)
+        progress.note(f"exported as {format}: {exported.folder}")
 
 
 def _choose_scorer(run: RunDir, config: RunConfig, ready: Ready) -> Classifier | MergedClassifier:

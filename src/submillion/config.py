@@ -20,6 +20,8 @@ KINDS: tuple[Kind, ...] = ("query", "key", "value", "attention_output", "ffn_in"
 Variant = Literal["lora", "rslora", "dora", "pissa"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Schedule = Literal["linear", "cosine", "cosine_restarts", "constant"]
+ExportFormat = Literal["merged", "adapter"]
+
 LOWER_IS_BETTER = frozenset({"loss", "brier_raw", "ece_raw"})
 """Metrics that a better model has less of; of all others it has more."""
 
@@ -212,6 +214,9 @@ class RunConfig(Section):
     watch: tuple[WatchConfig, ...] = Field((), description="Extra sets, scored at every validation.")
     baseline: bool = Field(True, description="Train the TF-IDF baseline on the same rows.")
     track: tuple[Literal["tensorboard"], ...] = Field((), description="Trackers besides log.jsonl.")
+    export: tuple[ExportFormat, ...] = Field(
+        (), description="Formats that the finished run is exported in, as `submillion export` does; into `export/`."
+    )
     threads: PositiveInt | None = Field(None, description="CPU threads; what the process may use if absent.")
 
     @model_validator(mode="after")

@@ -23,7 +23,7 @@ from submillion.data.clean import clean_records
 from submillion.errors import ConfigError, ModelError, RunError
 from submillion.evaluate import Evaluation, evaluate_logits
 from submillion.manifest import count_test_evaluation, read_manifest
-from submillion.model.sources import find_base, load_base_config
+from submillion.model.sources import BaseModel, find_base, load_base_config
 from submillion.progress import Progress, Silent
 from submillion.records import LabelSet, Prediction, Record
 from submillion.results import hash_records, labels_of
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 # Records held at once by a stream: enough to fill passes of equal lengths, few enough to stay small.
 STREAM_WINDOW = 4096
+
+EXPORT_NAME = "submillion.json"
+"""In an exported folder: what a model needs besides its weights."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ def load_run(
     threads: int | None = None,
     precision: ScorePrecision | None = None,
 ) -> RunModel:
-    """Load a trained run, or a folder that PEFT saved an adapter with its classification head in.
+    """Load a trained run, a merged export of one, or a folder that PEFT saved an adapter with its head in.
 
     An adapter folder knows neither class names nor a temperature: its classes are named by their ids.
 
@@ -128,22 +131,72 @@ def load_run(
         ModelError: The base model cannot be found, or is another than the run's; or an adapter that does not fit it.
     """
     run = RunDir(Path(folder))
+    if base is None and (run.path / EXPORT_NAME).exists() and not (run.path / CONFIG_NAME).exists():
+        return _load_export(run, threads, precision)
     if not run.manifest.exists() and (run.path / CONFIG_NAME).exists():
         return _load_adapter_folder(run, base, threads, precision)
     if base is not None:
         raise ConfigError(f"a run keeps its own base, {base!r} cannot take its place", where=str(folder))
+    trained = read_trained(run)
+    from submillion.scorer import load_scorer
+    from submillion.train.device import open_device
+
+    config, plan = trained.config, trained.plan
+    device = open_device(config.model.precision, threads)
+    classifier = load_scorer(
+        trained.base, plan, config.model, run.adapter, trained.head, device=device, precision=precision
+    )
+    return RunModel(
+        folder=run,
+        config=config,
+        plan=plan,
+        labels=trained.labels,
+        temperature=trained.temperature,
+        classifier=classifier,
+        encoder=TextEncoder(run.tokenizer, config.model.num_tokens_kept),
+    )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run that has been trained to the end consists of, but for its weights.
+
+    Attributes:
+        config: Its configuration.
+        plan: Its plan.
+        base: Its base model, the one that it was trained on.
+        labels: Its classes.
+        temperature: Fitted on its validation rows.
+        head: The linear head's file; None for a native head.
+    """
+
+    config: RunConfig
+    plan: Plan
+    base: BaseModel
+    labels: LabelSet
+    temperature: float
+    head: Path | None
+
+
+def read_trained(run: RunDir) -> Trained:
+    """Read a run that has been trained to the end, and find its base model.
+
+    Raises:
+        RunError: No run folder, a damaged one, a run that has not come to its end, or a base that has changed.
+        ModelError: The base model cannot be found.
+    """
     if not run.manifest.exists():
         raise RunError(
             "is no run folder: manifest.json is missing",
-            where=str(folder),
+            where=str(run.path),
             hint="Give the folder that `submillion train` printed last.",
         )
     manifest = read_manifest(run)
     if not run.adapter.is_dir() or "temperature" not in manifest:
         raise RunError(
             "has not been trained to the end",
-            where=str(folder),
-            hint=f"Continue it: submillion train --resume {folder}",
+            where=str(run.path),
+            hint=f"Continue it: submillion train --resume {run.path}",
         )
     config = read_config(run)
     plan = Plan.from_json(read_json(run.plan), where=str(run.plan))
@@ -151,23 +204,48 @@ def load_run(
     if found.weights_sha256 != manifest["base"]["weights_sha256"]:
         raise RunError(
             f"was trained on weights {manifest['base']['weights_sha256'][:12]}…, found {found.weights_sha256[:12]}…",
-            where=str(folder),
+            where=str(run.path),
             hint="The base model has changed since; restore the one that the manifest names.",
         )
-    from submillion.scorer import load_scorer
-    from submillion.train.device import open_device
-
-    device = open_device(config.model.precision, threads)
-    head = run.head if plan.head == "linear" else None
-    classifier = load_scorer(found, plan, config.model, run.adapter, head, device=device, precision=precision)
-    return RunModel(
-        folder=run,
+    return Trained(
         config=config,
         plan=plan,
+        base=found,
         labels=LabelSet(tuple(read_json(run.data)["labels"])),
         temperature=cast(float, manifest["temperature"]),
-        classifier=classifier,
-        encoder=TextEncoder(run.tokenizer, config.model.num_tokens_kept),
+        head=run.head if plan.head == "linear" else None,
+    )
+
+
+def _load_export(folder: RunDir, threads: int | None, precision: ScorePrecision | None) -> RunModel:
+    from submillion.model.plain import load_plain_classifier
+    from submillion.train.device import open_device
+
+    where = folder.path / EXPORT_NAME
+    values = read_json(where)
+    try:
+        settings = {"model": {**values["model"], "base": str(folder.path)}, "data": {"clean": values["clean"]}}
+        labels, temperature = LabelSet(tuple(values["labels"])), float(values["temperature"])
+        plan = Plan.from_json(values["plan"], where=str(where))
+    except (KeyError, TypeError) as error:
+        raise RunError(f"is damaged: {error!r}", where=str(where), hint="Export the run again.") from None
+    config = parse_config(settings, where=str(where))
+    device = open_device(config.model.precision, threads)
+    if precision is not None and precision != device.precision:
+        raise ConfigError(
+            f"{precision} scoring is not to be had for an exported model", where=str(folder.path), hint="Give the run."
+        )
+    head = folder.head if plan.head == "linear" else None
+    base = find_base(str(folder.path))
+    classifier = load_plain_classifier(base, plan, config.model, head=head, dtype=device.dtype)
+    return RunModel(
+        folder=folder,
+        config=config,
+        plan=plan,
+        labels=labels,
+        temperature=temperature,
+        classifier=classifier.to(device.device),
+        encoder=TextEncoder(folder.path, config.model.num_tokens_kept),
     )
 
 

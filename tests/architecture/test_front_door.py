@@ -40,6 +40,7 @@ COMMANDS = {
         *("--text", "--id"),
     },
     "classify": {"RUN", "TEXT...", "--precision", "--json"},
+    "export": {"RUN", "--format", "--out", "--json"},
     "report": {"RUN...", "--out", "--json"},
     "bench": {
         *("[train|score|data]", "--base", "--data", "--rows", "--rounds", "--peers", "--batch-size", "--dropout"),
@@ -103,7 +104,7 @@ def test_a_run_can_be_looked_for_before_anything_that_computes_is_imported(modul
 
 
 def test_the_python_api_is_there() -> None:
-    assert set(submillion.__all__) == {"__version__", "load", "plan", "train"}
+    assert set(submillion.__all__) == {"__version__", "export", "load", "plan", "train"}
     assert all(getattr(submillion, name) for name in submillion.__all__)
     with pytest.raises(AttributeError, match="no attribute 'tune'"):
         getattr(submillion, "tune" + "")

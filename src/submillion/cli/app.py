@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from submillion import __version__
-from submillion.cli import augmenting, benching, data, planning, recipes, reporting, scoring, training
+from submillion.cli import augmenting, benching, data, exporting, planning, recipes, reporting, scoring, training
 
 
 class Commands(TyperGroup):
@@ -68,5 +68,6 @@ app.command("evaluate")(scoring.evaluate)
 app.command("compare")(scoring.compare)
 app.command("predict")(scoring.predict)
 app.command("classify")(scoring.classify)
+app.command("export")(exporting.export)
 app.command("report")(reporting.report)
 app.command("bench")(benching.bench)

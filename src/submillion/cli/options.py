@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from submillion.config import DataConfig
     from submillion.data.read import Columns
 
+ExportFormat = Literal["merged", "adapter"]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
 Text = Annotated[str | None, typer.Option("--text", metavar="A,B", help="Text columns, joined by a space.")]
 Label = Annotated[str | None, typer.Option("--label", metavar="COLUMN", help="Label column.")]

@@ -11,7 +11,8 @@ import math
 import re
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -105,14 +106,20 @@ def inject_adapter(model: nn.Module, plan: Plan, *, dropout: float, seed: int) -
     Raises:
         BudgetError: The realised parameters differ from the plan.
     """
-    with warnings.catch_warnings():
-        # PEFT asks transformers 5.23 by a name that it deprecates; nobody who trains can do anything about it.
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+    with _quiet_wrapping():
         wrapped = peft.PeftModel(model, build_lora_config(plan, dropout=dropout), adapter_name=ADAPTER)
     fuse_adapters(wrapped)
     if plan.variant != "pissa":
         initialise_adapter(wrapped, seed)
     return wrapped
+
+
+@contextmanager
+def _quiet_wrapping() -> Iterator[None]:
+    # PEFT asks transformers 5.23 by a name that it deprecates; nobody who trains can do anything about it.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        yield
 
 
 def fuse_adapters(model: nn.Module) -> None:
@@ -273,6 +280,19 @@ def load_adapter_weights(model: nn.Module, folder: Path) -> None:
 def _file_names(model: nn.Module) -> dict[str, str]:
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     return dict(zip(names, adapter_state(model), strict=True))
+
+
+def merge_adapter(model: peft.PeftModel) -> Any:
+    """Return the stock model with the adapter added to its weights in their dtype, and PEFT's layers gone."""
+    merging: Any = model
+    return merging.merge_and_unload(safe_merge=True)
+
+
+def wrap_saved_adapter(model: nn.Module, folder: Path) -> nn.Module:
+    """Put an adapter folder on a stock model by PEFT's own loading, as its users do."""
+    with _quiet_wrapping():
+        wrapped: nn.Module = peft.PeftModel.from_pretrained(cast(Any, model), folder)
+    return wrapped
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:

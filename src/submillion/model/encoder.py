@@ -275,7 +275,7 @@ def build_classifier(
             hint=f"Supported: {', '.join(sorted(packed.PACKED_FAMILIES | packed.PADDED_FAMILIES))}.",
         )
     packed.register()
-    stock = _load_stock(base, plan, model)
+    stock = load_stock(base, plan, model)
     head = None
     if plan.head == "linear":
         head = LinearHead(stock.config.hidden_size, plan.num_labels, model.head_dropout)
@@ -294,7 +294,7 @@ def build_classifier(
     replace_dropout(stock, state, head_roots=roots)
     if head is not None:
         replace_dropout(head, state, head_roots=frozenset({"dropout"}))
-    _lower_precision(stock, encoder_root, dtype)
+    lower_precision(stock, encoder_root, dtype)
     classifier = Classifier(wrapped, plan, head, model.pooling, state, dtype=dtype)
     total = sum(p.numel() for p in classifier.trainable_parameters().values())
     if total != plan.trainable_params or total >= plan.budget:
@@ -302,7 +302,12 @@ def build_classifier(
     return classifier
 
 
-def _load_stock(base: BaseModel, plan: Plan, model: ModelConfig) -> Any:
+def load_stock(base: BaseModel, plan: Plan, model: ModelConfig) -> Any:
+    """Load a base model in float32, with its own head for native heads, else the bare encoder.
+
+    Raises:
+        ModelError: Files that cannot be read, or that lack more than the planned head.
+    """
     config = AutoConfig.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
     if plan.head == "native":
         config.num_labels = plan.num_labels
@@ -356,7 +361,7 @@ def _quiet_loading() -> Iterator[None]:
         transformers_logging.enable_progress_bar()
 
 
-def _lower_precision(stock: Any, encoder_root: str | None, dtype: torch.dtype) -> None:
+def lower_precision(stock: Any, encoder_root: str | None, dtype: torch.dtype) -> None:
     """Cast the encoder's frozen parameters; the head, all trained parameters and buffers keep float32."""
     encoder = stock if encoder_root is None else getattr(stock, encoder_root)
     pooler = getattr(encoder, "pooler", None)

@@ -1,0 +1,40 @@
+"""`submillion export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from submillion.cli import options
+from submillion.cli.console import print_json, print_note, print_result
+
+
+def export(
+    run: options.Run,
+    *,
+    format: Annotated[
+        options.ExportFormat,
+        typer.Option("--format", help="merged: base and adapter as one model; adapter: PEFT's folder."),
+    ] = "merged",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="The new folder, empty or absent.  [default: RUN/export/FORMAT]"),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Export a trained run for other libraries; its logits are compared with the run's before it is handed out."""
+    from submillion.cli.progress import open_progress
+    from submillion.exports import export_run
+
+    exported = export_run(run, format=format, out=out, progress=open_progress())
+    if as_json:
+        print_json(exported.to_json())
+        return
+    print_note(
+        f"{exported.num_params:,} numbers; on {exported.num_probes} validation texts logits differ from the run's by "
+        f"at most {exported.max_logit_difference:.1e} (allowed: {exported.bound:.1e})"
+    )
+    print_note(f"load it with {exported.loads_with}")
+    print_result(str(exported.folder))

@@ -1,0 +1,388 @@
+"""A trained run in formats that others read, each compared with the run's own model before it is handed out.
+
+``merged`` is a whole model: base and adapter added in float32 (Hu et al., arXiv 2106.09685, section 4.1). With a
+native head it loads as any sequence classifier of transformers; a linear head lies beside the encoder. ``adapter`` is
+PEFT's folder. Every format has one function that writes a folder and one that scores texts by what it says there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from submillion.config import ExportFormat
+from submillion.data.clean import clean_records
+from submillion.errors import ConfigError, RunError
+from submillion.progress import Progress, Silent
+from submillion.records import Record
+from submillion.run_model import EXPORT_NAME, Trained, read_trained
+from submillion.rundir import RunDir, full_disk_is_run_error, sync_folder, write_json, write_text
+from submillion.text_encoder import TextEncoder
+
+if TYPE_CHECKING:
+    from submillion.model.encoder import Classifier
+
+NUM_PROBES = 32
+BOUND = 1e-3
+"""Largest difference of a logit between export and run, both in float32; times the largest logit where that is above 1.
+
+Merging changes the order of float32 sums alone, which moves logits by some 1e-5."""
+
+_EXPORT_FORMAT = 1
+# Settings of a run's model that say how a text is read, and what the head reads.
+_MODEL_SETTINGS = ("head", "pooling", "max_length", "precision")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A finished export.
+
+    Attributes:
+        folder: Where it is.
+        format: ``merged`` or ``adapter``.
+        head: ``native`` or ``linear``.
+        loads_with: What reads the folder, as an expression in Python.
+        num_params: Numbers in its safetensors files.
+        num_probes: Texts on which it was compared with the run.
+        max_logit_difference: Largest difference found.
+        bound: Largest difference allowed.
+    """
+
+    folder: Path
+    format: ExportFormat
+    head: str
+    loads_with: str
+    num_params: int
+    num_probes: int
+    max_logit_difference: float
+    bound: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the attributes as JSON types."""
+        return {**asdict(self), "folder": str(self.folder)}
+
+
+def export_run(
+    folder: Path,
+    *,
+    format: ExportFormat = "merged",
+    out: Path | None = None,
+    replaces: bool = False,
+    progress: Progress | None = None,
+) -> Exported:
+    """Export a trained run.
+
+    Args:
+        folder: The run folder.
+        format: What to write.
+        out: The new folder, empty or absent; ``export/<format>`` in the run if None.
+        replaces: Whether an export that is already there is written anew, as a run that is resumed does.
+        progress: Told of the stages.
+
+    Raises:
+        ConfigError: `out` exists and is not empty.
+        RunError: No trained run; or the export gives other logits than the run, and then nothing of it stays.
+        ModelError: The base model cannot be found.
+    """
+    progress = progress or Silent()
+    run = RunDir(folder)
+    trained = read_trained(run)
+    final = out if out is not None else run.path / "export" / format
+    if final.exists() and not replaces and (not final.is_dir() or any(final.iterdir())):
+        raise ConfigError(
+            "exists and is not an empty folder",
+            where=str(final),
+            hint="Choose another folder with --out, or delete it.",
+        )
+    progress.start(f"export {format}")
+    temporary = final.parent / f".{final.name}.export.tmp"
+    with full_disk_is_run_error(final):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            exported = _write_and_prove(run, trained, temporary, final, format)
+            _sync_files(temporary)
+            if final.exists():
+                shutil.rmtree(final)
+            os.rename(temporary, final)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync_folder(final.parent)
+    progress.finish()
+    return exported
+
+
+def _write_and_prove(run: RunDir, trained: Trained, folder: Path, final: Path, format: ExportFormat) -> Exported:
+    writer = _WRITERS[format]
+    probes = _choose_probes(run, trained)
+    reference = _load_reference(run, trained)
+    expected = _score_reference(reference, run, trained, probes)
+    writer.write(reference, run, trained, folder)
+    _copy_tokenizer(run, trained, folder)
+    found = writer.score(trained, folder, [record.text for record in probes])
+    difference = float(np.abs(found - expected).max())
+    bound = BOUND * max(1.0, float(np.abs(expected).max()))
+    if not difference <= bound:
+        raise RunError(
+            f"the export gives other logits than the run: they differ by {difference:g}, allowed are {bound:g}",
+            where=str(final),
+            hint="Nothing was written. This is a fault of the format or of a library; please report it.",
+        )
+    exported = Exported(
+        folder=final,
+        format=format,
+        head=trained.plan.head,
+        loads_with=writer.loads_with[trained.plan.head],
+        num_params=_count_params(folder),
+        num_probes=len(probes),
+        max_logit_difference=difference,
+        bound=bound,
+    )
+    settings = trained.config.model.model_dump(mode="json", include=set(_MODEL_SETTINGS))
+    told = {
+        "export_format": _EXPORT_FORMAT,
+        "format": format,
+        "base": {"name": trained.base.name, "weights_sha256": trained.base.weights_sha256},
+        "model": settings,
+        "clean": trained.config.data.clean.model_dump(mode="json"),
+        "labels": list(trained.labels.names),
+        "temperature": trained.temperature,
+        "plan": trained.plan.to_json(),
+        "proof": {"num_probes": exported.num_probes, "max_logit_difference": difference, "bound": bound},
+    }
+    write_json(folder / EXPORT_NAME, told)
+    write_text(folder / "README.md", _describe(trained, exported))
+    return exported
+
+
+def _choose_probes(run: RunDir, trained: Trained) -> list[Record]:
+    """Return texts of the run's validation rows, spread over the file, as the model reads them."""
+    import pyarrow.parquet as pq
+
+    path = run.predictions("validation")
+    if not path.exists():
+        raise RunError(
+            "has no scored validation rows to compare the export on",
+            where=str(path),
+            hint=f"Continue the run to its end: submillion train --resume {run.path}",
+        )
+    texts = pq.read_table(path, columns=["text"]).column("text").to_pylist()
+    chosen = texts[:: max(1, len(texts) // NUM_PROBES)][:NUM_PROBES]
+    records = [Record(str(row), (text,)) for row, text in enumerate(chosen)]
+    return list(clean_records(records, trained.config.data.clean))
+
+
+def _load_reference(run: RunDir, trained: Trained) -> Classifier:
+    """Return the run's model with its adapter beside the weights, in float32, on the CPU."""
+    import torch
+
+    from submillion.model.encoder import build_classifier
+
+    # No dropout: what is exported keeps the base model's own probabilities in its configuration.
+    model = trained.config.model.model_copy(update={"dropout": None, "attention_dropout": None})
+    classifier = build_classifier(trained.base, trained.plan, model, adapter_dropout=0.0, dtype=torch.float32, seed=0)
+    classifier.load(run.adapter, trained.head)
+    return classifier.eval()
+
+
+def _score_reference(
+    reference: Classifier, run: RunDir, trained: Trained, probes: Sequence[Record]
+) -> NDArray[np.float32]:
+    from submillion.score import SCORE_TOKENS_FACTOR, score
+
+    features = TextEncoder(run.tokenizer, trained.config.model.num_tokens_kept).encode(probes)
+    return score(reference, features, max_tokens=SCORE_TOKENS_FACTOR * trained.config.train.micro_batch_tokens)
+
+
+def _write_merged(reference: Classifier, run: RunDir, trained: Trained, folder: Path) -> None:
+    from submillion.model.adapter import merge_adapter
+
+    stock = merge_adapter(reference.wrapped)
+    _name_classes(stock.config, trained)
+    _save_quietly(stock, folder)
+    if trained.head is not None:
+        shutil.copyfile(trained.head, folder / trained.head.name)
+
+
+def _write_adapter(reference: Classifier, run: RunDir, trained: Trained, folder: Path) -> None:
+    from submillion.model.adapter import save_adapter
+    from submillion.model.sources import find_known_base
+
+    config = reference.wrapped.peft_config["default"]
+    known = find_known_base(trained.base.name)
+    if known is not None:
+        # Our short names mean nothing to others.
+        config.base_model_name_or_path, config.revision = known.repo, trained.base.revision or known.revision
+    save_adapter(reference.wrapped, folder)
+    if trained.head is not None:
+        shutil.copyfile(trained.head, folder / trained.head.name)
+
+
+def _name_classes(config: Any, trained: Trained) -> None:
+    config._name_or_path = trained.base.name
+    if trained.head is None:
+        config.id2label = dict(enumerate(trained.labels.names))
+        config.label2id = {name: number for number, name in enumerate(trained.labels.names)}
+        config.problem_type = "single_label_classification"
+
+
+def _save_quietly(stock: Any, folder: Path) -> None:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        stock.save_pretrained(folder)
+    finally:
+        logging.enable_progress_bar()
+
+
+def _copy_tokenizer(run: RunDir, trained: Trained, folder: Path) -> None:
+    """Copy the tokenizer; where a whole model is exported, with the length at which texts are to be cut."""
+    for path in run.tokenizer.iterdir():
+        shutil.copyfile(path, folder / path.name)
+    if (folder / "config.json").exists():
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer.model_max_length = trained.config.model.num_tokens_kept
+        tokenizer.save_pretrained(folder)
+
+
+def _score_merged(trained: Trained, folder: Path, texts: Sequence[str]) -> NDArray[np.float32]:
+    return _score_stock(trained, folder, folder, texts, adapter=None)
+
+
+def _score_adapter(trained: Trained, folder: Path, texts: Sequence[str]) -> NDArray[np.float32]:
+    return _score_stock(trained, trained.base.folder, folder, texts, adapter=folder)
+
+
+def _score_stock(
+    trained: Trained, model_folder: Path, tokens_folder: Path, texts: Sequence[str], *, adapter: Path | None
+) -> NDArray[np.float32]:
+    """Score texts by the stock libraries alone, padded, as whoever gets the folder would."""
+    import torch
+    from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+    from transformers.utils import logging
+
+    from submillion.model.adapter import read_safetensors, wrap_saved_adapter
+
+    is_native = trained.head is None
+    kind: Any = AutoModelForSequenceClassification if is_native else AutoModel
+    options: dict[str, Any] = {"num_labels": len(trained.labels)} if is_native and adapter is not None else {}
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        model = kind.from_pretrained(model_folder, local_files_only=True, dtype=torch.float32, **options)
+        tokenizer = AutoTokenizer.from_pretrained(
+            model_folder if adapter is None else trained.base.folder, local_files_only=True
+        )
+    finally:
+        logging.set_verbosity(before)
+        logging.enable_progress_bar()
+    if adapter is not None:
+        model = wrap_saved_adapter(model, adapter)
+    model.eval()
+    if not is_native:
+        head = read_safetensors(tokens_folder / "head.safetensors")
+    rows = []
+    with torch.inference_mode():
+        for text in texts:
+            limit = trained.config.model.num_tokens_kept
+            inputs = tokenizer(text, truncation=True, max_length=limit, return_tensors="pt")
+            output = model(**inputs)
+            if is_native:
+                rows.append(output.logits[0])
+                continue
+            states = output.last_hidden_state[0]
+            pooled = states.mean(0) if trained.config.model.pooling == "mean" else states[0]
+            rows.append(head["head.weight"] @ pooled + head["head.bias"])
+    logits: NDArray[np.float32] = torch.stack(rows).float().numpy()
+    return logits
+
+
+def _count_params(folder: Path) -> int:
+    from safetensors import safe_open
+
+    total = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="numpy") as file:
+            total += sum(int(np.prod(file.get_slice(name).get_shape())) for name in file.keys())  # noqa: SIM118
+    return total
+
+
+def _sync_files(folder: Path) -> None:
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    sync_folder(folder)
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """How one format is written, and scored by what reads it.
+
+    Attributes:
+        write: (model, run, trained, new folder); everything but the tokenizer.
+        score: (trained, folder, texts) -> logits (n, C), by the folder alone.
+        loads_with: By kind of head.
+    """
+
+    write: Callable[[Classifier, RunDir, Trained, Path], None]
+    score: Callable[[Trained, Path, Sequence[str]], NDArray[np.float32]]
+    loads_with: dict[str, str]
+
+
+_WRITERS: dict[ExportFormat, _Writer] = {
+    "merged": _Writer(
+        _write_merged,
+        _score_merged,
+        {
+            "native": "AutoModelForSequenceClassification.from_pretrained(FOLDER)",
+            "linear": "submillion.load(FOLDER)",
+        },
+    ),
+    "adapter": _Writer(
+        _write_adapter,
+        _score_adapter,
+        {
+            "native": "PeftModel.from_pretrained(AutoModelForSequenceClassification of the base, FOLDER)",
+            "linear": "PeftModel.from_pretrained(AutoModel of the base, FOLDER), and head.safetensors on its states",
+        },
+    ),
+}
+
+
+def _describe(trained: Trained, exported: Exported) -> str:
+    """Return the README of an exported folder."""
+    names = ", ".join(trained.labels.names)
+    limit = trained.config.model.num_tokens_kept
+    pooled = "the mean of the last states" if trained.config.model.pooling == "mean" else "the first of the last states"
+    head = (
+        "Its head is the architecture's own."
+        if trained.head is None
+        else f"Its head is one linear layer on {pooled}, which no stock class of transformers has: `head.safetensors` "
+        "holds `head.weight` and `head.bias`. Without submillion: load the folder or the base with `AutoModel`, take "
+        f"{pooled} over the tokens that are no padding, and apply the layer."
+    )
+    return f"""# {trained.config.name}, {exported.format}
+
+A text classifier of {len(trained.labels)} classes ({names}), trained with submillion on {trained.base.name}.
+
+Load it with `{exported.loads_with}`. {head}
+
+Texts are cut after {limit} tokens. Before that they were cleaned in training as `submillion.json` says (`clean`);
+`submillion` does it by itself, stock libraries do not. Divide logits by {trained.temperature:.4f} for calibrated
+probabilities.
+
+Compared with the run on {exported.num_probes} validation texts in float32: logits differ by at most
+{exported.max_logit_difference:.1e} (allowed: {exported.bound:.1e}).
+"""
