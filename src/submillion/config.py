@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -52,6 +52,9 @@ class Section(BaseModel):
     """A frozen group of settings that refuses keys it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Settings = TypeVar("Settings", bound=Section)
 
 
 class CleanConfig(Section):
@@ -239,21 +242,35 @@ def parse_config(values: Mapping[str, Any], *, where: str) -> RunConfig:
     Raises:
         ConfigError: With every problem found, by dotted path.
     """
+    return parse_settings(
+        RunConfig, values, where=where, hint="`submillion recipes show agnews-minilm` prints a complete example."
+    )
+
+
+def parse_settings(kind: type[Settings], values: Mapping[str, Any], *, where: str, hint: str) -> Settings:
+    """Validate a mapping as settings of any kind.
+
+    Args:
+        kind: The section that stands at the top.
+        values: Nested settings, as read from YAML.
+        where: What the values came from, for the error message.
+        hint: Where an example is to be found, for the error message.
+
+    Raises:
+        ConfigError: With every problem found, by dotted path.
+    """
     try:
-        return RunConfig.model_validate(dict(values))
+        return kind.model_validate(dict(values))
     except ValidationError as error:
-        raise ConfigError(
-            "\n".join(_describe(problem) for problem in error.errors()),
-            where=where,
-            hint="`submillion recipes show agnews-minilm` prints a complete example.",
-        ) from None
+        problems = "\n".join(_describe(problem, kind) for problem in error.errors())
+        raise ConfigError(problems, where=where, hint=hint) from None
 
 
-def _describe(problem: Any) -> str:
+def _describe(problem: Any, root: type[Section]) -> str:
     # Pydantic names the branch of a union too, which no user has written.
     path = ".".join(str(part) for part in problem["loc"] if "[" not in str(part) and not _is_branch(part))
     if problem["type"] == "extra_forbidden":
-        known = _known_keys(problem["loc"][:-1])
+        known = _known_keys(problem["loc"][:-1], root)
         close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
         suggestion = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
         return f"{path}: unknown setting; {suggestion}"
@@ -264,8 +281,8 @@ def _is_branch(part: int | str) -> bool:
     return str(part).startswith(("constrained-", "function-")) or part in {"int", "float", "str"}
 
 
-def _known_keys(location: Sequence[int | str]) -> list[str]:
-    section: Any = RunConfig
+def _known_keys(location: Sequence[int | str], root: type[Section]) -> list[str]:
+    section: Any = root
     for part in location:
         field = section.model_fields.get(part) if isinstance(part, str) else None
         if field is None:

@@ -80,7 +80,7 @@ def prepare_data(config: RunConfig, *, encoder: TextEncoder, progress: Progress,
     watched = {watch.name: _read_watched(watch.data, watch.labels, config, dataset.labels) for watch in config.watch}
     progress.finish()
 
-    train, validation, test, how = _split(dataset.splits, data, dataset.labels)
+    train, validation, test, how = split_dataset(dataset.splits, data, dataset.labels)
     _refuse_unlabelled({"train": train, "validation": validation, "test": test}, data.source)
     train, num_short, num_long = _filter_by_words(train, data)
     if data.max_records is not None:
@@ -209,9 +209,20 @@ def _choose_dropped(leaking: set[str], train: list[Record], data: DataConfig) ->
     return dropped
 
 
-def _split(
+def split_dataset(
     parts: dict[str, list[Record]], data: DataConfig, labels: LabelSet
 ) -> tuple[list[Record], list[Record], list[Record], str]:
+    """Return the training, validation and test rows of a data set as a run has them, and how they came about.
+
+    Args:
+        parts: Rows by split as `read_dataset` returns them; ``all`` is divided in three.
+        data: Sizes and seed.
+        labels: The classes, over which the parts are stratified.
+
+    Raises:
+        ConfigError: Sizes that leave nothing to train on.
+        DataError: There are no training rows.
+    """
     seed = data.split_seed
     if "all" in parts:
         rest, test = split_records(parts["all"], data.test_size, seed=seed, labels=labels)

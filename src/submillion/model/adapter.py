@@ -129,6 +129,48 @@ def fuse_adapters(model: nn.Module) -> None:
             module.__class__ = FusedLoraLinear
 
 
+def inject_language_adapter(model: Any, *, rank: int, alpha: float, dropout: float, seed: int) -> peft.PeftModel:
+    """Inject LoRA into every linear layer of a causal language model but its output layer; only LoRA trains then.
+
+    The model is changed in place, so it can be called itself; `merge_language_adapter` takes the updates in.
+
+    Args:
+        model: Of transformers, in float32.
+        rank: Of every layer.
+        alpha: Numerator of the scaling.
+        dropout: Probability on the adapters' input.
+        seed: Seed of the initial values.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    output = model.get_output_embeddings()
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D)) and module is not output
+    }
+    config = peft.LoraConfig(
+        task_type="CAUSAL_LM",
+        target_modules=sorted(layers),
+        r=rank,
+        lora_alpha=_plain(alpha),
+        lora_dropout=dropout,
+        # GPT-2's layers hold their matrices transposed.
+        fan_in_fan_out=all(isinstance(module, Conv1D) for module in layers.values()),
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        wrapped = peft.PeftModel(model, config, adapter_name=ADAPTER)
+    initialise_adapter(wrapped, seed)
+    return wrapped
+
+
+def merge_language_adapter(wrapped: peft.PeftModel) -> Any:
+    """Return the language model with its updates added to the weights, and no trace of the adapter."""
+    merge: Any = wrapped.merge_and_unload
+    return merge()
+
+
 def initialise_adapter(model: nn.Module, seed: int) -> None:
     """Draw every A from its own generator, keyed by the seed and the module's name; B is zero.
 

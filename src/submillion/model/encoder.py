@@ -315,7 +315,7 @@ def load_stock(base: BaseModel, plan: Plan, model: ModelConfig) -> Any:
     kind = AutoModelForSequenceClassification if plan.head == "native" else AutoModel
     options: dict[str, Any] = {"add_pooling_layer": False} if _has_optional_pooler(config, plan) else {}
     implementation = packed.IMPLEMENTATION if plan.family in packed.PACKED_FAMILIES else "eager"
-    with _quiet_loading():
+    with quiet_loading():
         try:
             stock, info = kind.from_pretrained(
                 base.folder,
@@ -347,7 +347,8 @@ def _has_optional_pooler(config: Any, plan: Plan) -> bool:
 
 
 @contextmanager
-def _quiet_loading() -> Iterator[None]:
+def quiet_loading() -> Iterator[None]:
+    """Keep transformers from showing bars and reports while it loads or saves."""
     # The load report lists head tensors as new; which may be new is checked above, so the report only frightens.
     from transformers.utils import logging as transformers_logging
 

@@ -1,0 +1,259 @@
+"""Causal language models: loaded from a folder or the hub, or built from scratch, and proven fit for what is done.
+
+Never remote code, never pickled weights: the files come through `model/sources.py`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from submillion.augment.blocks import make_block_mask
+from submillion.errors import ModelError, RunError
+from submillion.model.base_files import digest_file, list_weights, read_config
+from submillion.model.encoder import quiet_loading
+from submillion.model.sources import BaseModel, find_base
+from submillion.rundir import full_disk_is_run_error, sync_folder
+
+SCRATCH_NAME = "from-scratch"
+SCRATCH_VOCABULARY = 4096
+# 4.5 million parameters with the vocabulary: some minutes of training on two CPU cores.
+SCRATCH_SIZES: dict[str, Any] = {"n_embd": 256, "n_layer": 4, "n_head": 4, "n_positions": 512}
+END = "<|endoftext|>"
+
+_WAYS_OUT = (
+    "Give a folder that holds config.json, the tokenizer and model.safetensors of a causal language model: "
+    "--model FOLDER; or unset HF_HUB_OFFLINE where the hub can be reached, once, so that the model is kept; or "
+    "--from-scratch trains a tiny model on your rows alone, which shows the way but writes junk."
+)
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal language model, in float32, and its tokenizer.
+
+    Attributes:
+        name: Short name, hub id or folder.
+        model: Of transformers.
+        tokenizer: Of transformers.
+        start_id: Token that every row begins with.
+        end_id: Token that every row ends with.
+        max_tokens: Tokens that the model can read at once.
+    """
+
+    name: str
+    model: Any
+    tokenizer: Any
+    start_id: int
+    end_id: int
+    max_tokens: int
+
+    def encode(self, text: str) -> list[int]:
+        """Return the token ids of a text, without special tokens."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
+
+    def decode(self, ids: list[int]) -> str:
+        """Return the text of token ids, special tokens left out."""
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+
+def find_language_model(name: str, revision: str | None) -> BaseModel:
+    """Return the files of a language model, downloading them if no place on this machine has them.
+
+    Raises:
+        ModelError: No place has it, its files are damaged, or it has only pickled weights.
+        ConfigError: A revision was given for a folder.
+    """
+    try:
+        return find_base(name, revision)
+    except ModelError as error:
+        if error.where != "model.base":
+            raise
+        # The hint there names encoders, which cannot write.
+        raise ModelError(error.message, where="--model", hint=_WAYS_OUT) from None
+
+
+def load_language_model(folder: Path, *, name: str) -> LanguageModel:
+    """Load a language model from its files, and prove that it is one.
+
+    Args:
+        folder: Holds config.json, the tokenizer and the safetensors files.
+        name: What messages call it.
+
+    Raises:
+        ModelError: No causal model, one of an architecture that needs code from its repository, weights that are
+            missing, a tokenizer without an end token, or rows of one block that are not kept apart.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    config = read_config(folder)
+    kind: Any = AutoModelForCausalLM
+    try:
+        with quiet_loading():
+            model, info = kind.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+                attn_implementation="sdpa",
+            )
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (ValueError, KeyError, TypeError, OSError, ImportError) as error:
+        raise ModelError(
+            f"{config['model_type']!r} cannot be loaded as a causal language model: {_first_line(error)}",
+            where=name,
+            hint="Give a model of an architecture that transformers has itself, such as gpt2.",
+        ) from None
+    if info["missing_keys"]:
+        missing = sorted(info["missing_keys"])
+        raise ModelError(
+            f"lacks {len(missing)} tensors of a language model, such as {missing[0]}",
+            where=name,
+            hint="Is it a causal language model? Encoders such as roberta-base cannot write.",
+        )
+    end = tokenizer.eos_token_id
+    if end is None:
+        raise ModelError("its tokenizer has no end token", where=name, hint="Set eos_token in tokenizer_config.json.")
+    start = end if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    limit = getattr(model.config, "max_position_embeddings", None) or 1024
+    language_model = LanguageModel(name, model.eval(), tokenizer, int(start), int(end), int(limit))
+    check_rows_apart(language_model)
+    return language_model
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def build_scratch_model(texts: Iterable[str], folder: Path, *, seed: int) -> None:
+    """Write a tiny untrained GPT-2 with a byte-level BPE tokenizer trained on some texts.
+
+    The folder appears whole. What such a model writes after minutes of training is junk.
+
+    Args:
+        texts: The rows; nothing else is learnt from.
+        folder: Made anew.
+        seed: Of the initial weights.
+
+    Raises:
+        RunError: The disk is full.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    tokenizer: Any = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=SCRATCH_VOCABULARY,
+        special_tokens=[END],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    size = tokenizer.get_vocab_size()
+    config = GPT2Config(
+        **SCRATCH_SIZES, vocab_size=size, bos_token_id=0, eos_token_id=0, resid_pdrop=0.1, embd_pdrop=0.1
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = GPT2LMHeadModel(config)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=END, eos_token=END)
+    save_language_model(LanguageModel(SCRATCH_NAME, model, fast, 0, 0, SCRATCH_SIZES["n_positions"]), folder)
+
+
+def save_language_model(language_model: LanguageModel, folder: Path) -> None:
+    """Write model and tokenizer as `save_pretrained` does; the folder appears whole by a rename.
+
+    Raises:
+        RunError: The disk is full.
+    """
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    with full_disk_is_run_error(folder):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            with quiet_loading():
+                language_model.model.save_pretrained(temporary)
+            language_model.tokenizer.save_pretrained(temporary)
+            shutil.rmtree(folder, ignore_errors=True)
+            temporary.rename(folder)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync_folder(folder.parent)
+
+
+def digest_language_model(folder: Path) -> str:
+    """Return the SHA-256 of a saved model's weights.
+
+    Raises:
+        RunError: The folder has none.
+    """
+    names = list_weights([path.name for path in folder.iterdir()]) if folder.is_dir() else []
+    if not names:
+        raise RunError("has no weights", where=str(folder), hint="Delete the folder of the work and run again.")
+    return digest_file(folder / names[0])
+
+
+def check_rows_apart(language_model: LanguageModel) -> None:
+    """Prove on random tokens that a row's logits depend on nothing but its own earlier tokens.
+
+    Three rows are read alone, packed into one block, and padded on the left, and must get the same logits. A silent
+    mix of rows, or a model that sees what comes later, would pass for a poor model.
+
+    Raises:
+        ModelError: They differ, or the architecture takes no positions.
+    """
+    model = language_model.model
+    if "position_ids" not in inspect.signature(model.forward).parameters:
+        raise _explain_architecture(language_model, "takes no positions")
+    generator = torch.Generator().manual_seed(0)
+    size = model.get_input_embeddings().weight.shape[0]
+    lengths = (7, 4, 5)
+    rows = [torch.randint(size, (length,), generator=generator) for length in lengths]
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        alone = [model(input_ids=row[None].to(device), use_cache=False).logits[0] for row in rows]
+        # Its last token dropped, a row must keep the logits of the others.
+        short = [model(input_ids=row[None, :-1].to(device), use_cache=False).logits[0] for row in rows]
+        segments = torch.cat([torch.full((length,), row) for row, length in enumerate(lengths)])[None].to(device)
+        positions = torch.cat([torch.arange(length) for length in lengths])[None].to(device)
+        packed = model(
+            input_ids=torch.cat(rows)[None].to(device),
+            position_ids=positions,
+            attention_mask=make_block_mask(segments),
+            use_cache=False,
+        ).logits[0]
+        widest = max(lengths)
+        ids = torch.stack([torch.nn.functional.pad(row, (widest - len(row), 0)) for row in rows]).to(device)
+        mask = torch.stack([torch.arange(widest) >= widest - length for length in lengths]).long().to(device)
+        padded = model(
+            input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0), use_cache=False
+        ).logits
+    ends = torch.tensor(lengths).cumsum(0).tolist()
+    pairs = list(zip(short, [row[:-1] for row in alone], strict=True))
+    pairs += [(packed[end - len(row) : end], row) for row, end in zip(alone, ends, strict=True)]
+    pairs += [(left[widest - len(row) :], row) for left, row in zip(padded, alone, strict=True)]
+    scale = max(1.0, *(float(row.abs().max()) for row in alone))
+    if any(float((one - other).abs().max()) > 1e-3 * scale for one, other in pairs):
+        raise _explain_architecture(language_model, "does not keep the rows of a batch apart")
+
+
+def _explain_architecture(language_model: LanguageModel, lack: str) -> ModelError:
+    return ModelError(
+        f"the architecture {language_model.model.config.model_type!r} {lack}",
+        where=language_model.name,
+        hint="Give a causal language model such as gpt2, or one of the Llama or Qwen families.",
+    )

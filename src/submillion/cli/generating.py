@@ -1,0 +1,150 @@
+"""`submillion augment generate` and `augment prompts`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from submillion.cli import options
+from submillion.cli.console import make_text, print_json, print_note, print_raw, print_result
+
+if TYPE_CHECKING:
+    from submillion.augment.generate import Generated
+
+SHOWN_ROWS = 3
+
+
+def generate(
+    *,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="A new .jsonl file.", show_default=False)],
+    target: Annotated[
+        str | None, typer.Option("--target", metavar="FILE", help="Unlabelled rows that the model is adapted to.")
+    ] = None,
+    classifier: Annotated[
+        Path | None, typer.Option("--classifier", metavar="RUN", help="Run that must agree with the class of a row.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="DATA", help="Labelled data; that of the classifier if absent.")
+    ] = None,
+    test: Annotated[
+        list[str] | None,
+        typer.Option("--test", metavar="FILE", help="Test file: its rows are left out of the model; repeatable."),
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option("--prompts", metavar="FILE", help="Beginnings by class (YAML); shipped for news.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="MODEL", help="Causal language model; gpt2 if absent.")
+    ] = None,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Train a tiny model on the given rows alone; writes junk.")
+    ] = False,
+    full: Annotated[bool, typer.Option("--full", help="Train every parameter instead of LoRA.")] = False,
+    conditional: Annotated[
+        bool, typer.Option("--conditional", help="No prompts: learn `label: text` from the training rows.")
+    ] = False,
+    keep: Annotated[int | None, typer.Option("--keep", metavar="N", help="Rows to keep of each class; 500.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of fine-tuning and of rows.")] = None,
+    text: options.Text = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. sample.top_p=0.9; repeatable."),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Write labelled rows with a language model, and keep those that pass the screen.
+
+    Killed or interrupted, it goes on where it was when the same command is given again.
+    """
+    from submillion.augment.generate import generate as generate_rows
+    from submillion.augment.material import Inputs
+    from submillion.augment.settings import make_settings
+    from submillion.cli.progress import open_progress
+
+    given: dict[str, Any] = {
+        "model": model,
+        "from_scratch": from_scratch or None,
+        "full": full or None,
+        "conditional": conditional or None,
+        "keep": keep,
+        "seed": seed,
+    }
+    values = {name: value for name, value in given.items() if value is not None}
+    inputs = Inputs(
+        target=target,
+        data=data,
+        tests=tuple(test or ()),
+        classifier=classifier,
+        prompts=prompts,
+        text=options.split_names(text),
+    )
+    try:
+        generated = generate_rows(
+            inputs, out, make_settings(values, settings or (), where="settings"), progress=open_progress()
+        )
+    except KeyboardInterrupt:
+        print_note("The same command goes on from here.")
+        raise
+    if as_json:
+        print_json({"out": str(generated.out), **generated.counts})
+    else:
+        _print_counts(generated)
+
+
+def _print_counts(generated: Generated) -> None:
+    from submillion.augment.generate import JUNK
+    from submillion.augment.rows import read_rows
+    from submillion.augment.screen import REASONS
+    from submillion.augment.work import WorkDir
+    from submillion.cli.tables import make_table
+
+    counts = generated.counts
+    used = [reason for reason in REASONS if counts["dropped"][reason]]
+    table = make_table("class", "drafts", "kept", *(reason.replace("_", " ") for reason in used))
+    for name, entry in {**counts["classes"], "all": counts}.items():
+        figures = [entry["num_drafts"], entry["num_kept"], *(entry["dropped"][reason] for reason in used)]
+        table.add_row(make_text(name), *(f"{figure:,}" for figure in figures))
+    print_result(table)
+    tuned = counts["language_model"].get("finetuned")
+    if tuned and tuned["held_out_loss"] is not None:
+        print_result(
+            f"language model: loss a token on {tuned['num_held_out']:,} held-out rows "
+            f"{tuned['held_out_loss_before']:.2f} before and {tuned['held_out_loss']:.2f} after "
+            f"{tuned['num_steps']:,} steps"
+        )
+    for row in read_rows(generated.out)[:SHOWN_ROWS]:
+        print_result(f"{row.label}: {row.text}")
+    if counts["junk"]:
+        print_note(JUNK)
+    if not counts["complete"]:
+        print_note(
+            f"Only {counts['num_kept']:,} of {counts['num_wanted']:,} rows: the drafts of a class ended at "
+            "attempts times keep. More: --set attempts=N with another --out."
+        )
+    print_note(f"counts: {WorkDir(generated.out).counts}")
+    print_result(str(generated.out))
+
+
+def prompts(
+    to: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="Where to; stdout if absent.", show_default=False)
+    ] = None,
+) -> None:
+    """Print the shipped prompts, or copy them to a file of your own, to change them there."""
+    from submillion.augment.prompt_files import read_shipped_prompts
+    from submillion.errors import ConfigError
+    from submillion.rundir import write_text
+
+    content = read_shipped_prompts()
+    if to is None:
+        print_raw(content)
+        return
+    if to.exists():
+        raise ConfigError("exists already", where=str(to), hint="Name another file.")
+    if not to.parent.is_dir():
+        raise ConfigError("there is no such folder", where=str(to.parent), hint="Make it first.")
+    write_text(to, content)
+    print_note(f"Use it: submillion augment generate --prompts {to} ...")
+    print_result(str(to))
