@@ -42,6 +42,11 @@ COMMANDS = {
     "classify": {"RUN", "TEXT...", "--precision", "--json"},
     "export": {"RUN", "--format", "--out", "--json"},
     "report": {"RUN...", "--out", "--json"},
+    "augment generate": {
+        *("--out", "--target", "--classifier", "--data", "--test", "--prompts", "--model", "--from-scratch", "--full"),
+        *("--conditional", "--keep", "--seed", "--text", "--set", "--json"),
+    },
+    "augment prompts": {"FILE"},
     "bench": {
         *("[train|score|data]", "--base", "--data", "--rows", "--rounds", "--peers", "--batch-size", "--dropout"),
         *("--bulk-rows", "--threads", "--out", "--json"),

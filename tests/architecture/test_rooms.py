@@ -28,7 +28,7 @@ IMPORTERS = {
     "rich": {"cli/"},
     "datasets": set(),
     "nltk": {"augment/lexicon.py", "augment/tagger.py"},
-    "pydantic": {"config.py", "budget/"},
+    "pydantic": {"config.py", "budget/", "augment/settings.py"},
 }
 
 

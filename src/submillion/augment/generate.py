@@ -183,12 +183,38 @@ def _prepare_model(
             progress.start("load")
             language_model = load_language_model(base, name=name)
             progress.finish()
+            encode_beginnings(language_model, material, settings)  # what cannot be sampled is not worth training for
             finetune(language_model, material.rows, settings, folder, device=device, progress=progress)
         figures["finetuned"] = read_json(folder / FIGURES_NAME)
         figures["sha256"] = digest_language_model(sampled)
     language_model = load_language_model(sampled, name=name)
     language_model.model.to(device.device)
     return language_model, figures
+
+
+def encode_beginnings(
+    language_model: LanguageModel, material: Material, settings: GenerateSettings
+) -> list[list[tuple[str, list[int]]]]:
+    """Return the beginnings of every class with their token ids, start token left out.
+
+    Raises:
+        ConfigError: The longest one leaves too little room for the rows.
+    """
+    prompts = material.prompts
+    beginnings = []
+    for name in material.labels:
+        texts = (begin_conditional(name),) if prompts is None else prompts[name]
+        beginnings.append([(text, language_model.encode(text)) for text in texts])
+    longest = 1 + max(len(ids) for listed in beginnings for _, ids in listed)
+    room = language_model.max_tokens - longest
+    if settings.sample.max_tokens > room:
+        raise ConfigError(
+            f"{settings.sample.max_tokens} new tokens after a prompt of {longest} are more than the"
+            f" {language_model.max_tokens} that the model can read",
+            where="sample.max_tokens",
+            hint=f"Choose at most {room}." if room > 0 else "Shorten the prompts.",
+        )
+    return beginnings
 
 
 class _Generation:
@@ -209,7 +235,7 @@ class _Generation:
         self.language_model, self.classifier = language_model, classifier
         self.origin, self.progress = origin, progress
         self.names = material.labels.names
-        self.beginnings = [self._encode_beginnings(name) for name in self.names]
+        self.beginnings = encode_beginnings(language_model, material, settings)
         self.num_attempts = [0] * len(self.names)
         self.reasons = [Counter[str]() for _ in self.names]
         self.rows: list[SyntheticRow] = []
@@ -221,21 +247,6 @@ class _Generation:
             None if classifier is None else self._score,
         )
         self._digest = digest_settings(origin.settings)[:12]
-
-    def _encode_beginnings(self, name: str) -> list[tuple[str, list[int]]]:
-        prompts = self.material.prompts
-        texts = (begin_conditional(name),) if prompts is None else prompts[name]
-        beginnings = [(text, self.language_model.encode(text)) for text in texts]
-        longest = max(len(ids) for _, ids in beginnings) + 1
-        room = self.language_model.max_tokens - longest
-        if self.settings.sample.max_tokens > room:
-            raise ConfigError(
-                f"{self.settings.sample.max_tokens} new tokens after a prompt of {longest} are more than the"
-                f" {self.language_model.max_tokens} that the model can read",
-                where="sample.max_tokens",
-                hint=f"Choose at most {room}." if room > 0 else "Shorten the prompts.",
-            )
-        return beginnings
 
     def _score(self, texts: Sequence[str]) -> NDArray[np.floating]:
         assert self.classifier is not None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from submillion.cli import options
+from submillion.cli import generating, options
 from submillion.cli.console import print_json, print_result
 
 if TYPE_CHECKING:
@@ -88,3 +88,7 @@ def _print_summary(summary: SynonymSummary) -> None:
     print_result(f"WordNet {summary.lexicon['version']} from {summary.lexicon['place']}")
     print_result(f"train on them: submillion train RECIPE --extra {summary.out}:0.5")
     print_result(str(summary.out))
+
+
+app.command("generate")(generating.generate)
+app.command("prompts")(generating.prompts)

@@ -1,0 +1,162 @@
+"""What synthetic rows change: the same recipe with and without them, on the same rows and seeds, compared pair by pair.
+
+    python benchmarks/augment_effect.py --data AGNEWS --extra rows.jsonl --watch bbc=bbc.csv --seeds 0 1 2
+
+Each seed is a pair of runs in processes of their own; both are scored on the same rows in and out of distribution.
+A difference is pooled over the seeds: rows are drawn with replacement, each with its outcomes under every seed, so the
+interval is that of the rows; the spread over the seeds stands beside it. Runs that are finished are not repeated, so a
+call that was killed goes on where it was. The effect is written down whatever its sign.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from submillion import __version__
+from submillion.api import resolve_config
+from submillion.augment.rows import read_rows
+from submillion.config import RunConfig
+from submillion.evaluate import compare_correct
+from submillion.launch import launch_run
+from submillion.rundir import RunDir, write_json
+from submillion.train.device import count_cpus, read_cpu_capabilities
+
+FOLDER = Path(__file__).parent
+NUM_RESAMPLES = 10_000
+
+
+def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="agnews-minilm")
+    parser.add_argument("--data", required=True, help="Data with a test split, the rows in distribution.")
+    parser.add_argument("--extra", required=True, nargs="+", help="Files of synthetic rows, all trained on together.")
+    parser.add_argument("--weight", type=float, default=1.0, help="Weight of a synthetic row in the loss.")
+    parser.add_argument(
+        "--watch", nargs="*", default=[], metavar="NAME=FILE[,LABELS]", help="Rows out of distribution."
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--set", nargs="*", default=[], dest="settings", metavar="KEY=VALUE")
+    parser.add_argument("--work", type=Path, default=Path("runs/augment-effect"), help="Folder of the runs.")
+    parser.add_argument("--out", type=Path, default=FOLDER / "results" / "augment-agnews.json")
+    return parser.parse_args(words)
+
+
+def make_config(arguments: argparse.Namespace, seed: int, *, with_extra: bool) -> RunConfig:
+    """Return the configuration of one run; the two of a pair differ in `data.extra` alone."""
+    watch = []
+    for entry in arguments.watch:
+        name, equals, files = entry.partition("=")
+        if not equals:
+            sys.exit(f"error: --watch {entry!r} is not of the form NAME=FILE or NAME=FILE,LABELS")
+        data, _, labels = files.partition(",")
+        watch.append({"name": name, "data": data} | ({"labels": labels} if labels else {}))
+    extra = [{"data": str(path), "weight": arguments.weight} for path in arguments.extra] if with_extra else []
+    settings = [*arguments.settings, f"watch={json.dumps(watch)}", f"data.extra={json.dumps(extra)}"]
+    return resolve_config(arguments.recipe, data=arguments.data, seed=seed, settings=settings).config
+
+
+def read_outcomes(run: RunDir, name: str) -> tuple[list[str], NDArray[np.bool_]]:
+    """Return the ids of the rows of a set and whether the run got each right."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(run.predictions(name), columns=["id", "label_id", "predicted_id"])
+    right = table["label_id"].to_numpy() == table["predicted_id"].to_numpy()
+    return table["id"].to_pylist(), right
+
+
+def describe_pooled(pairs: Sequence[tuple[NDArray[np.bool_], NDArray[np.bool_]]]) -> dict[str, Any]:
+    """Return the difference with minus without, over all seeds, with its 95 % interval by a bootstrap of rows.
+
+    Args:
+        pairs: Per seed, whether each row was right with and without the synthetic rows.
+    """
+    gains = np.mean([with_rows.astype(float) - without for with_rows, without in pairs], axis=0)
+    generator = np.random.default_rng(0)
+    means = [gains[generator.integers(0, len(gains), len(gains))].mean() for _ in range(NUM_RESAMPLES)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return {
+        "difference": float(gains.mean()),
+        "interval": [float(low), float(high)],
+        "num_records": len(gains),
+        "accuracy_with": float(np.mean([with_rows.mean() for with_rows, _ in pairs])),
+        "accuracy_without": float(np.mean([without.mean() for _, without in pairs])),
+    }
+
+
+def compare_sets(runs: Mapping[int, Mapping[str, RunDir]], names: Sequence[str]) -> dict[str, Any]:
+    """Return what each set says of the synthetic rows, per seed and over all of them."""
+    sets: dict[str, Any] = {}
+    for name in names:
+        pairs, seeds = [], []
+        for seed, pair in runs.items():
+            (ids, with_rows), (other_ids, without) = (read_outcomes(pair[kind], name) for kind in ("with", "without"))
+            if ids != other_ids:
+                sys.exit(f"error: the runs of seed {seed} were scored on other rows of {name}")
+            pairs.append((with_rows, without))
+            seeds.append({"seed": seed, **compare_correct(with_rows, without, seed=seed).to_json()})
+        sets[name] = {**describe_pooled(pairs), "seeds": seeds}
+    return sets
+
+
+def print_table(sets: Mapping[str, Any]) -> None:
+    print(f"{'set':<16}{'rows':>7}{'without':>10}{'with':>10}   difference in points (95 % interval)   by seed")
+    for name, entry in sets.items():
+        low, high = (100 * value for value in entry["interval"])
+        seeds = ", ".join(f"{100 * seed['difference']:+.2f}" for seed in entry["seeds"])
+        print(
+            f"{name:<16}{entry['num_records']:>7,}{100 * entry['accuracy_without']:>9.2f}%"
+            f"{100 * entry['accuracy_with']:>9.2f}%   {100 * entry['difference']:+.2f} ({low:+.2f} .. {high:+.2f})"
+            f"{'':>12}{seeds}"
+        )
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    arguments = parse_arguments(words)
+    rows = [row for path in arguments.extra for row in read_rows(Path(path))]
+    runs: dict[int, dict[str, RunDir]] = {}
+    for seed in arguments.seeds:
+        for kind in ("without", "with"):
+            config = make_config(arguments, seed, with_extra=kind == "with")
+            folder = arguments.work / f"{kind}-{seed}"
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            print(f"seed {seed}, {kind} the synthetic rows: {folder}", file=sys.stderr)
+            runs.setdefault(seed, {})[kind] = RunDir(launch_run(config, folder).run)
+    names = ["test", *(entry.partition("=")[0] for entry in arguments.watch)]
+    sets = compare_sets(runs, names)
+    extra = json.loads((runs[arguments.seeds[0]]["with"].data).read_text(encoding="utf-8"))["extra"]
+    methods = sorted({str(row.provenance["method"]) for row in rows})
+    write_json(
+        arguments.out,
+        {
+            "kind": "augment-effect",
+            "recipe": arguments.recipe,
+            "settings": arguments.settings,
+            "weight": arguments.weight,
+            "seeds": arguments.seeds,
+            "methods": methods,
+            "junk": any(row.provenance.get("junk") for row in rows),
+            "extra": extra,
+            "sets": sets,
+            "version": __version__,
+            "machine": {
+                "cpu": str(read_cpu_capabilities().get("cpu_name", platform.processor())),
+                "cpus": count_cpus(),
+                "python": platform.python_version(),
+            },
+        },
+    )
+    print_table(sets)
+    print(arguments.out, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
