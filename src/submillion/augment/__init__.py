@@ -5,15 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from submillion.augment.generate import generate_rows
+    from submillion.augment.material import Inputs
+    from submillion.augment.settings import GenerateSettings
     from submillion.augment.synonym_rows import write_synonym_rows
 
-__all__ = ["write_synonym_rows"]
+__all__ = ["GenerateSettings", "Inputs", "generate_rows", "write_synonym_rows"]
+
+_MODULES = {
+    "GenerateSettings": "settings",
+    "Inputs": "material",
+    "generate_rows": "generate",
+    "write_synonym_rows": "synonym_rows",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import what makes rows on first use: a run that only reads them needs none of it."""
-    if name == "write_synonym_rows":
-        from submillion.augment.synonym_rows import write_synonym_rows
+    if name in _MODULES:
+        from importlib import import_module
 
-        return write_synonym_rows
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

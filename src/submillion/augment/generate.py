@@ -60,7 +60,7 @@ class _Origin:
     classifier: str | None
 
 
-def generate(
+def generate_rows(
     inputs: Inputs, out: Path, settings: GenerateSettings | None = None, *, progress: Progress | None = None
 ) -> Generated:
     """Adapt a language model, sample rows of every class, screen them, and write those that are kept.

@@ -58,7 +58,7 @@ def generate(
 
     Killed or interrupted, it goes on where it was when the same command is given again.
     """
-    from submillion.augment.generate import generate as generate_rows
+    from submillion.augment.generate import generate_rows
     from submillion.augment.material import Inputs
     from submillion.augment.settings import make_settings
     from submillion.cli.progress import open_progress
