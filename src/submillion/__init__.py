@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from submillion import report
     from submillion.api import export, load, plan, train
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "export", "load", "plan", "train"]
+__all__ = ["__version__", "export", "load", "plan", "report", "train"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,4 +19,6 @@ def __getattr__(name: str) -> Any:
         from submillion import api
 
         return getattr(api, name)
+    if name == "report":
+        return import_module("submillion.report")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

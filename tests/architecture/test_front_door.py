@@ -109,7 +109,7 @@ def test_a_run_can_be_looked_for_before_anything_that_computes_is_imported(modul
 
 
 def test_the_python_api_is_there() -> None:
-    assert set(submillion.__all__) == {"__version__", "export", "load", "plan", "train"}
+    assert set(submillion.__all__) == {"__version__", "export", "load", "plan", "report", "train"}
     assert all(getattr(submillion, name) for name in submillion.__all__)
     with pytest.raises(AttributeError, match="no attribute 'tune'"):
         getattr(submillion, "tune" + "")

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
+from submillion import stats
 from submillion.api import resolve_config
 from submillion.config import parse_config
 from submillion.data.read import read_records
@@ -157,6 +158,15 @@ def test_the_folder_holds_what_it_should(whole: RunSummary) -> None:
     assert not [name for name in names if name.endswith(".tmp") or "probe" in name]
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl"))]
     assert read_config(RunDir(whole.run)).train.max_steps == 4
+
+
+def test_training_rows_are_scored_at_the_end_but_are_no_evaluated_set(whole: RunSummary) -> None:
+    sample = read_json(whole.run / "evaluation/train.sample.json")
+    assert (sample["num_records"], sample["num_train"], sample["seed"]) == (51, 51, 0)
+    assert sample["accuracy"] * 51 == pytest.approx(round(sample["accuracy"] * 51))
+    assert sample["accuracy_interval"] == list(stats.wilson_interval(round(sample["accuracy"] * 51), 51))
+    assert set(whole.evaluations) == {"validation", "test", "far"}
+    assert "On all its 51 training rows, the finished model is right on" in (whole.run / "report.html").read_text()
 
 
 def test_the_manifest_holds_the_proof(whole: RunSummary) -> None:

@@ -177,3 +177,13 @@ def test_fewer_rows_than_bins_and_no_rows() -> None:
     assert len(stats.bin_reliability(np.array([0.4, 0.9]), np.array([True, False]))) == 2
     with pytest.raises(DataError, match="no records"):
         stats.bin_reliability(np.array([]), np.array([], dtype=bool))
+
+
+def test_difference_of_two_shares_is_newcombes() -> None:
+    # Newcombe (1998), table II, example (a), method 10: 56 of 70 against 48 of 80.
+    first, second = (56 / 70, stats.wilson_interval(56, 70)), (48 / 80, stats.wilson_interval(48, 80))
+    difference, interval = stats.subtract_shares(first, second)
+    assert difference == pytest.approx(0.2)
+    assert interval == pytest.approx((0.0524, 0.3339), abs=5e-5)
+    turned, (low, high) = stats.subtract_shares(second, first)
+    assert (turned, low, high) == pytest.approx((-0.2, -interval[1], -interval[0]))

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from submillion.report.load import FloatArray, Predictions
 from submillion.report.theme import MARKERS, Plot, Theme, new_figure, new_grid
-from submillion.report.words import percent, shorten
+from submillion.report.words import percent, shorten, shorten_names
 from submillion.stats import wilson_interval
 
 NUM_WIDTH_BINS = 10
@@ -105,7 +105,8 @@ def draw_reliability(theme: Theme, *, result: Mapping[str, Any]) -> Figure:
 def draw_class_reliability(theme: Theme, *, classes: Sequence[ClassReliability]) -> Figure:
     """Draw one small reliability diagram a class: how often it was true against the probability it was given."""
     figure, panels = new_grid(len(classes), columns=4, width=9.2, height=2.35)
-    for axes, entry in zip(panels, classes, strict=True):
+    names = shorten_names([entry.label for entry in classes], 24)
+    for axes, entry, name in zip(panels, classes, names, strict=True):
         _draw_perfect(axes, theme)
         ends = np.clip(np.abs(entry.intervals.T - entry.share), 0, None)
         axes.errorbar(
@@ -125,7 +126,7 @@ def draw_class_reliability(theme: Theme, *, classes: Sequence[ClassReliability])
         axes.set_ylim(-0.04, 1.04)
         axes.set_xticks([0, 0.5, 1])
         axes.set_yticks([0, 0.5, 1])
-        axes.set_title(f"{shorten(entry.label, 24)}\nerror {percent(entry.error)}", fontsize=8.5, color=theme.ink)
+        axes.set_title(f"{name}\nerror {percent(entry.error)}", fontsize=8.5, color=theme.ink)
     figure.supxlabel("mean probability given to the class (%)", fontsize=8.5, color=theme.muted)
     figure.supylabel("share of records of the class (%)", fontsize=8.5, color=theme.muted)
     return figure

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator
 
 from submillion.report.load import FloatArray
 from submillion.report.theme import LINE_STYLES, MARKERS, Theme, new_figure
@@ -116,21 +116,21 @@ def spread_labels(places: Sequence[float], gap: float = LABEL_GAP) -> list[float
         A height for each, in the order given; inside 0..1 where there is room.
     """
     order = np.argsort(places, kind="stable")
-    moved = np.asarray(places, dtype=np.float64)[order]
-    for _ in range(100):
-        close = np.flatnonzero(np.diff(moved) < gap - 1e-9)
-        if not len(close):
-            break
-        for place in close:
-            push = (gap - (moved[place + 1] - moved[place])) / 2
-            if push > 0:
-                moved[place] -= push
-                moved[place + 1] += push
-        moved += max(0.0, -moved[0])
-        moved -= max(0.0, moved[-1] - 1.0)
-    result = np.empty_like(moved)
-    result[order] = moved
+    wanted = np.asarray(places, dtype=np.float64)[order]
+    # Pushed up only, and pushed down only: both keep the gaps, and so does the middle of the two.
+    middle = (_push_up(wanted, gap) - _push_up(-wanted[::-1], gap)[::-1]) / 2
+    middle = -_push_up(np.concatenate([[max(-1.0, -middle[-1])], -middle[-2::-1]]), gap)[::-1]
+    middle = _push_up(np.concatenate([[max(0.0, middle[0])], middle[1:]]), gap)
+    result = np.empty_like(middle)
+    result[order] = middle
     return [float(value) for value in result]
+
+
+def _push_up(values: FloatArray, gap: float) -> FloatArray:
+    """Return increasing values raised, from the first on, until each is `gap` above the one before."""
+    offsets = gap * np.arange(len(values))
+    raised: FloatArray = np.maximum.accumulate(values - offsets) + offsets
+    return raised
 
 
 def _label_lines(axes: Axes, theme: Theme, series: Sequence[Series]) -> None:
@@ -168,7 +168,8 @@ def _name_lines(axes: Axes, theme: Theme, series: Sequence[Series]) -> None:
     longest = max(len(line.label) for line in series)
     last = [float(line.steps[np.isfinite(line.values)][-1]) for line in series]
     # A leader from a line that ends early would look like more of the line.
-    end_together = min(last) >= 0.88 * max(last)
+    first = [float(line.steps[np.isfinite(line.values)][0]) for line in series]
+    end_together = min(last) >= 0.88 * max(last) and max(last) > min(first)
     is_direct = 1 < len(series) <= MAX_DIRECT_LABELS and longest <= MAX_DIRECT_LENGTH and end_together
     if is_direct:
         _label_lines(axes, theme, series)
@@ -233,7 +234,8 @@ def draw_series(
     axes.set_ylabel(ylabel)
     is_whole = xlabel == "optimizer step"
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value) if is_whole else f"{value:g}"))
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=is_whole))
+    places = np.unique(np.concatenate([line.steps[np.isfinite(line.values)] for line in series]))
+    axes.xaxis.set_major_locator(FixedLocator(places.tolist()) if len(places) < 3 else MaxNLocator(6, integer=is_whole))
     axes.margins(x=0.02, y=0.06)
     _scale_values(axes, series, shares=shares, log=log)
     _name_lines(axes, theme, series)

@@ -49,7 +49,11 @@ def show_plot(plot: Plot) -> Html:
     """Return a plot as a figure with its title and caption."""
     caption = element("figcaption", element("strong", plot.title), element("span", plot.caption))
     drawing = render_svg(plot)
-    return element("figure", caption, element("div", drawing, class_="wide-plot") if plot.wide else drawing)
+    if not plot.wide:
+        return element("figure", caption, drawing)
+    # Wide drawings scroll on narrow screens, so keys must reach them.
+    box = element("div", drawing, class_="wide-plot", tabindex="0", role="region", aria_label=plot.title)
+    return element("figure", caption, box, class_="wide")
 
 
 def show_plots(plots: Iterable[Plot]) -> Html:

@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter
 
 from submillion.report.load import FloatArray
 from submillion.report.theme import HATCHES, Plot, Theme, new_figure
-from submillion.report.words import count, percent, percent_range, shorten
+from submillion.report.words import count, percent, percent_range, shorten, shorten_names
 
 MAX_NAMED_CLASSES = 40
 MAX_NARROW_CLASSES = 12
@@ -113,7 +113,7 @@ def draw_confusion(
     axes.spines["bottom"].set_visible(False)
     axes.tick_params(length=0)
     if size <= MAX_NAMED_CLASSES:
-        names = [shorten(name, 18) for name in labels]
+        names = shorten_names(labels, 18)
         small = 8 if size <= MAX_NARROW_CLASSES else 6.5
         upright = size > 6 or max(len(name) for name in names) > 12
         axes.set_xticks(
@@ -189,7 +189,8 @@ def draw_lengths(
 def draw_balance(theme: Theme, *, balance: Mapping[str, Mapping[str, int]]) -> Figure:
     """Draw the share of every class in every split."""
     labels = list(dict.fromkeys(label for counts in balance.values() for label in counts))
-    figure, axes = new_figure(4.4, 0.9 + 0.3 * len(labels) * max(1, len(balance) * 0.5))
+    each = 0.3 * max(1, len(balance) * 0.5) if len(labels) <= MAX_NARROW_CLASSES else 0.24
+    figure, axes = new_figure(4.4, 0.9 + each * len(labels))
     height = 0.8 / len(balance)
     for number, (split, counts) in enumerate(balance.items()):
         total = max(1, sum(counts.values()))
@@ -200,7 +201,7 @@ def draw_balance(theme: Theme, *, balance: Mapping[str, Mapping[str, int]]) -> F
             places, values, height=height * 0.86, color=colour, label=shorten(split, 20), edgecolor=theme.paper,
             linewidth=0, hatch=HATCHES[number % len(HATCHES)],
         )  # fmt: skip
-    axes.set_yticks(range(len(labels)), [shorten(label, 22) for label in labels])
+    axes.set_yticks(range(len(labels)), shorten_names(labels, 22))
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     axes.grid(visible=True, axis="x")
@@ -267,7 +268,7 @@ def list_confusion_plots(result: Mapping[str, Any], labels: Sequence[str]) -> di
         return {}
     counts = np.asarray(result["confusion"], dtype=np.int64)
     is_wide = len(counts) > MAX_NARROW_CLASSES
-    names = [shorten(name, 40) for name in labels]
+    names = shorten_names(labels, 40)
     wrong = counts - np.diag(np.diag(counts))
     order = [divmod(int(cell), len(counts)) for cell in np.argsort(-wrong, axis=None, kind="stable")[:3]]
     worst = [f"{names[a]} taken for {names[b]} {count(wrong[a, b])} times" for a, b in order if wrong[a, b]]

@@ -220,11 +220,11 @@ def errors_section(run: LoadedRun, plots: Mapping[str, Plot], predictions: Predi
     text = (
         f"On {verdict.name_split(split)}: {words.count(num_wrong)} of {words.count(result['num_records'])} are wrong."
     )
-    tables = element("div", _class_table(result), _confusion_table(result, run.labels) if num_wrong else "")
+    tables = [_class_table(result), *([_confusion_table(result, run.labels)] if num_wrong else [])]
     parts: list[Child] = [
         paragraph(text, class_="note"),
-        element("div", show_plot(plots["confusion"]), tables, class_="split"),
-        show_plots([plots["confusion-counts"]]),
+        show_plots([plots["confusion"], plots["confusion-counts"]]),
+        element("div", *tables, class_="split"),
         element("h3", "Most confident errors"),
     ]
     if predictions is None:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from xml.etree import ElementTree
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from submillion.report.html import Html
 
@@ -135,8 +137,24 @@ def _settings(theme: Theme) -> dict[Any, Any]:
     }
 
 
+_DRAWN_INTO: ContextVar[SubFigure | None] = ContextVar("drawn_into", default=None)
+
+
+@contextmanager
+def _drawing_into(part: SubFigure) -> Iterator[None]:
+    """Have the next `new_figure` hand out a part of a larger figure."""
+    token = _DRAWN_INTO.set(part)
+    try:
+        yield
+    finally:
+        _DRAWN_INTO.reset(token)
+
+
 def new_figure(width: float = 4.4, height: float = 2.8) -> tuple[Figure, Axes]:
     """Return a figure with one pair of axes; sizes in inches, 4.4 being half the page."""
+    part = _DRAWN_INTO.get()
+    if part is not None:
+        return cast("Figure", part), part.subplots()
     figure = PlotFigure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
 
@@ -174,6 +192,22 @@ def _save(plot: Plot, theme: Theme, kind: str, *, titled: bool) -> bytes:
         else:
             figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
+
+
+def draw_figures(plots: Sequence[Plot]) -> Figure:
+    """Return several plots of half the page's width in one figure in light colours, each with its title."""
+    if len(plots) == 1:
+        return draw_figure(plots[0])
+    columns = min(2, len(plots))
+    rows = -(-len(plots) // columns)
+    whole = PlotFigure(figsize=(4.6 * columns, 2.95 * rows), layout="constrained", facecolor=PRINTED.paper)
+    parts = whole.subfigures(rows, columns, squeeze=False).ravel().tolist()
+    with mpl.rc_context(_settings(PRINTED)):
+        for part, plot in zip(parts, plots, strict=False):
+            with _drawing_into(part):
+                plot.draw(PRINTED)
+            part.suptitle(plot.title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+    return whole
 
 
 def _describe(plot: Plot) -> dict[str, str | None]:

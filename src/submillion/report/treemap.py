@@ -125,13 +125,13 @@ def _draw_pieces(axes: Axes, theme: Theme, part: Part, box: Box) -> None:
         is_left = part.name == "not used"
         axes.add_patch(
             Rectangle(
-                (box.x, box.y),
-                box.width,
-                box.height,
-                linewidth=0.8,
+                (box.x + 1.2, box.y + 1.2),
+                max(box.width - 2.4, 0.1),
+                max(box.height - 2.4, 0.1),
+                linewidth=0.8 if is_left else 0,
                 edgecolor=theme.muted,
                 facecolor="none" if is_left else theme.faint,
-                linestyle=(0, (2, 2)) if is_left else "-",
+                linestyle=(0, (3, 2)) if is_left else "-",
             )
         )
         return

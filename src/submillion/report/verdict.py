@@ -75,8 +75,8 @@ def describe_train_sample(run: LoadedRun) -> str:
     )
     text = (
         f"On {chosen}, the finished model is right on {percent(known['accuracy'])} "
-        f"({percent_range(known['accuracy_interval'])}). It has learned these rows by heart or not, so this is no "
-        "measure of quality"
+        f"({percent_range(known['accuracy_interval'])}). It has seen the labels of these rows, so this is no measure "
+        "of quality"
     )
     held_out = run.results.get("validation")
     if not held_out:

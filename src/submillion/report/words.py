@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -62,6 +63,23 @@ def shorten(text: str, length: int) -> str:
     if len(line) > length:
         line = line[: length - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
     return "".join("\N{REPLACEMENT CHARACTER}" if _is_unshowable(c) else c for c in line)
+
+
+def shorten_names(names: Sequence[str], length: int) -> list[str]:
+    """Return names of at most `length` characters that differ where the names do, as far as their ends tell.
+
+    Names that would be cut to the same text keep their ends and lose their middle.
+    """
+    short = [shorten(name, length) for name in names]
+    shared = {name for name, number in Counter(short).items() if number > 1}
+    half = (length - 1) // 2
+    result = []
+    for name, cut in zip(names, short, strict=True):
+        line = shorten(name, len(name) + 1)
+        is_unclear = cut in shared and len(line) > length
+        middle_cut = f"{line[: length - 1 - half].rstrip()}\N{HORIZONTAL ELLIPSIS}{line[-half:].lstrip()}"
+        result.append(middle_cut if is_unclear else cut)
+    return result
 
 
 def _is_unshowable(character: str) -> bool:
