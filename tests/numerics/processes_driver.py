@@ -9,6 +9,7 @@ ended, and its processes say nothing.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,9 @@ from tiny_classifiers import build_tiny_classifier, make_features
 PATIENCE_S = 120.0
 
 
-def play_curve(base: str, lengths: list[int], *, late: bool = False, **train: Any) -> dict[str, Any]:
+def play_curve(
+    base: str, lengths: list[int], *, late: bool = False, record_weights: tuple[float, ...] = (1.0,), **train: Any
+) -> dict[str, Any]:
     """Train a tiny classifier; return its steps and a digest of what they made."""
     if late:
         submillion.train.loop._reads_late = lambda _: True
@@ -52,7 +56,8 @@ def play_curve(base: str, lengths: list[int], *, late: bool = False, **train: An
     parameters = classifier.trainable_parameters()
     average = MovingAverage(parameters, 0.9)
     optimizer = build_optimizer(parameters, config)
-    features = make_features(lengths)
+    weights = itertools.cycle(record_weights)
+    features = [replace(item, weight=weight) for item, weight in zip(make_features(lengths), weights, strict=False)]
     steps = train_steps(classifier, features, optimizer, config, seed=3, average=average, processes=processes)
     keys = ("loss", "grad_norm", "num_right", "num_records", "num_tokens", "epoch")
     rows = [{key: getattr(step, key) for key in keys} for step in steps]

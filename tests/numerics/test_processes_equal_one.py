@@ -34,6 +34,7 @@ CURVES: dict[str, dict[str, Any]] = {
         "class_weights": [3.0, 1.0, 0.5, 0.1],
         "label_smoothing": 0.2,
         "clip_norm": None,
+        "record_weights": [1.0, 0.25, 3.0, 1.0, 1.0],
     },
     # One process has no record in most steps.
     "fewer records than processes": {"batch_size": 2, "max_steps": 9, "learning_rate": 0.01},

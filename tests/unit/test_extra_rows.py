@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +44,7 @@ def run(tiny_base: Base, news: Path, tmp_path: Path) -> Callable[..., Prepared]:
             write_rows(tmp_path / "extra.jsonl", rows)
             data["extra"] = [{"data": str(tmp_path / "extra.jsonl"), "weight": weight}] * count
         values = {
-            "data": {"source": str(news), **data},
+            "data": {"source": str(news)} | data,
             "model": {"max_length": 32},
             "watch": [{"name": "far", "data": str(news / "far.csv")}],
         }
@@ -114,6 +116,21 @@ def test_rows_made_from_training_rows_that_leak_are_left_out(run: Callable[..., 
     rows = [make_row(n, FRESH.format(n), source=row) for n, row in enumerate(dropped.values())]
     prepared = run([*rows, *(replace(row, id=f"y-{row.id}") for row in make_fresh(1))])
     assert prepared.report["extra"][0]["num_dropped"] == {"exact": 0, "near": 0, "source": len(dropped)}
+
+
+def test_rows_made_from_training_rows_that_nearly_leak_are_left_out(
+    run: Callable[..., Prepared], news: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "news"
+    shutil.copytree(news, folder)
+    test = run().splits.test[-1]
+    with (folder / "train.csv").open("a", newline="") as file:
+        csv.writer(file).writerow(("Sports", test.columns[0], f"{test.columns[1]} indeed"))
+    for leaks in ("drop", "keep"):
+        plain = run(source=str(folder), leaks="keep")
+        [near] = [row for row in plain.splits.train if row.text.endswith("indeed")]
+        rows = [make_row(0, FRESH.format(0), source=near), *make_fresh(2)[1:]]
+        assert run(rows, source=str(folder), leaks=leaks).report["extra"][0]["num_dropped"]["source"] == 1
 
 
 def test_a_source_is_known_by_its_place_where_its_text_is_another_now(run: Callable[..., Prepared]) -> None:
