@@ -46,12 +46,13 @@ admit agree alarm animal announcement arena ask attack authority beckon benefit 
 cattle center central chance cite clash cleric coalition comeback command complaint concern conclude confidence damage
 defeat deficit departure diary dig digging dismiss document drama effect employ enact encourage engineering enjoy
 enterprise entire eyeglass eyeglasses fearful fellow fierce final finally finish flying focus force forecaster
-foreigner fort fulfil group gunfire hospital immediate increase injury instant integrity interrupt ironic job journal
-jump later letter link live manager marketing middle militia minister news occupation partner penalty permanent
-pitcher plant poor prevent print priority project prominent promotion prototype province publish race range rate realm
-rebound recover regime relentless remarkable resign result risk sanction save schedule scrutiny secure seize seriously
-shortage slight slow small spark sport starting storm story style supporter suspicion technology telephone terminal
-territory terror tragedy tumble tune upright violation war works
+foreigner fort fulfil furor group gunfire hospital immediate increase injury instant integrity interrupt ironic job
+journal jump later letter link live manager marketing middle militia minister motivator news occupation partner
+penalty permanent pitcher plant poor prescribe prevent print priority product project prominent promotion prototype
+province publish race range rate realm rebound recall recover regime relentless remarkable resign result risk sanction
+save schedule scrutiny secure seize seriously shortage slight slow small spark sport starting storm story style
+supporter suspicion technology telephone terminal territory terror tragedy trigger tumble tune upright view violation
+war wide works
 """
 
 # Synonyms that are right by the dictionary and odd in today's prose.
@@ -60,7 +61,7 @@ accomplish actuate aggregate ailment alien barricade beast beau beginning biddin
 clang clangor clangoring clump coerce collar consequence consternation contiguous delirium deliverance delve
 diminution diminutive edifice endowment engagement epitome epoch fillip foreman forestall gauge ginmill grinning
 hapless hotshot hunch imbed impairment imprimatur incertain indorse infirmary instal ism jeopardy junk lad laurels
-licking melody menace metropolis misdemeanor monocle motorcar onrush ordain petite piteous populate pore potency
+licking melody menace metropolis misdemeanor monocle motorcar muse onrush ordain petite piteous populate pore potency
 precede precedence proclamation protagonist rapture rebuff retort ricochet rivet salient seacoast singular slug
 soothsayer stylemark superintend terrible tidings transcend twinkling uncover undertaking vacate vocation warfare wing
 wink wizard wrack

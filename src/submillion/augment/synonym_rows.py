@@ -186,8 +186,12 @@ class _Maker:
         self.num_unchanged = 0
 
     def rank(self, record: Record) -> bytes:
-        """Return where a record stands among those of its class when only some are used."""
-        return hashlib.blake2b(f"{self._seed}:{record.id}".encode(errors="surrogatepass"), digest_size=16).digest()
+        """Return where a record stands among those of its class when only some are used.
+
+        Not by the digest that chooses validation rows, or the first rows taken would be those held out.
+        """
+        key = f"{METHOD}:{self._seed}:{record.id}"
+        return hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=16).digest()
 
     def make(self, record: Record) -> list[SyntheticRow]:
         """Return a record's rows."""

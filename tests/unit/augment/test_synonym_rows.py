@@ -13,6 +13,8 @@ from submillion.augment import write_synonym_rows
 from submillion.augment.lexicon import Lexicon
 from submillion.augment.rows import digest_text, read_rows
 from submillion.cli import main
+from submillion.data.read import read_dataset
+from submillion.data.split import split_records
 from submillion.errors import ConfigError, DataError
 
 TEXTS = {
@@ -97,6 +99,15 @@ def test_wanted_rows_are_shared_out_by_class(tmp_path: Path) -> None:
     assert other.num_rows == 20
     short = write_synonym_rows(data, tmp_path / "c.jsonl", rows=60, copies=1)
     assert (short.num_rows, short.num_missing) == (40, 20)
+
+
+def test_rows_are_chosen_without_regard_to_what_will_be_held_out(tmp_path: Path) -> None:
+    data = str(write_data(tmp_path / "train.csv", 400))
+    write_synonym_rows(data, tmp_path / "a.jsonl", rows=100)
+    chosen = {row.provenance["source_id"] for row in read_rows(tmp_path / "a.jsonl")}
+    _, held_out = split_records(read_dataset(data).splits["all"], 100, seed=0)
+    # Of 100 rows of 400, a quarter of those chosen falls to the held out ones: 25, give or take 4.
+    assert 12 < len(chosen & {record.id for record in held_out}) < 38
 
 
 def test_refusals(tmp_path: Path) -> None:
