@@ -1,6 +1,7 @@
 """Write docs/recipes.md from the settings' own descriptions and the shipped recipes, so that the page cannot drift.
 
-Run by `make docs`; a test compares the page with what this script would write.
+The settings in docs/generate.md are written in the same way. Run by `make docs`; a test compares both pages with what
+this script would write.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from submillion.augment.settings import GenerateSettings
 from submillion.budget.plan import Plan, make_plan
 from submillion.config import RunConfig
 from submillion.model.sources import load_base_config
 from submillion.recipes import list_recipes, load_recipe
 
 PAGE = Path(__file__).with_name("recipes.md")
+GENERATE_PAGE = Path(__file__).with_name("generate.md")
+BEGIN, END = "<!-- settings: begin -->\n", "<!-- settings: end -->"
 NUM_LABELS = 4  # of AG News and of the shipped news items, which all shipped recipes classify
 
 INTRODUCTION = """\
@@ -49,8 +53,19 @@ train:
 
 def build_page() -> str:
     """Return the whole page as Markdown."""
-    schema = RunConfig.model_json_schema()
-    parts = [INTRODUCTION, _describe_recipes(), "## Settings\n", _describe_section("", schema, schema)]
+    settings = _describe_settings(RunConfig.model_json_schema())
+    return "\n".join([INTRODUCTION, _describe_recipes(), "## Settings\n", settings])
+
+
+def build_generate_page(page: str) -> str:
+    """Return docs/generate.md with its settings written anew."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return before + BEGIN + "\n" + _describe_settings(GenerateSettings.model_json_schema()) + END + after
+
+
+def _describe_settings(schema: Mapping[str, Any]) -> str:
+    parts = [_describe_section("", schema, schema)]
     for name, value in schema["properties"].items():
         section = _find_section(value, schema)
         if section is not None:
@@ -154,3 +169,4 @@ def _show_default(value: Mapping[str, Any]) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(build_page(), encoding="utf-8")
+    GENERATE_PAGE.write_text(build_generate_page(GENERATE_PAGE.read_text(encoding="utf-8")), encoding="utf-8")

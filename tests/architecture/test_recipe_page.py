@@ -28,6 +28,12 @@ def test_page_is_in_step(builder: ModuleType) -> None:
     assert written == builder.build_page(), "run `make docs` and commit docs/recipes.md"
 
 
+def test_settings_of_generate_are_in_step(builder: ModuleType) -> None:
+    written = (DOCS / "generate.md").read_text(encoding="utf-8")
+    assert written == builder.build_generate_page(written), "run `make docs` and commit docs/generate.md"
+    assert "`sample.top_p`" in written
+
+
 @pytest.mark.parametrize(
     ("schema", "shown"),
     [
