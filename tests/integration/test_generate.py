@@ -90,6 +90,13 @@ def test_rows_of_a_model_from_scratch(
         assert origin["model_sha256"] == counts["language_model"]["sha256"]
     assert len({row.id for row in rows}) == len({row.text for row in rows}) == len(rows)
 
+    # The model is known for junk also where it is used again.
+    again = cli(
+        *("augment", "generate", "--model", f"{out}.work/language-model/model", "--out", tmp_path / "again.jsonl"),
+        *("--keep", 1, *settings, *set_all("finetune.max_steps=null", "finetune.epochs=0"), "--json"),
+    )
+    assert (again.code, again.json["junk"]) == (0, True), again.err
+
     # The same command again neither overwrites nor repeats anything.
     again = cli(*words, "--from-scratch", *settings)
     assert again.code == 2
@@ -228,6 +235,7 @@ def test_what_does_not_fit_is_said(
     out = tmp_path / "rows.jsonl"
     outcome = cli("augment", "generate", "--out", out, *(places.get(word, word) for word in words))
     assert outcome.code == code, outcome.err
+    assert outcome.out == ""
     assert message in outcome.err
     assert not out.exists()
 
@@ -244,3 +252,13 @@ def test_where_nothing_is_kept_the_reasons_are_told(cli: Cli, tiny_gpt2: Path, t
     wrong = cli("augment", "generate", "--model", tiny_gpt2, "--out", tmp_path / "rows.csv", *settings)
     assert wrong.code == 2
     assert "does not end in .jsonl" in wrong.err
+
+
+def test_a_command_that_could_not_begin_does_not_stand_in_the_way(
+    cli: Cli, tiny_gpt2: Path, target: Path, tmp_path: Path
+) -> None:
+    words = ("augment", "generate", "--target", target, "--out", tmp_path / "rows.jsonl", "--keep", 1, *set_all(*FAST))
+    assert cli(*words).code == 5
+    outcome = cli(*words, "--model", tiny_gpt2, "--set", "finetune.max_steps=1")
+    assert outcome.code == 0, outcome.err
+    assert "going on" not in outcome.err

@@ -22,6 +22,7 @@ from torch import nn
 from submillion.augment.blocks import IGNORED, Blocks, make_block_mask, make_targets, pack_rows
 from submillion.augment.language_model import LanguageModel, save_language_model
 from submillion.augment.settings import GenerateSettings
+from submillion.augment.work import MODEL_PATH
 from submillion.config import TrainConfig
 from submillion.errors import DataError, RunError
 from submillion.model.adapter import inject_language_adapter, merge_language_adapter
@@ -41,7 +42,7 @@ from submillion.train.device import Device
 from submillion.train.interrupt import deferred_stop
 from submillion.train.optim import build_optimizer, schedule_factor, set_learning_rates
 
-MODEL_NAME, FIGURES_NAME, CHECKPOINTS_NAME = "model", "finetune.json", "checkpoints"
+MODEL_NAME, FIGURES_NAME, CHECKPOINTS_NAME = Path(MODEL_PATH).name, "finetune.json", "checkpoints"
 _MIN_HELD_OUT_ROWS = 20
 
 

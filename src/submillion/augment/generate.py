@@ -22,7 +22,7 @@ from submillion.augment.material import (
 from submillion.augment.rows import SyntheticRow, describe_origin, digest_settings, write_rows
 from submillion.augment.screen import REASONS, Draft, Screen
 from submillion.augment.settings import GenerateSettings
-from submillion.augment.work import WorkDir, append_batch, open_work, read_batches
+from submillion.augment.work import MODEL_PATH, WorkDir, append_batch, open_work, read_batches
 from submillion.data.clean import clean_text
 from submillion.errors import ConfigError, DataError
 from submillion.progress import Progress, Silent
@@ -117,7 +117,7 @@ def generate_rows(
         counts = {**_count(generation, material, settings), "language_model": figures} | material.counts
         counts |= {"classifier": _describe_classifier(inputs, begun["classifier"]), **begun}
         if not kept:
-            raise _explain_nothing_kept(counts, work)
+            raise _explain_nothing_kept(counts, work, settings)
         write_json(work.counts, counts)
         write_rows(work.out, kept)
     return Generated(out, counts)
@@ -343,7 +343,7 @@ class _Generation:
             mode="conditional" if self.settings.conditional else "prompts",
             model=self.origin.model,
             model_sha256=self.origin.model_sha256,
-            junk=self.settings.from_scratch,
+            junk=self.language_model.is_junk,
             classifier_sha256=self.origin.classifier,
             classifier_probability=entry["probability"],
         )
@@ -364,7 +364,7 @@ def _count(generation: _Generation, material: Material, settings: GenerateSettin
         **describe(sum(generation.reasons, Counter[str]())),
         "num_wanted": settings.keep * len(material.labels),
         "complete": all(entry["num_kept"] == settings.keep for entry in classes.values()),
-        "junk": settings.from_scratch,
+        "junk": generation.language_model.is_junk,
         "classes": classes,
     }
 
@@ -373,13 +373,21 @@ def _describe_classifier(inputs: Inputs, digest: str | None) -> dict[str, str] |
     return None if digest is None else {"run": str(inputs.classifier), "sha256": digest}
 
 
-def _explain_nothing_kept(counts: dict[str, Any], work: WorkDir) -> DataError:
+def _explain_nothing_kept(counts: dict[str, Any], work: WorkDir, settings: GenerateSettings) -> DataError:
     dropped = ", ".join(_list_reasons(counts["dropped"]))
+    again = (
+        f" To sample it again: --model {work.path / MODEL_PATH} --set finetune.epochs=0" if settings.is_tuned else ""
+    )
     return DataError(
         f"none of {counts['num_drafts']:,} drafts was kept: {dropped}",
         where=str(work.drafts),
         hint="The file has every draft and why it was dropped. Loosen the screen, train the language model longer, "
-        "or give it better prompts.",
+        "or give it better prompts."
+        + (
+            f" To sample it again: --model {work.path / MODEL_PATH} --set finetune.epochs=0"
+            if settings.is_tuned
+            else ""
+        ),
     )
 
 

@@ -23,9 +23,10 @@ from submillion.rundir import full_disk_is_run_error, sync_folder
 
 SCRATCH_NAME = "from-scratch"
 SCRATCH_VOCABULARY = 4096
-# 4.5 million parameters with the vocabulary: some minutes of training on two CPU cores.
+# 4.3 million parameters with the vocabulary: some minutes of training on two CPU cores.
 SCRATCH_SIZES: dict[str, Any] = {"n_embd": 256, "n_layer": 4, "n_head": 4, "n_positions": 512}
 END = "<|endoftext|>"
+_JUNK_KEY = "trained_from_scratch"
 
 _WAYS_OUT = (
     "Give a folder that holds config.json, the tokenizer and model.safetensors of a causal language model: "
@@ -53,6 +54,11 @@ class LanguageModel:
     start_id: int
     end_id: int
     max_tokens: int
+
+    @property
+    def is_junk(self) -> bool:
+        """Whether the model has learnt nothing but a few rows; its configuration says so wherever it is copied."""
+        return bool(getattr(self.model.config, _JUNK_KEY, False))
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a text, without special tokens."""
@@ -166,6 +172,7 @@ def build_scratch_model(texts: Iterable[str], folder: Path, *, seed: int) -> Non
     config = GPT2Config(
         **SCRATCH_SIZES, vocab_size=size, bos_token_id=0, eos_token_id=0, resid_pdrop=0.1, embd_pdrop=0.1
     )
+    setattr(config, _JUNK_KEY, True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = GPT2LMHeadModel(config)

@@ -15,6 +15,8 @@ from submillion.errors import ConfigError, RunError
 from submillion.rundir import full_disk_is_run_error, read_json, read_log, remove_leftovers, write_json
 
 WORK_FORMAT = 1
+MODEL_PATH = "language-model/model"
+"""Where the adapted model lies in the work folder."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class WorkDir:
     @property
     def language_model(self) -> Path:
         """Folder of fine-tuning; the model itself is its ``model``."""
-        return self.path / "language-model"
+        return (self.path / MODEL_PATH).parent
 
     @property
     def drafts(self) -> Path:
@@ -85,7 +87,9 @@ def open_work(work: WorkDir, begun: Mapping[str, Any]) -> Iterator[bool]:
                 hint="Wait for it, or stop it.",
             ) from None
         remove_leftovers(work.path)
-        is_resumed = work.begun.exists()
+        # Where nothing has been made yet, nothing is lost by other settings.
+        is_made = any(path.exists() for path in (work.scratch, work.language_model, work.drafts))
+        is_resumed = is_made and work.begun.exists()
         now = json.loads(json.dumps({"format": WORK_FORMAT, **begun}))
         if is_resumed:
             _compare(read_json(work.begun), now, work)
