@@ -31,7 +31,7 @@ def test_page_is_in_step(builder: ModuleType) -> None:
 def test_settings_of_generate_are_in_step(builder: ModuleType) -> None:
     written = (DOCS / "generate.md").read_text(encoding="utf-8")
     assert written == builder.build_generate_page(written), "run `make docs` and commit docs/generate.md"
-    assert "`sample.top_p`" in written
+    assert "| `top_p` | number > 0 and ≤ 1 |" in written
 
 
 @pytest.mark.parametrize(

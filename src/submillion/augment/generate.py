@@ -382,12 +382,7 @@ def _explain_nothing_kept(counts: dict[str, Any], work: WorkDir, settings: Gener
         f"none of {counts['num_drafts']:,} drafts was kept: {dropped}",
         where=str(work.drafts),
         hint="The file has every draft and why it was dropped. Loosen the screen, train the language model longer, "
-        "or give it better prompts."
-        + (
-            f" To sample it again: --model {work.path / MODEL_PATH} --set finetune.epochs=0"
-            if settings.is_tuned
-            else ""
-        ),
+        f"or give it better prompts.{again}",
     )
 
 
