@@ -193,6 +193,12 @@ def test_no_run_folder(cli: Cli, words: list[str]) -> None:
     check_message(cli(*words), 6)
 
 
+def test_a_file_that_is_no_state_of_a_trainer(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "trainer_state.json").write_text('{"model_type": "bert"}', encoding="utf-8")
+    check_message(cli("report", tmp_path / "trainer_state.json"), 6)
+    assert os.listdir(tmp_path) == ["trainer_state.json"]
+
+
 def test_a_folder_in_use_is_not_touched(
     cli: Cli, train_words: Callable[..., list[str]], news_rows: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -208,6 +208,18 @@ def test_report_of_several_runs(cli: Cli, trained: Any, tmp_path: Path) -> None:
     assert "<html" in path.read_text(encoding="utf-8")
 
 
+def test_report_beside_a_run_of_the_trainer(cli: Cli, trained: Any, tmp_path: Path) -> None:
+    state = tmp_path / "theirs" / "checkpoint-2" / "trainer_state.json"
+    state.parent.mkdir(parents=True)
+    history = [{"loss": 1.0, "step": 1, "epoch": 0.5}, {"eval_loss": 0.9, "eval_accuracy": 0.5, "step": 2, "epoch": 1}]
+    state.write_text(json.dumps({"global_step": 2, "log_history": history}), encoding="utf-8")
+    written = cli("report", state.parents[1], trained.folder, "--out", tmp_path / "both.html", "--json").json
+    assert written["report"] == str(tmp_path / "both.html")
+    assert "a run of transformers.Trainer" in Path(written["report"]).read_text(encoding="utf-8")
+    assert all(Path(plot).read_bytes().startswith(b"\x89PNG") for plot in written["plots"])
+    assert str(tmp_path / "both-plots" / "validation-accuracy.png") in written["plots"]
+
+
 def test_the_python_api_gives_the_same_answers(cli: Cli, trained: Any) -> None:
     import submillion
 

@@ -19,7 +19,7 @@ from submillion.stats import wilson_interval
 GROUPS = {"adapter_a": "adapter A", "adapter_b": "adapter B", "head": "head", "bias": "biases"}
 SHARES = ("accuracy", "precision", "recall", "f1")
 AVERAGES = ("macro", "micro", "weighted")
-MAX_OTHER_FIGURES = 8
+MAX_OTHER_FIGURES, MAX_QUALITY_PLOTS = 8, 4  # all figures stand in the tables
 SMOOTH_POINTS = 60  # of noisy lines beside others: fewer means, or the lines hide each other
 THINNED = "Long lines are means of neighbouring steps; darker shade: most single steps, lighter: all of them."
 
@@ -92,9 +92,9 @@ def _by_epoch(run: LoadedRun) -> list[Series]:
     epochs = np.array([float(row["epoch"]) for row in rows])
     values = np.array([float(row["accuracy"]) for row in rows])
     intervals = None
-    if run.num_validation and values.max() <= 1:
-        total = run.num_validation
-        intervals = np.array([wilson_interval(round(value * total), total) for value in values.clip(0, 1)])
+    total = run.count_evaluated("validation")
+    if total is not None and values.min() >= 0 and values.max() <= 1:
+        intervals = np.array([wilson_interval(round(value * total), total) for value in values])
     best = (
         None if run.best is None else next((n for n, row in enumerate(rows) if row["step"] == run.best["step"]), None)
     )
@@ -135,14 +135,24 @@ def _is_within_one(series: Sequence[Series]) -> bool:
     return all(line.values.min() >= 0 and line.values.max() <= 1 for line in series)
 
 
-def _quality(run: LoadedRun) -> list[Series]:
+def _quality(run: LoadedRun) -> list[_Candidate]:
+    """Return precision, recall and F1 of the validation rows, six lines a plot, where others log one of each class."""
+    splits = ["validation"] if "validation" in run.evaluations else list(run.evaluations)[:1]
     names = [name for name in measured_names(run) if is_share_name(name)]
-    lines = [
-        line
-        for number, name in enumerate(names[:6])
-        for line in _evaluated(run, "validation", name, label=name_figure(name), number=number)
-    ]
-    return [replace(line, best=None) for line in lines]
+    found = []
+    for part, start in enumerate(range(0, min(len(names), 6 * MAX_QUALITY_PLOTS), 6), start=1):
+        lines = [
+            replace(line, best=None)
+            for number, name in enumerate(names[start : start + 6])
+            for split in splits
+            for line in _evaluated(run, split, name, label=name_figure(name), number=number)
+        ]
+        caption = "As logged." if run.kind == "trainer" else "Validation split, unweighted means over the classes."
+        settings = _share_settings(lines, "macro average" if run.kind == "run" else "share")
+        more = f"-{part}" if part > 1 else ""
+        title = "Precision, recall and F1" + (f" ({part})" if part > 1 else "")
+        found.append(_Candidate(f"precision-recall-f1{more}", title, caption, lines, settings))
+    return found
 
 
 def _others(run: LoadedRun) -> list[_Candidate]:
@@ -200,7 +210,7 @@ def list_curves(run: LoadedRun) -> list[Plot]:
         name = f"{shorten(split, 20)} (watched)" if run.kind == "run" else shorten(split, 24)
         accuracy += _evaluated(run, split, "accuracy", label=name, number=number)
         loss += _evaluated(run, split, "loss", label=name, number=number + 1) if run.kind == "trainer" else []
-    running, epochs, quality = _running_accuracy(run), _by_epoch(run), _quality(run)
+    running, epochs = _running_accuracy(run), _by_epoch(run)
     compared = [*running, *(replace(line, best=None) for line in accuracy[:1])] if running else []
     watched_note = " Watched sets steer nothing." if watched and run.kind == "run" else ""
     ring = "The ring marks the checkpoint that was kept." if run.best is not None else ""
@@ -240,13 +250,7 @@ def list_curves(run: LoadedRun) -> list[Plot]:
                 compared,
                 {"ylabel": "accuracy (%)", "shares": True},
             ),
-            _Candidate(
-                "precision-recall-f1",
-                "Precision, recall and F1",
-                "Validation split, unweighted means over the classes." if run.kind == "run" else "As logged.",
-                quality,
-                _share_settings(quality, "macro average" if run.kind == "run" else "share"),
-            ),
+            *_quality(run),
             _Candidate(
                 "learning-rate", "Learning rate", "By parameter group.", _learning_rates(run),
                 {"ylabel": "learning rate (per step)"},

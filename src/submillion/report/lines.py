@@ -16,6 +16,7 @@ from submillion.report.words import count
 
 MAX_POINTS = 240  # about one per two pixels of a plot
 MAX_DIRECT_LABELS, MAX_DIRECT_LENGTH = 5, 13
+TICK_STEPS = (1, 2, 2.5, 5, 10)
 LABEL_GAP = 0.075  # of the height of a plot: two lines of text do not touch
 
 
@@ -196,14 +197,15 @@ def _scale_values(axes: Axes, series: Sequence[Series], *, shares: bool, log: bo
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         lowest, highest = min(values.min() for values in known), max(values.max() for values in known)
-        subs = (1.0, 2.0, 5.0) if highest > 20 * lowest else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+        ratio = highest / lowest
+        subs = (1.0,) if ratio > 2000 else (1.0, 2.0, 5.0) if ratio > 20 else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
         axes.yaxis.set_major_locator(LogLocator(subs=subs))
         axes.minorticks_off()
     elif shares:
-        axes.yaxis.set_major_locator(MaxNLocator(6))
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=TICK_STEPS))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
     else:
-        axes.yaxis.set_major_locator(MaxNLocator(6))
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=TICK_STEPS))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
@@ -235,7 +237,9 @@ def draw_series(
     is_whole = xlabel == "optimizer step"
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value) if is_whole else f"{value:g}"))
     places = np.unique(np.concatenate([line.steps[np.isfinite(line.values)] for line in series]))
-    axes.xaxis.set_major_locator(FixedLocator(places.tolist()) if len(places) < 3 else MaxNLocator(6, integer=is_whole))
+    axes.xaxis.set_major_locator(
+        FixedLocator(places.tolist()) if len(places) < 3 else MaxNLocator(6, integer=is_whole, steps=TICK_STEPS)
+    )
     axes.margins(x=0.02, y=0.06)
     _scale_values(axes, series, shares=shares, log=log)
     _name_lines(axes, theme, series)

@@ -70,6 +70,7 @@ class LoadedRun:
         kind: ``run`` for a run folder, ``trainer`` for what `transformers.Trainer` leaves behind.
         facts: What else its files say, by name; for a table.
         num_skipped: Figures of the log that are not finite, and so in no plot.
+        set_sizes: Rows of the sets evaluated during training, where another trainer's files tell them.
     """
 
     path: Path
@@ -89,11 +90,13 @@ class LoadedRun:
     kind: Literal["run", "trainer"] = "run"
     facts: dict[str, Any] = field(default_factory=dict)
     num_skipped: int = 0
+    set_sizes: dict[str, int] = field(default_factory=dict)
 
-    @property
-    def num_validation(self) -> int | None:
-        """Rows of the validation split, if anything says so."""
-        known = self.results.get("validation", {}).get("num_records", self.data.get("num_validation"))
+    def count_evaluated(self, split: str) -> int | None:
+        """Return the rows of a set that was evaluated during training, if anything says so."""
+        known = self.set_sizes.get(split, self.results.get(split, {}).get("num_records"))
+        if known is None and split == "validation":
+            known = self.data.get("num_validation")
         return known if isinstance(known, int) and known > 0 else None
 
     @property

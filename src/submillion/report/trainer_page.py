@@ -10,6 +10,7 @@ from submillion.report.load import LoadedRun, is_number
 from submillion.report.page import KeyFigure, Section, paragraph, show_figures, show_plots
 from submillion.report.theme import Plot
 from submillion.report.validations import show_validations
+from submillion.stats import wilson_interval
 
 TEXT_LENGTH = 200
 
@@ -35,7 +36,10 @@ def show_trainer_opening(run: LoadedRun) -> Html:
     figures: list[KeyFigure] = []
     kept = run.best
     if kept is not None and is_number(kept.get("accuracy")) and 0 <= kept["accuracy"] <= 1:
-        detail = f"on its evaluation rows, at the kept step {words.count(kept['step'])}"
+        total = run.count_evaluated("validation")
+        interval = wilson_interval(round(kept["accuracy"] * total), total) if total else None
+        shown = f"{words.percent_range(interval)}, " if interval else ""
+        detail = f"{shown}at the kept step {words.count(kept['step'])}"
         figures.append(KeyFigure("Accuracy, as logged", words.percent(kept["accuracy"]), detail))
     elif is_number(run.facts.get("best_metric")):
         figures.append(KeyFigure("Best metric, as logged", _show(run.facts["best_metric"])))
@@ -46,10 +50,16 @@ def show_trainer_opening(run: LoadedRun) -> Html:
         figures.append(KeyFigure("Last training loss", _show(float(run.steps["loss"][-1])), "nats, as logged"))
     if is_number(run.facts.get("train_runtime")):
         figures.append(KeyFigure("Training time", words.duration(float(run.facts["train_runtime"]))))
-    text = (
-        "These figures are the Trainer's own. The file does not say how many rows an evaluation had, so there are no "
-        "intervals, nor whether these rows also chose the checkpoint, in which case their figures flatter it."
-    )
+    text = "These figures are the Trainer's own. "
+    if run.set_sizes:
+        known = ", ".join(f"{words.count(n)} on {words.shorten(split, 40)}" for split, n in run.set_sizes.items())
+        text += (
+            f"How many rows it scored ({known}) follows from its seconds and rows per second, and gives the intervals "
+            "of accuracies. "
+        )
+    else:
+        text += "The file does not tell how many rows an evaluation had, so there are no intervals. "
+    text += "Where the same rows also chose the checkpoint, their figures flatter it."
     return render(show_figures(figures), paragraph(text, class_="lead"))
 
 

@@ -94,6 +94,7 @@ def load_trainer_state(path: Path) -> LoadedRun:
         kind="trainer",
         facts=facts,
         num_skipped=skipped,
+        set_sizes=_find_sizes(entries),
     )
 
 
@@ -151,6 +152,33 @@ def _find_sets(entries: Iterable[Mapping[str, Any]]) -> list[str]:
     named = {key[len("eval_") : -len("_runtime")] for key in keys if re.fullmatch(r"eval_.+_runtime", key, re.DOTALL)}
     # Where one name begins with another one, the longer one is tried first.
     return sorted((name for name in named if f"eval_{name}_loss" in keys), key=lambda name: (-len(name), name))
+
+
+def _find_sizes(entries: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Return how many rows each evaluation scored, where its seconds times its rows per second leave one whole number.
+
+    The Trainer rounds the seconds to four digits after the point and the rate to three. The product must hold for every
+    evaluation of a set, and the accuracy must be a share of that many rows.
+    """
+    listed = list(entries)
+    sizes = {}
+    for split in ("validation", *_find_sets(listed)):
+        prefix = "eval_" if split == "validation" else f"eval_{split}_"
+        low, high = 1.0, math.inf
+        shares = []
+        for entry in listed:
+            speed = _keep_numbers(entry, (f"{prefix}runtime", f"{prefix}samples_per_second"))
+            if len(speed) == 2:
+                seconds, rate = speed.values()
+                low = max(low, (seconds - 5.1e-5) * (rate - 5.1e-4))
+                high = min(high, (seconds + 5.1e-5) * (rate + 5.1e-4))
+            if _is_finite(entry.get(f"{prefix}accuracy")):
+                shares.append(float(entry[f"{prefix}accuracy"]))
+        number = math.floor(high) if math.isfinite(high) else 0
+        is_one = number >= max(1.0, low) and number - 1 < low
+        if is_one and all(abs(share * number - round(share * number)) < 1e-3 for share in shares):
+            sizes[split] = number
+    return sizes
 
 
 def _read_evaluations(entries: Iterable[Mapping[str, Any]], best: float | None) -> dict[str, list[dict[str, Any]]]:

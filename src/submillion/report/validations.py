@@ -55,7 +55,7 @@ def show_validations(run: LoadedRun) -> Html:
     for split, rows in run.evaluations.items():
         present = [name for name in names if any(is_number(row.get(name)) for row in rows)]
         head = ["Step", "Epoch", "Loss", "Accuracy", *(name_figure(name) for name in present)]
-        total = run.num_validation if split == "validation" else run.results.get(split, {}).get("num_records")
+        total = run.count_evaluated(split)
         marked = [place for place, row in enumerate(rows) if row.get("best")]
         kept = rows[marked[-1]] if marked else None
         body: list[list[Child]] = [
@@ -88,10 +88,9 @@ def compare_validations(runs: Sequence[LoadedRun]) -> Html:
         losses = [float(row["loss"]) for row in known if is_number(row.get("loss"))]
         if not scored and not losses:
             continue
-        if run.num_validation is None:
+        kept, total = run.best or {}, run.count_evaluated("validation")
+        if total is None:
             unknown.append(run.title)
-        kept = run.best or {}
-        total = run.num_validation
         rows.append(
             [
                 run.title,

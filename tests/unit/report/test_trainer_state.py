@@ -16,8 +16,11 @@ from transformers import BertConfig, BertForSequenceClassification, Trainer, Tra
 from submillion.errors import RunError
 from submillion.report import write_report
 from submillion.report.curves import list_curves
+from submillion.report.load import load_run
 from submillion.report.trainer_state import load_trainer_state, open_run
+from submillion.report.validations import compare_validations
 from submillion.report.write import write_pages
+from submillion.stats import wilson_interval
 
 Write = Callable[..., Path]
 
@@ -122,7 +125,7 @@ def test_one_overlay_holds_their_runs_and_ours(real_folder: Path, tmp_path: Path
     assert "nothing can be paired" in page.text
     assert "Settings are compared where two or more" in page.text
     table = page.text[page.text.index("Validation during training") :]
-    assert "do not say how many rows were scored: imdb-<b>" in table
+    assert "do not say how many rows were scored" not in table  # they follow from the speed of the evaluations
     assert "agnews-minilm seed 0" in table
     drawings = [attributes.get("aria-label") or "" for tag, attributes in page.tags if tag == "svg"]
     both = [label for label in drawings if "imdb-<b>:" in label and "agnews-minilm seed 0:" in label]
@@ -130,6 +133,49 @@ def test_one_overlay_holds_their_runs_and_ours(real_folder: Path, tmp_path: Path
         *("Training loss", "Validation loss", "Validation accuracy", "Validation F1"),
         *("Learning rate", "Gradient norm"),
     ]
+
+
+def test_rows_of_an_evaluation_follow_from_its_speed(real_folder: Path, write_state: Write) -> None:
+    assert open_run(real_folder).set_sizes == {"validation": 32}
+
+    def make(seconds: float, number: int, accuracy: float, step: int) -> dict[str, float]:
+        speed = {"eval_runtime": round(seconds, 4), "eval_samples_per_second": round(number / seconds, 3)}
+        return {"step": step, "epoch": 1.0, "eval_accuracy": accuracy, **speed}
+
+    history = [make(12.3456789, 7600, 7125 / 7600, 1), make(13.2, 7600, 7000 / 7600, 2)]
+    run = load_trainer_state(write_state(history))
+    assert run.set_sizes == {"validation": 7600}
+    epochs = next(plot for plot in list_curves(run) if plot.name == "accuracy-by-epoch")
+    intervals = epochs.draw.keywords["series"][0].intervals  # type: ignore[attr-defined]  # a partial
+    assert tuple(intervals[0]) == wilson_interval(7125, 7600)
+    unknown = {
+        "another size each time": [make(12.0, 7600, 0.5, 1), make(12.0, 3800, 0.5, 2)],
+        "no share of so many": [make(12.0, 7600, 0.12345, 1)],
+        "too fast to tell": [make(0.0021, 7600, 0.5, 1)],
+    }
+    for name, rows in unknown.items():
+        run = load_trainer_state(write_state(rows, folder=name))
+        assert run.set_sizes == {}
+        text = read_page(write_report([run.path], run.path / "page.html")).text
+        assert "does not tell how many rows" in text
+
+
+def test_a_run_of_unknown_rows_stands_without_intervals_and_it_is_said(write_state: Write, tmp_path: Path) -> None:
+    theirs = load_trainer_state(write_state([{"eval_loss": 0.5, "eval_accuracy": 0.8125, "step": 4}]))
+    ours = load_run(write_run(tmp_path / "ours", num_records=80, num_steps=24, splits=("validation",)))
+    text = Page(compare_validations([theirs, ours])).text
+    assert "do not say how many rows were scored: theirs." in text
+    row = text[text.index("theirs 1") :]
+    assert re.match(r"theirs 1 [^ ] [^ ] 81\.25\s% 0\.5 ours 6 24 93\.61\s% \d\d\.\d\d to ", row)
+
+
+def test_figures_of_every_class_are_all_drawn(write_state: Write) -> None:
+    names = [f"{kind}_{label}" for label in ("hate", "insult", "threat") for kind in ("precision", "recall", "f1")]
+    rows = [{f"eval_{name}": 0.1 * step + 0.01 * n for n, name in enumerate(names)} | {"step": step} for step in (1, 2)]
+    plots = {plot.name: plot for plot in list_curves(load_trainer_state(write_state(rows)))}
+    assert list(plots) == ["precision-recall-f1", "precision-recall-f1-2"]
+    drawn = " ".join(plot.alt for plot in plots.values())
+    assert [name for name in ("precision hate", "F1 threat", "recall insult") if f"{name}: " not in drawn] == []
 
 
 def test_states_of_older_versions(write_state: Write) -> None:
