@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from submillion import report
-    from submillion.api import export, load, plan, train
+    from submillion.api import export, load, plan, train, tune
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "export", "load", "plan", "report", "train"]
+__all__ = ["__version__", "export", "load", "plan", "report", "train", "tune"]
 
 
 def __getattr__(name: str) -> Any:
     """Import the API on first use, so that importing the package costs nothing."""
-    if name in ("export", "load", "plan", "train"):
+    if name in ("export", "load", "plan", "train", "tune"):
         from submillion import api
 
         return getattr(api, name)

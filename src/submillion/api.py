@@ -1,4 +1,4 @@
-"""The Python API: `train`, `load`, `export` and `plan`, and how a recipe becomes the configuration of a run."""
+"""The Python API: `train`, `tune`, `load`, `export` and `plan`, and how a recipe becomes the configuration of a run."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from submillion.conclude import RunSummary
     from submillion.exports import Exported
     from submillion.run_model import RunModel
+    from submillion.tune.search import SearchResult
 
 NUM_HUB_LABELS: Mapping[str, int] = {"hf:fancyzhx/ag_news": 4}
 """Number of classes of the hub data sets that shipped recipes name, so that they can be planned with no network."""
@@ -71,6 +72,59 @@ def train(
         settings=set,
     ).config
     return start_run(config, None if out is None else Path(out), progress=progress or Silent())
+
+
+def tune(
+    recipe: str | PathLike[str] | Mapping[str, Any] | RunConfig,
+    *,
+    data: str | None = None,
+    base: str | None = None,
+    budget: int | None = None,
+    seed: int | None = None,
+    set: Sequence[str] = (),
+    trials: int | None = None,
+    storage: str | None = None,
+    study: str | None = None,
+    workers: int = 1,
+    out: str | PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> SearchResult:
+    """Search for better settings of a recipe within its budget; the same call continues a search.
+
+    Args:
+        recipe: What `train` takes; its section `search` says what varies, how long a trial is and how the best is
+            confirmed.
+        data: File, folder or hub id; the recipe's own source if absent.
+        base: Base model; the recipe's own if absent.
+        budget: Trainable parameters of every trial stay strictly below this.
+        seed: Seed of the search and of the trials.
+        set: ``key.path=value`` settings, applied last, such as ``search.steps=200``.
+        trials: Trials of the study, those of earlier calls included; the recipe's number if absent.
+        storage: URL of the study's storage; a SQLite file in the folder if absent.
+        study: Its name there; the recipe's name if absent.
+        workers: Processes that make trials on this machine, each with its part of the CPUs.
+        out: The folder of the search; ``runs/<name>-search`` if not given.
+        progress: Receives stages, trials and counts.
+
+    Raises:
+        SubmillionError: Of the kind that says what is wrong: settings, data, budget, model or run.
+    """
+    from submillion.tune.search import choose_search_folder, run_search
+
+    if workers < 1:
+        raise ConfigError(f"{workers} workers make no trials", where="workers", hint="Give 1 or more.")
+    wanted = () if trials is None else (f"search.trials={trials}",)
+    settings = (*set, *wanted)
+    config = resolve_config(recipe, data=data, base=base, budget=budget, seed=seed, settings=settings).config
+    return run_search(
+        config,
+        choose_search_folder(config, None if out is None else Path(out)),
+        num_labels=count_labels(config),
+        storage=storage,
+        study=study,
+        num_workers=workers,
+        progress=progress,
+    )
 
 
 def load(
@@ -150,7 +204,7 @@ def plan(
     return make_plan(
         load_base_config(config.model.base, config.model.revision),
         base=config.model.base,
-        num_labels=_count_labels(config),
+        num_labels=count_labels(config),
         model=config.model,
         adapter=config.adapter,
         budget=config.budget,
@@ -274,8 +328,13 @@ def _make_name(stem: str) -> str:
     return kept or "run"
 
 
-def _count_labels(config: RunConfig) -> int:
-    """Return the number of classes, from the settings, the data, or what is known of the data."""
+def count_labels(config: RunConfig) -> int:
+    """Return the number of classes, from the settings, the data, or what is known of the data.
+
+    Raises:
+        ConfigError: None of them says.
+        DataError: The data cannot be read.
+    """
     source = config.data.source
     if config.data.labels:
         return len(config.data.labels)

@@ -127,9 +127,10 @@ def conclude_run(
     with processes.acting_together():
         if processes.is_first:
             update_manifest(run, {"temperature": temperature, "best_step": fitted.best_step})
-            progress.start("verify")
-            proof = verify_run(run, validation[:NUM_PROBES], probed)
-            progress.finish()
+            if config.final.proof:
+                progress.start("verify")
+                proof = verify_run(run, validation[:NUM_PROBES], probed)
+                progress.finish()
 
     logits = {"validation": judged}
     for name, rows in ready.sets.items():
@@ -194,10 +195,11 @@ def conclude_run(
 
 
 def _hand_out(run: RunDir, config: RunConfig, progress: Progress) -> None:
-    progress.start("report")
-    write_card(run.path)
-    write_report([run.path])
-    progress.finish()
+    if config.final.report:
+        progress.start("report")
+        write_card(run.path)
+        write_report([run.path])
+        progress.finish()
     # Last: what cannot be exported is a complete run all the same.
     for format in config.export:
         exported = export_run(run.path, format=format, replaces=True, progress=progress)

@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from submillion.errors import ConfigError
+from submillion.search_config import PARAMETERS, SearchConfig
+from submillion.sections import Fraction, Name, PositiveInt, Section
 
 Kind = Literal["query", "key", "value", "attention_output", "ffn_in", "ffn_out"]
 KINDS: tuple[Kind, ...] = ("query", "key", "value", "attention_output", "ffn_in", "ffn_out")
@@ -33,25 +35,6 @@ Metric = Annotated[
 CLASS_F1 = "f1:"
 # mean + 2 standard deviations of the training rows' lengths, or a percentile of them.
 LengthRule = Annotated[str, Field(pattern=r"^(auto|p([1-9][0-9]?|100))$")]
-
-Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
-PositiveInt = Annotated[int, Field(ge=1)]
-
-
-def _refuse_boolean(value: object) -> object:
-    # YAML 1.1 reads the bare words yes, no, on and off as booleans.
-    if isinstance(value, bool):
-        raise ValueError(f"got the boolean {value}; YAML reads bare yes/no/on/off so, put the word in quotes")
-    return value
-
-
-Name = Annotated[str, BeforeValidator(_refuse_boolean)]
-
-
-class Section(BaseModel):
-    """A frozen group of settings that refuses keys it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 Settings = TypeVar("Settings", bound=Section)
@@ -95,6 +78,9 @@ class DataConfig(Section):
     )
     max_records: PositiveInt | None = Field(
         None, description="Use at most this many training rows, stratified and seeded; for trials."
+    )
+    max_validation_records: PositiveInt | None = Field(
+        None, description="Use at most this many validation rows, likewise; the others are left out altogether."
     )
     extra: tuple[ExtraConfig, ...] = Field(
         (),
@@ -200,6 +186,14 @@ class WatchConfig(Section):
     labels: str | None = Field(None, description="CSV with id,label where the data has no labels.")
 
 
+class FinalConfig(Section):
+    """What is done with a run once it has trained; runs of a search need none of it."""
+
+    test: bool = Field(True, description="Score the test rows; otherwise nothing of the run has seen them.")
+    proof: bool = Field(True, description="Load the saved run in a fresh process and compare it with the one trained.")
+    report: bool = Field(True, description="Write report.html with its plots, and the model card.")
+
+
 class RunConfig(Section):
     """A whole run."""
 
@@ -221,6 +215,10 @@ class RunConfig(Section):
         (), description="Formats that the finished run is exported in, as `submillion export` does; into `export/`."
     )
     threads: PositiveInt | None = Field(None, description="CPU threads; what the process may use if absent.")
+    final: FinalConfig = FinalConfig()
+    search: SearchConfig | None = Field(
+        None, description="How `submillion tune` searches for better settings; a run itself heeds none of it."
+    )
 
     @model_validator(mode="after")
     def _check_watch_names(self) -> RunConfig:
@@ -284,11 +282,13 @@ def _is_branch(part: int | str) -> bool:
 def _known_keys(location: Sequence[int | str], root: type[Section]) -> list[str]:
     section: Any = root
     for part in location:
-        field = section.model_fields.get(part) if isinstance(part, str) else None
-        if field is None:
-            continue
-        section = {"watch": WatchConfig, "extra": ExtraConfig}.get(str(part), field.annotation)
-    return sorted(section.model_fields)
+        field = getattr(section, "model_fields", {}).get(part)
+        if field is not None:
+            sections = {"watch": WatchConfig, "extra": ExtraConfig, "search": SearchConfig}
+            section = sections.get(str(part), field.annotation)
+        elif part in PARAMETERS:
+            section = PARAMETERS[str(part)]
+    return sorted(getattr(section, "model_fields", {}))
 
 
 def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

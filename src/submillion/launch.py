@@ -29,9 +29,10 @@ _POLL_S = 0.2
 # A run that is asked to stop finishes its step and saves; a step of a large model on few cores takes a while.
 _GRACE_S = 120.0
 _WATCH_S = 1.0
-_KINDS: dict[int, type[SubmillionError]] = {
+KINDS: dict[int, type[SubmillionError]] = {
     kind.exit_code: kind for kind in (ConfigError, DataError, BudgetError, ModelError, RunError)
 }
+"""Errors by the exit code of a process that ended with them."""
 _INTERRUPTED = 130
 _NUM_LINES = 6
 
@@ -94,7 +95,7 @@ def launch_run(
         words = ["train", str(recipe), "--out", str(out)]
     log = out.with_name(f"{out.name}.log")
     follower = _Follower(run.log, on_validation)
-    with _sigterm_interrupts(), log.open("wb") as said:
+    with sigterm_interrupts(), log.open("wb") as said:
         process = _start(words, said)
         try:
             is_pruned = False
@@ -104,14 +105,14 @@ def launch_run(
                     on_poll()
                 is_pruned = follower.is_ended()
         finally:
-            _end(process)
+            end_process(process)
     if process.returncode == 0:
         # The last validations may have come after the last look.
         follower.is_ended()
     elif is_pruned and process.returncode == _INTERRUPTED:
         write_json(run.manifest, {**read_json(run.manifest), "state": "pruned"})
     else:
-        raise _explain_end(process.returncode, log, out)
+        raise explain_end(process.returncode, log, str(out))
     return _describe(run)
 
 
@@ -190,9 +191,14 @@ def _start(words: list[str], said: Any) -> subprocess.Popen[bytes]:
     )
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask a process that still runs to save and end; kill it where it does not, or where asked to hurry."""
-    if process.poll() is None:
+def end_process(process: subprocess.Popen[bytes], *, is_asked: bool = False) -> None:
+    """Ask a process that still runs to save and end; kill it where it does not, or where asked to hurry.
+
+    Args:
+        process: In a session of its own.
+        is_asked: Whether it was asked already; asked twice, it would not save.
+    """
+    if process.poll() is None and not is_asked:
         process.terminate()
     try:
         process.wait(_GRACE_S)
@@ -204,26 +210,33 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             raise
 
 
-def _explain_end(code: int, log: Path, out: Path) -> SubmillionError:
-    """Return the error that fits the exit code, with what the process said of it."""
+def explain_end(code: int, log: Path, where: str, what: str = "the run") -> SubmillionError:
+    """Return the error that fits a command's exit code, with what it said.
+
+    Args:
+        code: As `subprocess` tells it: negative where a signal ended the process.
+        log: What it wrote on stderr.
+        where: The error's place.
+        what: The process, for the message.
+    """
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     told = [number for number, line in enumerate(lines) if line.startswith("error: ")]
-    kind = _KINDS.get(code)
+    kind = KINDS.get(code)
     if told and code > 0 and code != _INTERRUPTED:
         message = lines[told[-1]].removeprefix("error: ")
-        return (kind or RunError)(message, where=str(out), hint="\n".join(lines[told[-1] + 1 :]))
+        return (kind or RunError)(message, where=where, hint="\n".join(lines[told[-1] + 1 :]))
     if code == _INTERRUPTED:
-        what = "was interrupted from outside"
+        how = "was interrupted from outside"
     elif code < 0:
-        what = f"was killed by {signal.Signals(-code).name}"
+        how = f"was killed by {signal.Signals(-code).name}"
     else:
-        what = f"ended with status {code}"
+        how = f"ended with status {code}"
     shown = "\n".join(("Its last lines:", *lines[-_NUM_LINES:])) if lines else ""
-    return (kind or RunError)(f"the run {what}", where=str(out), hint=f"The same command continues it. {shown}".strip())
+    return (kind or RunError)(f"{what} {how}", where=where, hint=f"The same command continues it. {shown}".strip())
 
 
 @contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
+def sigterm_interrupts() -> Iterator[None]:
     """Take SIGTERM for Ctrl-C, where a handler is possible: in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -239,15 +252,23 @@ def _sigterm_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _follow_parent(parent: int) -> None:
-    """Ask this process to save and end once the one that launched it is gone."""
-    while os.getppid() == parent:
-        time.sleep(_WATCH_S)
-    os.kill(os.getpid(), signal.SIGTERM)
+def follow_parent(parent: int) -> None:
+    """From now on, ask this process to save and end once the one that started it is gone.
+
+    Args:
+        parent: Process id of the one that started it.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCH_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 if __name__ == "__main__":
     # A shell's background job ignores Ctrl-C, and so would the run; what ends it is SIGTERM from its parent.
-    threading.Thread(target=_follow_parent, args=(int(sys.argv[1]),), daemon=True).start()
+    follow_parent(int(sys.argv[1]))
     sys.argv[1:2] = []
     runpy.run_module("submillion", run_name="__main__", alter_sys=True)

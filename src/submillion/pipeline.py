@@ -195,7 +195,7 @@ def _make_ready(
         write_json(run.plan, plan.to_json())
 
     sets = {"validation": splits.validation, "test": splits.test, **prepared.watched}
-    sets = {name: rows for name, rows in sets.items() if rows}
+    sets = {name: rows for name, rows in sets.items() if rows and (name != "test" or config.final.test)}
 
     origin = _find_origin(run, config, base, plan, splits.labels)
     classifier = build_classifier(

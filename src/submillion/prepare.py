@@ -85,6 +85,8 @@ def prepare_data(config: RunConfig, *, encoder: TextEncoder, progress: Progress,
     train, num_short, num_long = _filter_by_words(train, data)
     if data.max_records is not None:
         train = sample_records(train, data.max_records, seed=data.split_seed)
+    if data.max_validation_records is not None:
+        validation = sample_records(validation, data.max_validation_records, seed=data.split_seed)
     splits = {"train": train, "validation": validation, "test": test}
     sets = {**splits, **watched}
     length = None
@@ -163,8 +165,8 @@ def _digest_splits(rows: str | None, data: DataConfig, encoder: TextEncoder) -> 
     """Return a digest of all that the doctor's findings follow from."""
     if rows is None:
         return None
-    keys = {"validation_size", "test_size", "split_seed", "max_records", "min_words", "max_words"}
-    settings = data.model_dump(mode="json", include=keys)
+    keys = {"validation_size", "test_size", "split_seed", "min_words", "max_words"}
+    settings = data.model_dump(mode="json", include=keys | {"max_records", "max_validation_records"})
     return digest_parts(rows, json.dumps(settings), encoder.sha256, str(encoder.max_length))
 
 

@@ -255,6 +255,69 @@ def bootstrap_difference(
     return float(low), float(high)
 
 
+def find_flip_p(differences: NDArray[np.integer]) -> float:
+    """Return the two-sided exact p value that paired whole-numbered differences are as likely of either sign.
+
+    The sign-flip (Fisher-Pitman permutation) test of their sum: under the hypothesis each difference has either sign
+    with probability 1/2, independently, so the sum's distribution is a convolution of scaled binomial ones. With
+    differences of -1, 0 and 1 it is McNemar's exact test. Source: E. J. G. Pitman, "Significance tests which may be
+    applied to samples from any populations", Supplement to the JRSS 4 (1937).
+
+    Args:
+        differences: Shape (n,), whole numbers.
+
+    Returns:
+        In ``[0, 1]``; 1 where all are 0.
+    """
+    sizes, counts = np.unique(np.abs(differences), return_counts=True)
+    distribution = np.ones(1)  # of (sum + largest sum) / 2, from all signs negative to all positive
+    for size, count in zip(sizes, counts, strict=True):
+        if size == 0:
+            continue
+        ways = np.arange(count + 1)
+        logs = [math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1) for k in ways]
+        one = np.zeros(int(size) * int(count) + 1)
+        one[:: int(size)] = np.exp(np.array(logs) - count * math.log(2))
+        distribution = np.convolve(distribution, one)
+    largest = len(distribution) - 1
+    observed = abs(int(differences.sum()))
+    # A sum of at least the observed one, either way: k positive units of `largest` give the sum 2 k - largest.
+    ends = (largest - observed) // 2
+    tail = distribution[: ends + 1].sum()
+    return 1.0 if observed == 0 else float(min(1.0, 2 * tail))
+
+
+def bootstrap_runs(
+    first: NDArray[np.bool_], second: NDArray[np.bool_], *, seed: int, num_resamples: int = NUM_RESAMPLES
+) -> Interval:
+    """Return the 95 % interval of the mean difference of accuracy between paired runs, over runs and records.
+
+    Both are drawn with replacement: a record keeps its outcomes of all runs together, and a pair of runs its outcomes
+    on all records, so that neither counts the same record of several runs as several records nor leaves out how much
+    runs differ by their seeds. Source: A. B. Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1 (2007).
+
+    Args:
+        first: Whether each run of the first kind was right on each record, shape (S, n).
+        second: Those of the second kind, paired by row, shape (S, n).
+        seed: Of the draws.
+        num_resamples: Number of resamples.
+
+    Raises:
+        DataError: No runs or records, or shapes that differ.
+    """
+    if first.shape != second.shape or first.ndim != 2 or 0 in first.shape:
+        raise DataError(f"outcomes of shape {first.shape} cannot be paired with those of shape {second.shape}")
+    num_runs, num_records = first.shape
+    # Records that have the same differences in all runs are exchangeable, so their counts are drawn at once.
+    kinds, counts = np.unique(first.astype(np.int64) - second.astype(np.int64), axis=1, return_counts=True)
+    random = np.random.default_rng(seed)
+    records = random.multinomial(num_records, counts / num_records, size=num_resamples)
+    runs = random.multinomial(num_runs, np.full(num_runs, 1 / num_runs), size=num_resamples)
+    means = np.einsum("sr,rk,sk->s", runs, kinds, records) / (num_runs * num_records)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
 def log_softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> FloatArray:
     """Return log probabilities of logits of shape (n, C), divided by a temperature first; float64."""
     scaled = logits.astype(np.float64) / temperature

@@ -16,7 +16,7 @@ from submillion import api, errors
 from submillion.cli.app import app
 from submillion.recipes import list_recipes, load_recipe
 
-HEAVY = ("torch", "transformers", "numpy", "pydantic", "yaml", "pyarrow", "sklearn", "matplotlib", "datasets")
+HEAVY = ("torch", "transformers", "numpy", "pydantic", "yaml", "pyarrow", "sklearn", "matplotlib", "datasets", "optuna")
 
 # What scripts and other programs rely on; a flag that goes or changes its name is a new major version.
 COMMANDS = {
@@ -32,6 +32,23 @@ COMMANDS = {
     "augment synonyms": {
         *("DATA", "--out", "--copies", "--rate", "--rows", "--seed", "--lexicon", "--tagger"),
         *("--text", "--label", "--id", "--json"),
+    },
+    "tune": {
+        *(
+            "RECIPE",
+            "--data",
+            "--base",
+            "--budget",
+            "--seed",
+            "--text",
+            "--label",
+            "--id",
+            "--set",
+            "--trials",
+            "--rows",
+        ),
+        *("--validation-rows", "--steps", "--sampler", "--pruner", "--seeds", "--storage", "--study", "--workers"),
+        *("--out", "--json"),
     },
     "evaluate": {"RUN", "DATA", "--labels", "--text", "--label", "--id", "--precision", "--json"},
     "compare": {"RUN", "DATA", "--labels", "--text", "--label", "--id", "--json"},
@@ -109,10 +126,10 @@ def test_a_run_can_be_looked_for_before_anything_that_computes_is_imported(modul
 
 
 def test_the_python_api_is_there() -> None:
-    assert set(submillion.__all__) == {"__version__", "export", "load", "plan", "report", "train"}
+    assert set(submillion.__all__) == {"__version__", "export", "load", "plan", "report", "train", "tune"}
     assert all(getattr(submillion, name) for name in submillion.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'tune'"):
-        getattr(submillion, "tune" + "")
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        getattr(submillion, "nothing" + "")
 
 
 @pytest.mark.parametrize("name", list_recipes())

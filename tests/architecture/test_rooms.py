@@ -28,7 +28,9 @@ IMPORTERS = {
     "rich": {"cli/"},
     "datasets": set(),
     "nltk": {"augment/lexicon.py", "augment/tagger.py"},
-    "pydantic": {"config.py", "budget/", "augment/settings.py"},
+    "pydantic": {"config.py", "search_config.py", "sections.py", "budget/", "augment/settings.py"},
+    "optuna": {"tune/"},
+    "sqlalchemy": {"tune/storage.py"},
 }
 
 

@@ -164,7 +164,8 @@ def test_a_killed_run_and_what_raises_while_it_is_polled(make_config: Callable[.
 
     def kill() -> None:
         if RunDir(out).checkpoints.is_dir():
-            os.kill(list_descendants(os.getpid())[0], signal.SIGKILL)
+            for child in list_descendants(os.getpid()):
+                os.kill(child, signal.SIGKILL)
 
     with pytest.raises(RunError, match="killed by SIGKILL"):
         launch_run(make_config(train=LONG), out, on_poll=kill)

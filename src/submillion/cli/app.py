@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from submillion import __version__
-from submillion.cli import augmenting, benching, data, exporting, planning, recipes, reporting, scoring, training
+from submillion.cli import augmenting, benching, data, exporting, planning, recipes, reporting, scoring, training, tuning
 
 
 class Commands(TyperGroup):
@@ -64,6 +64,7 @@ app.command("plan")(planning.plan)
 app.command("check")(data.check)
 app.command("train")(training.train)
 app.add_typer(augmenting.app, name="augment")
+app.command("tune")(tuning.tune)
 app.command("evaluate")(scoring.evaluate)
 app.command("compare")(scoring.compare)
 app.command("predict")(scoring.predict)

@@ -1,0 +1,26 @@
+"""What settings are made of: frozen sections, and the types of values that several of them use."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+def _refuse_boolean(value: object) -> object:
+    # YAML 1.1 reads the bare words yes, no, on and off as booleans.
+    if isinstance(value, bool):
+        raise ValueError(f"got the boolean {value}; YAML reads bare yes/no/on/off so, put the word in quotes")
+    return value
+
+
+Name = Annotated[str, BeforeValidator(_refuse_boolean)]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
