@@ -43,7 +43,7 @@ $(STAMP): pyproject.toml constraints.txt
 		echo "Creating $(VENV) with $$found ($$($$found --version))"; \
 		$$found -m venv --clear $(VENV); \
 	fi
-	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[offline,track,augment,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[offline,track,augment,tune,dev]'
 	@touch $@
 
 lexicon: $(LEXICON) ## Put WordNet, which synonyms and their tests need, into .venv

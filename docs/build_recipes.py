@@ -120,7 +120,8 @@ def _describe_section(name: str, section: Mapping[str, Any], schema: Mapping[str
 
 
 def _find_section(value: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    reference = value.get("$ref") or value.get("items", {}).get("$ref")
+    options = [value, value.get("items", {}), *value.get("anyOf", [])]
+    reference = next((option["$ref"] for option in options if "$ref" in option), None)
     if reference is None:
         return None
     section: Mapping[str, Any] = schema["$defs"][reference.rsplit("/", 1)[-1]]
@@ -130,6 +131,10 @@ def _find_section(value: Mapping[str, Any], schema: Mapping[str, Any]) -> Mappin
 def _show_values(value: Mapping[str, Any]) -> str:
     if "anyOf" in value:
         return " or ".join(_show_values(option) for option in value["anyOf"])
+    if "$ref" in value:
+        return "section"
+    if "oneOf" in value:
+        return "[parameter](tune.md#the-space)"
     choices = value.get("enum") or [value[key] for key in ("const",) if key in value]
     if choices:
         return ", ".join(f"`{choice}`" for choice in choices)

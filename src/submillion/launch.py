@@ -7,6 +7,7 @@ next one, and can be killed without harm: a run continues from its last checkpoi
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import runpy
@@ -88,6 +89,7 @@ def launch_run(
     state = _find_state(run, config)
     if state in {"complete", "pruned"}:
         return _describe(run)
+    _await_release(run)
     words = ["train", "--resume", str(out)]
     if state is None:
         recipe = out.with_name(f"{out.name}.yaml")
@@ -132,6 +134,21 @@ def _find_state(run: RunDir, config: RunConfig) -> str | None:
             hint="Choose another folder, or delete this one if that run is not needed.",
         )
     return str(read_json(run.manifest).get("state", "running")) if run.manifest.exists() else "running"
+
+
+def _await_release(run: RunDir) -> None:
+    """Wait for a process that is about to end: its own parent is gone, and it saves before it lets go of the folder."""
+    if not run.lock.exists():
+        return
+    until = time.monotonic() + _GRACE_S
+    with run.lock.open("r") as file:
+        while time.monotonic() < until:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(_POLL_S)
+                continue
+            return
 
 
 def _describe(run: RunDir) -> LaunchedRun:

@@ -12,7 +12,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
-EXTRAS = ("offline", "track", "augment", "dev")
+EXTRAS = ("offline", "track", "augment", "tune", "dev")
 # CUDA builds of torch bring these in, each pinned by torch itself.
 CUDA = ("nvidia-", "cuda-", "triton")
 

@@ -8,9 +8,9 @@ from typing import IO, Any
 
 from submillion.report import words
 from submillion.report.html import Html, element, table
-from submillion.report.page import KeyFigure, Section, build_page, paragraph, show_figures, show_plots
+from submillion.report.page import KeyFigure, Section, build_page, paragraph, show_figures, show_plot, show_plots
 from submillion.report.study_plots import StudyPicture, StudyPoint, list_study_plots
-from submillion.report.theme import render_png
+from submillion.report.theme import Plot, render_png
 from submillion.rundir import write_atomically, write_text
 from submillion.tune.results import TrialRow, count_states, list_scales
 from submillion.tune.space import label_choice
@@ -57,7 +57,7 @@ def write_search_report(
     sections = [
         Section("found", "Settings", "The best settings", _show_settings(task, best)),
         Section("confirmed", "Comparison", "Against the recipe", _show_confirmation(confirmation, best)),
-        Section("search", "Search", "The search", show_plots(plots)),
+        Section("search", "Search", "The search", _show_pictures(plots)),
         Section("trials", "Trials", "All trials", _show_trials(rows, search.metric)),
     ]
     write_text(
@@ -69,6 +69,11 @@ def write_search_report(
             sections,
         ),
     )
+
+
+def _show_pictures(plots: Sequence[Plot]) -> Html:
+    small = [plot for plot in plots if not plot.wide]
+    return element("div", show_plots(small), [show_plot(plot) for plot in plots if plot.wide])
 
 
 def _write_bytes(content: bytes, stream: IO[bytes]) -> int:
@@ -134,18 +139,18 @@ def describe_confirmation(confirmation: Mapping[str, Any] | None, best: TrialRow
             "it, so its figure is too good."
         )
     low, high = confirmation["interval"]
-    seeds = len(confirmation["seeds"])
     if low > 0:
         verdict = "The tuned settings are better than the recipe's"
     elif high < 0:
         verdict = "The tuned settings are worse than the recipe's"
     else:
         verdict = "It is not shown that the tuned settings are better than the recipe's"
+    seeds = len(confirmation["seeds"])
+    how = "of one seed" if seeds == 1 else f"the mean of {seeds} seeds each"
     return (
-        f"{verdict}: {words.percent(confirmation['tuned_accuracy'])} against "
-        f"{words.percent(confirmation['recipe_accuracy'])} on {words.count(confirmation['num_records'])} "
-        f"{confirmation['split']} rows, the mean of {seeds} seeds each; a difference of "
-        f"{words.points(confirmation['difference'])} points ({words.points(low)} to {words.points(high)})."
+        f"{verdict}: {confirmation['tuned_accuracy']:.2%} against {confirmation['recipe_accuracy']:.2%} on "
+        f"{confirmation['num_records']:,} {confirmation['split']} rows, {how}; a difference of "
+        f"{100 * confirmation['difference']:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f})."
     )
 
 

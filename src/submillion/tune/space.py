@@ -6,6 +6,7 @@ holds by construction. Combinations in which not even the smallest rank fits are
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import json
 import math
@@ -132,6 +133,7 @@ class Space:
             ConfigError: A setting that the base model cannot take, or that has no effect beside the recipe's own.
             BudgetError: A combination of head, targets and the like in which no rank fits.
         """
+        self._check_values()
         if "train.warmup_ratio" in self.parameters and self.config.train.warmup_steps is not None:
             raise ConfigError(
                 f"has no effect beside train.warmup_steps={self.config.train.warmup_steps}",
@@ -151,6 +153,25 @@ class Space:
             self._check_combination(
                 {name: value for name, value in zip(counted, values, strict=True) if value is not _OFF}
             )
+
+    def _check_values(self) -> None:
+        known = _flatten_config(self.config)
+        for name, parameter in self.parameters.items():
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                raise ConfigError(
+                    "unknown setting",
+                    where=f"search.space.{name}",
+                    hint=f"Did you mean {close[0]!r}?" if close else "docs/recipes.md lists them.",
+                )
+            if isinstance(parameter, Choice):
+                ends: tuple[Any, ...] = parameter.choices
+            elif isinstance(parameter, RankRange):
+                ends = (parameter.low,)
+            else:
+                ends = (parameter.low, parameter.high)
+            for value in ends:
+                apply_settings(self.config, {name: value})
 
     def _list_values(self, name: str) -> list[Any]:
         parameter = self.parameters[name]
@@ -300,7 +321,13 @@ def make_default_space(config: RunConfig, base_config: Mapping[str, Any], num_la
     Learning rates of adapter and head, rank, targets and layers below the budget, alpha, dropout, weight decay, batch
     size, warmup and label smoothing. The learning rates span the published values that under-train (1e-5) and those
     at which low-rank updates begin to diverge.
+
+    Raises:
+        BudgetError: The recipe's own targets fit at no rank.
     """
+    own = config.adapter.model_copy(update={"rank": "auto"})
+    limits = {"num_labels": num_labels, "budget": config.budget}
+    make_plan(base_config, base=config.model.base, model=config.model, adapter=own, **limits)
 
     def number(low: float, high: float, *, log: bool = False, times_rank: bool = False) -> FloatRange:
         return FloatRange(type="float", low=low, high=high, log=log, times_rank=times_rank)

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from submillion.errors import ConfigError, RunError
 
@@ -76,8 +76,12 @@ def open_storage(url: str) -> BaseStorage:
 def _open_tables(url: str) -> BaseStorage:
     from optuna.storages import RDBStorage, get_storage
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+    from sqlalchemy.pool import NullPool
 
-    options = {"connect_args": {"timeout": _SQLITE_WAIT_S}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    # A connection for each question: a trial takes long, and what has been idle for hours may be gone.
+    options: dict[str, Any] = {"poolclass": NullPool}
+    if url.startswith("sqlite"):
+        options["connect_args"] = {"timeout": _SQLITE_WAIT_S}
     try:
         with storage_errors(url):
             return get_storage(RDBStorage(choose_driver(url), engine_kwargs=options))
