@@ -38,6 +38,7 @@ def make_trial_config(
         "watch": [],
         "baseline": False,
         "track": [],
+        "export": [],
         "search": None,
         "final": {"test": False, "proof": False, "report": False},
         "threads": threads if config.threads is None else config.threads,
@@ -86,7 +87,7 @@ def make_confirming_config(
         seed: Added to the recipe's.
     """
     cut = apply_settings(_cut(config, search.confirm_rows, search.confirm_steps), settings)
-    return cut.model_copy(update={"seed": config.seed + seed, "baseline": False, "search": None, "track": ()})
+    return cut.model_copy(update={"seed": config.seed + seed, "baseline": False, "search": None, "track": (), "export": ()})
 
 
 def is_better(metric: str, value: float, best: float | None) -> bool:
