@@ -8,7 +8,18 @@ import typer
 from typer.core import TyperGroup
 
 from submillion import __version__
-from submillion.cli import augmenting, benching, data, exporting, planning, recipes, reporting, scoring, training, tuning
+from submillion.cli import (
+    augmenting,
+    benching,
+    data,
+    exporting,
+    planning,
+    recipes,
+    reporting,
+    scoring,
+    training,
+    tuning,
+)
 
 
 class Commands(TyperGroup):

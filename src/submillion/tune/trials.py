@@ -87,7 +87,9 @@ def make_confirming_config(
         seed: Added to the recipe's.
     """
     cut = apply_settings(_cut(config, search.confirm_rows, search.confirm_steps), settings)
-    return cut.model_copy(update={"seed": config.seed + seed, "baseline": False, "search": None, "track": (), "export": ()})
+    return cut.model_copy(
+        update={"seed": config.seed + seed, "baseline": False, "search": None, "track": (), "export": ()}
+    )
 
 
 def is_better(metric: str, value: float, best: float | None) -> bool:
