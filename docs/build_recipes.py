@@ -131,10 +131,9 @@ def _find_section(value: Mapping[str, Any], schema: Mapping[str, Any]) -> Mappin
 def _show_values(value: Mapping[str, Any]) -> str:
     if "anyOf" in value:
         return " or ".join(_show_values(option) for option in value["anyOf"])
-    if "$ref" in value:
-        return "section"
-    if "oneOf" in value:
-        return "[parameter](tune.md#the-space)"
+    for key, shown in (("$ref", "section"), ("oneOf", "[parameter](tune.md#the-space)")):
+        if key in value:
+            return shown
     choices = value.get("enum") or [value[key] for key in ("const",) if key in value]
     if choices:
         return ", ".join(f"`{choice}`" for choice in choices)

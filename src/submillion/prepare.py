@@ -83,10 +83,7 @@ def prepare_data(config: RunConfig, *, encoder: TextEncoder, progress: Progress,
     train, validation, test, how = split_dataset(dataset.splits, data, dataset.labels)
     _refuse_unlabelled({"train": train, "validation": validation, "test": test}, data.source)
     train, num_short, num_long = _filter_by_words(train, data)
-    if data.max_records is not None:
-        train = sample_records(train, data.max_records, seed=data.split_seed)
-    if data.max_validation_records is not None:
-        validation = sample_records(validation, data.max_validation_records, seed=data.split_seed)
+    train, validation = _sample(train, data.max_records, data), _sample(validation, data.max_validation_records, data)
     splits = {"train": train, "validation": validation, "test": test}
     sets = {**splits, **watched}
     length = None
@@ -155,6 +152,10 @@ def _encode_extra(extra: ExtraRows, encoder: TextEncoder, cache: Cache) -> list[
     tokens = recall_tokens(encoder, [record.text for record in extra.records], cache)
     features = make_features(extra.records, tokens)
     return [replace(item, weight=weight) for item, weight in zip(features, extra.weights, strict=True)]
+
+
+def _sample(records: list[Record], count: int | None, data: DataConfig) -> list[Record]:
+    return records if count is None else sample_records(records, count, seed=data.split_seed)
 
 
 def _count_tokens(wait: Callable[[], Tokens]) -> NDArray[np.int32]:

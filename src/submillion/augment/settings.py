@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from submillion.config import Fraction, Name, PositiveInt, Section, apply_overrides, parse_settings
+from submillion.config import apply_overrides, parse_settings
+from submillion.sections import Fraction, Name, PositiveInt, Section
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
