@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from submillion.errors import ConfigError, RunError
 from submillion.search_config import SearchConfig
 from submillion.tune.storage import experimental_allowed
@@ -25,7 +23,6 @@ from submillion.tune.trials import LOWER_IS_BETTER
 if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.pruners import BasePruner
-    from optuna.samplers import BaseSampler
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
@@ -37,7 +34,6 @@ _AGREED = "search"
 MARK_S = 30.0
 _GONE_S = 600.0
 _AGREE_S = 60.0
-_MAX_STARTUP = 10
 # What may differ between the calls and the machines that work on one study.
 _FREE_SEARCH = ("trials", "seeds", "confirm_rows", "confirm_steps")
 
@@ -159,25 +155,6 @@ def _list_changes(before: Any, now: Any, path: str = "") -> list[str]:
             found += _list_changes(before.get(key), now.get(key), f"{path}.{key}" if path else key)
         return found
     return [] if before == now else [path]
-
-
-def make_sampler(search: SearchConfig, seed: int, num_trials: int) -> BaseSampler:
-    """Return the sampler of one trial: what it draws follows from the seed, the number and the trials before.
-
-    Args:
-        search: TPE or random, and how many trials TPE watches before it begins.
-        seed: Of the search.
-        num_trials: Trials in the study so far.
-    """
-    import optuna
-
-    drawn = int(np.random.SeedSequence([seed, num_trials]).generate_state(1)[0])
-    if search.sampler == "random":
-        return optuna.samplers.RandomSampler(seed=drawn)
-    startup = search.startup or min(_MAX_STARTUP, max(1, search.trials // 3))
-    with experimental_allowed():
-        # Grouped: settings that are drawn under a condition are modelled together where they occur together.
-        return optuna.samplers.TPESampler(seed=drawn, multivariate=True, group=True, n_startup_trials=startup)
 
 
 def make_pruner(search: SearchConfig) -> BasePruner:

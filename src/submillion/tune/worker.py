@@ -28,7 +28,6 @@ from submillion.tune.study import (
     give_back,
     list_trials,
     make_pruner,
-    make_sampler,
 )
 from submillion.tune.task import STORAGE_VARIABLE, SearchDir, Task
 from submillion.tune.trials import is_better, make_trial_config
@@ -53,10 +52,17 @@ def work(folder: Path) -> None:
     """
     import optuna
 
+    from submillion.tune.samplers import NumberedSampler
+
     url = os.environ.pop(STORAGE_VARIABLE)
     task = Task.read(SearchDir(folder).task)
     with storage_errors(url):
-        study = optuna.load_study(storage=open_storage(url), study_name=task.study, pruner=make_pruner(task.search))
+        study = optuna.load_study(
+            storage=open_storage(url),
+            study_name=task.study,
+            sampler=NumberedSampler(task.search, task.config.seed),
+            pruner=make_pruner(task.search),
+        )
         stale = StaleTrials()
         while True:
             stale.give_back(study)
@@ -70,7 +76,6 @@ def work(folder: Path) -> None:
 
 
 def _make_one(study: Study, task: Task, folder: Path) -> None:
-    study.sampler = make_sampler(task.search, task.config.seed, len(list_trials(study)))
     trial = study.ask()
     try:
         trial.set_user_attr(HOLDER, asdict(Holder.here()))

@@ -19,8 +19,9 @@ import pytest
 
 from submillion.errors import ConfigError, RunError
 from submillion.tune.results import count_states, find_best, list_rows
+from submillion.tune.samplers import make_sampler
 from submillion.tune.storage import choose_driver, mask_url, open_storage
-from submillion.tune.study import RETRY, describe_search, make_sampler, open_study
+from submillion.tune.study import RETRY, RUNS, describe_search, open_study
 
 sys.path.insert(0, str(Path(__file__).parent))
 import study_workers
@@ -99,7 +100,7 @@ def test_the_trial_of_a_killed_process_is_put_back_and_made_by_another(url: str,
     study = study_workers.begin(study_workers.make_task(trials=4, study="killed"), tmp_path / "b", url)
     first = start_worker(tmp_path / "b", url, slow_s=0.5)
     try:
-        await_true(lambda: any(trial.user_attrs.get("settings") for trial in study.get_trials(deepcopy=False)))
+        await_true(lambda: any(RUNS in trial.user_attrs for trial in study.get_trials(deepcopy=False)))
     finally:
         first.kill()
         first.wait()
