@@ -56,8 +56,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     from submillion.config import RunConfig
     from submillion.launch import LaunchedRun, launch_run
     from submillion.rundir import RunDir, read_json
-    from submillion.tune.confirm import compare_runs, read_outcomes
-    from submillion.tune.trials import make_confirming_config
+    from submillion.search.confirm import compare_runs, read_outcomes
+    from submillion.search.trials import make_confirming_config
 
     seeds = list(range(options.seeds))
     searches: list[dict[str, Any]] = []

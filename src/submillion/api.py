@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from submillion.conclude import RunSummary
     from submillion.exports import Exported
     from submillion.run_model import RunModel
-    from submillion.tune.search import SearchResult
+    from submillion.search.conduct import SearchResult
 
 NUM_HUB_LABELS: Mapping[str, int] = {"hf:fancyzhx/ag_news": 4}
 """Number of classes of the hub data sets that shipped recipes name, so that they can be planned with no network."""
@@ -109,7 +109,7 @@ def tune(
     Raises:
         SubmillionError: Of the kind that says what is wrong: settings, data, budget, model or run.
     """
-    from submillion.tune.search import choose_search_folder, run_search
+    from submillion.search.conduct import choose_search_folder, run_search
 
     if workers < 1:
         raise ConfigError(f"{workers} workers make no trials", where="workers", hint="Give 1 or more.")

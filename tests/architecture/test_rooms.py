@@ -29,8 +29,8 @@ IMPORTERS = {
     "datasets": set(),
     "nltk": {"augment/lexicon.py", "augment/tagger.py"},
     "pydantic": {"config.py", "search_config.py", "sections.py", "budget/", "augment/settings.py"},
-    "optuna": {"tune/"},
-    "sqlalchemy": {"tune/storage.py"},
+    "optuna": {"search/"},
+    "sqlalchemy": {"search/storage.py"},
 }
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from submillion.errors import ConfigError
 from submillion.rundir import RunDir, read_json, read_log
-from submillion.tune.search import choose_search_folder
+from submillion.search.conduct import choose_search_folder
 
 RECIPE = """
 name: small

@@ -13,7 +13,7 @@ from submillion.cli.console import make_text, print_json, print_note, print_resu
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from submillion.tune.search import SearchResult
+    from submillion.search.conduct import SearchResult
 
 
 def tune(
@@ -68,7 +68,7 @@ def tune(
     from submillion import api
     from submillion.cli.progress import open_progress
     from submillion.launch import sigterm_interrupts
-    from submillion.tune.search import choose_search_folder, run_search
+    from submillion.search.conduct import choose_search_folder, run_search
 
     given = {
         "trials": trials,

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from submillion.errors import RunError
+from submillion.search.space import ALPHA_FACTOR, RANK_SHARE
+from submillion.search.study import ERROR, RECIPE, RETRY, RUNS, SETTINGS, SURPLUS, list_trials
+from submillion.search.task import Task
+from submillion.search.trials import is_better
 from submillion.search_config import FloatRange, IntRange, RankRange
-from submillion.tune.space import ALPHA_FACTOR, RANK_SHARE
-from submillion.tune.study import ERROR, RECIPE, RETRY, RUNS, SETTINGS, SURPLUS, list_trials
-from submillion.tune.task import Task
-from submillion.tune.trials import is_better
 
 if TYPE_CHECKING:
     from optuna import Study

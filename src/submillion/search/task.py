@@ -10,8 +10,8 @@ from typing import Any
 from submillion.config import RunConfig, parse_config
 from submillion.errors import RunError
 from submillion.rundir import read_json, write_json
+from submillion.search.space import Space
 from submillion.search_config import SearchConfig
-from submillion.tune.space import Space
 
 STORAGE_VARIABLE = "SUBMILLION_STUDY_STORAGE"
 """Environment variable in which workers are told the storage: its password belongs into no file."""

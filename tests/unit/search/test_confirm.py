@@ -13,12 +13,12 @@ import pytest
 from submillion.config import dump_config, parse_config
 from submillion.errors import RunError
 from submillion.recipes import load_recipe
+from submillion.search.confirm import compare_runs
+from submillion.search.report import describe_confirmation, write_search_report
+from submillion.search.results import TrialRow, count_states, find_best, list_scales, tabulate_csv
+from submillion.search.task import SearchDir, Task
+from submillion.search.trials import make_confirming_config, make_trial_config, make_tuned_recipe
 from submillion.stats import find_flip_p
-from submillion.tune.confirm import compare_runs
-from submillion.tune.report import describe_confirmation, write_search_report
-from submillion.tune.results import TrialRow, count_states, find_best, list_scales, tabulate_csv
-from submillion.tune.task import SearchDir, Task
-from submillion.tune.trials import make_confirming_config, make_trial_config, make_tuned_recipe
 
 NAMES = ("train.learning_rate", "adapter.rank (share)")
 

@@ -13,7 +13,7 @@ from submillion.budget.plan import Plan, make_plan
 from submillion.config import RunConfig, parse_config
 from submillion.errors import BudgetError, ConfigError
 from submillion.model.sources import load_base_config
-from submillion.tune.space import RANK_SHARE, Space, apply_settings, find_share, make_default_space, take_share
+from submillion.search.space import RANK_SHARE, Space, apply_settings, find_share, make_default_space, take_share
 
 NUM_LABELS = 4
 LEARNING_RATE = {"type": "float", "low": 1e-5, "high": 1e-2, "log": True}

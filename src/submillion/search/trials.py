@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from submillion.config import RunConfig, parse_config
+from submillion.search.space import apply_settings
 from submillion.search_config import SearchConfig
-from submillion.tune.space import apply_settings
 
 LOWER_IS_BETTER = frozenset({"loss"})
 

@@ -12,10 +12,10 @@ from submillion.report.page import KeyFigure, Section, build_page, paragraph, sh
 from submillion.report.study_plots import StudyPicture, StudyPoint, list_study_plots
 from submillion.report.theme import Plot, render_png
 from submillion.rundir import write_atomically, write_text
-from submillion.tune.results import TrialRow, count_states, list_scales
-from submillion.tune.space import label_choice
-from submillion.tune.task import SearchDir, Task
-from submillion.tune.trials import LOWER_IS_BETTER
+from submillion.search.results import TrialRow, count_states, list_scales
+from submillion.search.space import label_choice
+from submillion.search.task import SearchDir, Task
+from submillion.search.trials import LOWER_IS_BETTER
 
 
 def write_search_report(

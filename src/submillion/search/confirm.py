@@ -17,8 +17,8 @@ from submillion.evaluate import compare_correct
 from submillion.launch import LaunchedRun, launch_run
 from submillion.progress import Progress
 from submillion.report.load import read_predictions
+from submillion.search.trials import make_confirming_config
 from submillion.search_config import SearchConfig
-from submillion.tune.trials import make_confirming_config
 
 
 def confirm_settings(

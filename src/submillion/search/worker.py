@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from submillion.errors import RunError, SubmillionError
 from submillion.launch import LaunchedRun, launch_run
 from submillion.rundir import RunDir, write_json
-from submillion.tune.storage import open_storage, require_optuna, storage_errors
-from submillion.tune.study import (
+from submillion.search.storage import open_storage, require_optuna, storage_errors
+from submillion.search.study import (
     ERROR,
     HOLDER,
     MARK_S,
@@ -29,8 +29,8 @@ from submillion.tune.study import (
     list_trials,
     make_pruner,
 )
-from submillion.tune.task import STORAGE_VARIABLE, SearchDir, Task
-from submillion.tune.trials import is_better, make_trial_config
+from submillion.search.task import STORAGE_VARIABLE, SearchDir, Task
+from submillion.search.trials import is_better, make_trial_config
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -52,7 +52,7 @@ def work(folder: Path) -> None:
     """
     import optuna
 
-    from submillion.tune.samplers import NumberedSampler
+    from submillion.search.samplers import NumberedSampler
 
     url = os.environ.pop(STORAGE_VARIABLE)
     task = Task.read(SearchDir(folder).task)

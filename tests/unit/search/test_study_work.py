@@ -18,10 +18,10 @@ import optuna
 import pytest
 
 from submillion.errors import ConfigError, RunError
-from submillion.tune.results import count_states, find_best, list_rows
-from submillion.tune.samplers import make_sampler
-from submillion.tune.storage import choose_driver, mask_url, open_storage
-from submillion.tune.study import RETRY, RUNS, describe_search, open_study
+from submillion.search.results import count_states, find_best, list_rows
+from submillion.search.samplers import make_sampler
+from submillion.search.storage import choose_driver, mask_url, open_storage
+from submillion.search.study import RETRY, RUNS, describe_search, open_study
 
 sys.path.insert(0, str(Path(__file__).parent))
 import study_workers
@@ -223,7 +223,7 @@ def test_another_search_of_the_same_name_is_refused(tmp_path: Path) -> None:
         study_workers.begin(other, tmp_path, url)
     agreed = describe_search(task.config.model_dump(mode="json"))
     optuna.create_study(storage=open_storage(url), study_name="foreign")
-    from submillion.tune import study as study_module
+    from submillion.search import study as study_module
 
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setattr(study_module, "_AGREE_S", 0.0)

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from submillion.errors import ConfigError, RunError
+from submillion.search.storage import experimental_allowed
+from submillion.search.trials import LOWER_IS_BETTER
 from submillion.search_config import SearchConfig
-from submillion.tune.storage import experimental_allowed
-from submillion.tune.trials import LOWER_IS_BETTER
 
 if TYPE_CHECKING:
     from optuna import Study, Trial

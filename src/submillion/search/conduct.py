@@ -14,10 +14,9 @@ from submillion.errors import ConfigError, RunError
 from submillion.model.sources import load_base_config
 from submillion.progress import Progress, Silent
 from submillion.rundir import write_json, write_text
-from submillion.search_config import SearchConfig
-from submillion.tune.confirm import confirm_settings
-from submillion.tune.report import describe_confirmation, write_search_report
-from submillion.tune.results import (
+from submillion.search.confirm import confirm_settings
+from submillion.search.report import describe_confirmation, write_search_report
+from submillion.search.results import (
     TrialRow,
     count_states,
     describe_rows,
@@ -27,12 +26,13 @@ from submillion.tune.results import (
     measure_importances,
     tabulate_csv,
 )
-from submillion.tune.space import make_default_space
-from submillion.tune.storage import JOURNAL, mask_url, open_storage, require_optuna, storage_errors
-from submillion.tune.study import describe_search, open_study
-from submillion.tune.task import SearchDir, Task
-from submillion.tune.trials import make_tuned_recipe
-from submillion.tune.workers import run_workers
+from submillion.search.space import make_default_space
+from submillion.search.storage import JOURNAL, mask_url, open_storage, require_optuna, storage_errors
+from submillion.search.study import describe_search, open_study
+from submillion.search.task import SearchDir, Task
+from submillion.search.trials import make_tuned_recipe
+from submillion.search.workers import run_workers
+from submillion.search_config import SearchConfig
 
 
 @dataclass(frozen=True)

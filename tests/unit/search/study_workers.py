@@ -11,10 +11,10 @@ from typing import Any
 from submillion.config import RunConfig, parse_config
 from submillion.launch import LaunchedRun
 from submillion.model.sources import load_base_config
-from submillion.tune import worker
-from submillion.tune.storage import open_storage, require_optuna
-from submillion.tune.study import describe_search, open_study
-from submillion.tune.task import STORAGE_VARIABLE, SearchDir, Task
+from submillion.search import worker
+from submillion.search.storage import open_storage, require_optuna
+from submillion.search.study import describe_search, open_study
+from submillion.search.task import STORAGE_VARIABLE, SearchDir, Task
 
 NUM_REPORTS = 4
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from submillion.errors import SubmillionError
 from submillion.launch import KINDS, end_process, explain_end
 from submillion.rundir import read_json
-from submillion.tune.task import STORAGE_VARIABLE
-from submillion.tune.worker import find_error_file
+from submillion.search.task import STORAGE_VARIABLE
+from submillion.search.worker import find_error_file
 
 _POLL_S = 0.5
 
@@ -63,7 +63,7 @@ def run_workers(folder: Path, url: str, num_workers: int, *, on_poll: Callable[[
 
 def _start(folder: Path, url: str, number: int, said: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "submillion.tune.worker", str(folder), str(number), str(os.getpid())],
+        [sys.executable, "-m", "submillion.search.worker", str(folder), str(number), str(os.getpid())],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=said,
