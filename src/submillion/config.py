@@ -22,6 +22,7 @@ KINDS: tuple[Kind, ...] = ("query", "key", "value", "attention_output", "ffn_in"
 Variant = Literal["lora", "rslora", "dora", "pissa"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Schedule = Literal["linear", "cosine", "cosine_restarts", "constant"]
+TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 ExportFormat = Literal["merged", "adapter"]
 
 LOWER_IS_BETTER = frozenset({"loss", "brier_raw", "ece_raw"})
@@ -210,7 +211,7 @@ class RunConfig(Section):
     train: TrainConfig = TrainConfig()
     watch: tuple[WatchConfig, ...] = Field((), description="Extra sets, scored at every validation.")
     baseline: bool = Field(True, description="Train the TF-IDF baseline on the same rows.")
-    track: tuple[Literal["tensorboard"], ...] = Field((), description="Trackers besides log.jsonl.")
+    track: tuple[TrackerName, ...] = Field((), description="Trackers besides log.jsonl, each an extra to install.")
     export: tuple[ExportFormat, ...] = Field(
         (), description="Formats that the finished run is exported in, as `submillion export` does; into `export/`."
     )

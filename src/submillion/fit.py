@@ -137,7 +137,8 @@ class Fitting:
             self.position = self._restore()
         self._require_same_position()
         self.log = RunLog(run, self.position.log_bytes) if processes.is_first else None
-        self.trackers = Trackers(config.track if processes.is_first else (), run.path, _flatten(config))
+        with processes.acting_together():
+            self.trackers = Trackers(config.track if processes.is_first else (), run.path, _flatten(config))
         self.scaler = self._open_scaler()
         self._resumed_at = time.perf_counter() - self.position.elapsed_s
 

@@ -35,6 +35,7 @@ from submillion.text_encoder import TextEncoder
 from submillion.train.checkpoint import find_checkpoint
 from submillion.train.device import Device, open_device
 from submillion.train.processes import Processes, open_processes
+from submillion.train.track import check_trackers
 from submillion.validate import find_metric_class
 
 
@@ -147,6 +148,7 @@ def _open_base(
     run: RunDir, config: RunConfig, processes: Processes, progress: Progress
 ) -> tuple[Device, BaseModel, dict[str, Any]]:
     """Return the device, the base model and its configuration; write the manifest, or hold them against it."""
+    check_trackers(config.track)
     device = open_device(config.model.precision, config.threads, num_sharing=processes.local_count)
     base = find_base(config.model.base, config.model.revision)
     base_config = load_base_config(config.model.base, config.model.revision)

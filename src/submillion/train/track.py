@@ -1,12 +1,46 @@
-"""Trackers besides log.jsonl: the only importer of accelerate."""
+"""Trackers besides log.jsonl, through accelerate's classes for them.
+
+A run keeps the id that it has in each tracker in ``trackers.json``, and goes on under it when it is continued.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import re
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from submillion.config import TrackerName
 from submillion.errors import ConfigError
+from submillion.rundir import read_json, write_json
+
+PROJECT = "submillion"
+IDS_NAME = "trackers.json"
+# Some trackers refuse other characters in the name of a figure, such as the colon of f1:Sports, in the middle of a run.
+_NOT_IN_NAMES = re.compile(r"[^\w\-. /]")
+# The shortest limit that a tracker has for the value of a setting.
+_MAX_SETTING = 250
+
+
+def check_trackers(names: Sequence[TrackerName]) -> None:
+    """Refuse trackers that are not installed, before anything is read.
+
+    Raises:
+        ConfigError: With the extra that brings the tracker.
+    """
+    for name in names:
+        from accelerate import utils
+
+        if not getattr(utils, f"is_{name}_available")():
+            raise ConfigError(
+                f"tracker {name!r} is not installed",
+                where="track",
+                hint=f'Install it: pip install "submillion[{_KINDS[name].extra}]"',
+            )
 
 
 class Trackers:
@@ -14,20 +48,39 @@ class Trackers:
 
     Args:
         names: Trackers by name; empty for none.
-        folder: Run folder; trackers write below it.
+        folder: Run folder; its name is the run's in each tracker, and some write below it.
         settings: The resolved configuration, flat enough for a tracker's table.
 
     Raises:
-        ConfigError: A tracker whose package is not installed.
+        ConfigError: A tracker that is not installed, or does not start.
     """
 
-    def __init__(self, names: Sequence[str], folder: Path, settings: Mapping[str, Any]) -> None:
-        self._trackers = [_open_tracker(name, folder, settings) for name in names]
+    def __init__(self, names: Sequence[TrackerName], folder: Path, settings: Mapping[str, Any]) -> None:
+        self._trackers: list[Any] = []
+        if not names:
+            return
+        check_trackers(names)
+        from accelerate.state import PartialState
+
+        # accelerate's trackers log what they do, which it refuses to processes that have not asked it who they are.
+        PartialState()
+        path = folder / IDS_NAME
+        ids: dict[str, str] = read_json(path) if path.exists() else {}
+        shown = {key: str(value)[:_MAX_SETTING] for key, value in settings.items()}
+        for name in names:
+            tracker = _start(name, folder, ids.get(name))
+            self._trackers.append(tracker)
+            run_id = _KINDS[name].find_id(tracker)
+            if run_id is not None and ids.get(name) != run_id:
+                ids[name] = run_id
+                write_json(path, ids)
+            tracker.store_init_configuration(shown)
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
         """Record figures of a step."""
+        values = {_NOT_IN_NAMES.sub("_", name): value for name, value in figures.items()}
         for tracker in self._trackers:
-            tracker.log(dict(figures), step=step)
+            tracker.log(dict(values), step=step)
 
     def close(self) -> None:
         """Flush and close."""
@@ -35,16 +88,76 @@ class Trackers:
             tracker.finish()
 
 
-def _open_tracker(name: str, folder: Path, settings: Mapping[str, Any]) -> Any:
-    from accelerate.tracking import TensorBoardTracker
-    from accelerate.utils import is_tensorboard_available
+@dataclass(frozen=True)
+class _Kind:
+    """A tracker.
 
-    assert name == "tensorboard"
-    if not is_tensorboard_available():
-        raise ConfigError(
-            f"tracker {name!r} is not installed", where="track", hint='Install it: pip install "submillion[track]"'
-        )
-    tracker = TensorBoardTracker(run_name="tensorboard", logging_dir=str(folder))
-    tracker.start()
-    tracker.store_init_configuration({key: str(value) for key, value in settings.items()})
+    Attributes:
+        extra: The extra of this package that brings it.
+        open: (run folder, id of the run or None) -> accelerate's tracker, not started.
+        find_id: Of the started tracker's run; None where a run is known by its folder.
+        hint: What to do where it does not start.
+    """
+
+    extra: str
+    open: Callable[[Path, str | None], Any]
+    find_id: Callable[[Any], str | None]
+    hint: str
+
+
+def _open_tensorboard(folder: Path, _: str | None) -> Any:
+    return _find_class("TensorBoardTracker")(run_name="tensorboard", logging_dir=str(folder))
+
+
+def _open_wandb(folder: Path, run_id: str | None) -> Any:
+    return _find_class("WandBTracker")(
+        run_name=os.environ.get("WANDB_PROJECT", PROJECT),
+        id=run_id or uuid.uuid4().hex[:12],
+        name=folder.resolve().name,
+        dir=str(folder),
+        resume="allow",
+    )
+
+
+def _open_mlflow(folder: Path, run_id: str | None) -> Any:
+    return _find_class("MLflowTracker")(experiment_name=PROJECT, run_id=run_id, run_name=folder.resolve().name)
+
+
+def _open_trackio(folder: Path, run_id: str | None) -> Any:
+    project = os.environ.get("TRACKIO_PROJECT", PROJECT)
+    return _find_class("TrackioTracker")(run_name=project, name=run_id or folder.resolve().name, resume="allow")
+
+
+_KINDS: dict[TrackerName, _Kind] = {
+    "tensorboard": _Kind("track", _open_tensorboard, lambda _: None, "Is the run folder writable?"),
+    "wandb": _Kind(
+        "wandb",
+        _open_wandb,
+        lambda tracker: str(tracker.tracker.id),
+        "Log in with `wandb login`, or keep the run on this machine with WANDB_MODE=offline.",
+    ),
+    "mlflow": _Kind(
+        "mlflow",
+        _open_mlflow,
+        lambda tracker: str(tracker.tracker.info.run_id),
+        "Name a store that can be reached: MLFLOW_TRACKING_URI=sqlite:///mlflow.db, for example.",
+    ),
+    "trackio": _Kind(
+        "trackio", _open_trackio, lambda tracker: str(tracker.tracker.name), "Is TRACKIO_DIR a folder to write in?"
+    ),
+}
+
+
+def _find_class(name: str) -> Any:
+    return getattr(import_module("accelerate.tracking"), name)
+
+
+def _start(name: TrackerName, folder: Path, run_id: str | None) -> Any:
+    kind = _KINDS[name]
+    try:
+        tracker = kind.open(folder, run_id)
+        tracker.start()
+    except Exception as error:  # each tracker has errors of its own; none of them is one of ours
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConfigError(f"tracker {name!r} does not start: {reason[0]}", where="track", hint=kind.hint) from error
     return tracker
