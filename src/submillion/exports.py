@@ -320,7 +320,10 @@ def _count_params(folder: Path) -> int:
 
 
 def _sync_files(folder: Path) -> None:
+    # Some libraries write files that their owner alone may read.
+    mode = (folder / EXPORT_NAME).stat().st_mode & 0o777
     for path in folder.iterdir():
+        path.chmod(mode)
         with path.open("rb") as file:
             os.fsync(file.fileno())
     sync_folder(folder)

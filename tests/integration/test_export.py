@@ -108,6 +108,7 @@ def test_a_merged_native_head_is_any_sequence_classifier(
     np.testing.assert_allclose(score(load_run(tmp_path / "model", threads=1)), expected, atol=1e-4)
     assert AutoTokenizer.from_pretrained(tmp_path / "model").model_max_length == 24
     assert not [name for name in (p.name for p in (tmp_path / "model").iterdir()) if name.endswith((".tmp", ".bin"))]
+    assert len({path.stat().st_mode for path in (tmp_path / "model").iterdir()}) == 1
     config = (tmp_path / "model" / "config.json").read_text()
     assert "submillion_packed" not in config
 
