@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from submillion import report
     from submillion.api import export, load, plan, train, tune
+    from submillion.budget_curve.command import curve
+    from submillion.estimator import SubmillionClassifier
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "export", "load", "plan", "report", "train", "tune"]
+__all__ = ["SubmillionClassifier", "__version__", "curve", "export", "load", "plan", "report", "train", "tune"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,6 +21,14 @@ def __getattr__(name: str) -> Any:
         from submillion import api
 
         return getattr(api, name)
+    if name == "curve":
+        from submillion.budget_curve.command import curve
+
+        return curve
+    if name == "SubmillionClassifier":
+        from submillion.estimator import SubmillionClassifier
+
+        return SubmillionClassifier
     if name == "report":
         return import_module("submillion.report")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -33,6 +33,10 @@ COMMANDS = {
         *("DATA", "--out", "--copies", "--rate", "--rows", "--seed", "--lexicon", "--tagger"),
         *("--text", "--label", "--id", "--json"),
     },
+    "curve": {
+        *("RECIPE", "--budgets", "--seeds", "--data", "--base", "--seed", "--text", "--label", "--id", "--set"),
+        *("--rows", "--steps", "--out", "--json"),
+    },
     "tune": {
         *(
             "RECIPE",
@@ -126,7 +130,8 @@ def test_a_run_can_be_looked_for_before_anything_that_computes_is_imported(modul
 
 
 def test_the_python_api_is_there() -> None:
-    assert set(submillion.__all__) == {"__version__", "export", "load", "plan", "report", "train", "tune"}
+    names = {"SubmillionClassifier", "__version__", "curve", "export", "load", "plan", "report", "train", "tune"}
+    assert set(submillion.__all__) == names
     assert all(getattr(submillion, name) for name in submillion.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         getattr(submillion, "nothing" + "")

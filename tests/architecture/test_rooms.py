@@ -22,7 +22,7 @@ ANSWERS_ON_STDOUT = {"verify.py"}
 IMPORTERS = {
     "peft": {"model/adapter.py", "bench/trainer_peer.py"},
     "accelerate": {"train/processes.py", "train/track.py"},
-    "sklearn": {"baseline.py"},
+    "sklearn": {"baseline.py", "estimator.py"},
     "matplotlib": {"report/"},
     "typer": {"cli/"},
     "rich": {"cli/"},

@@ -11,6 +11,7 @@ from submillion import __version__
 from submillion.cli import (
     augmenting,
     benching,
+    curving,
     data,
     exporting,
     planning,
@@ -76,6 +77,7 @@ app.command("check")(data.check)
 app.command("train")(training.train)
 app.add_typer(augmenting.app, name="augment")
 app.command("tune")(tuning.tune)
+app.command("curve")(curving.curve)
 app.command("evaluate")(scoring.evaluate)
 app.command("compare")(scoring.compare)
 app.command("predict")(scoring.predict)

@@ -1,0 +1,153 @@
+"""Measure a curve: plan every budget, train each over the seeds in a process of its own, combine, draw.
+
+The same call continues: finished runs are taken as they stand, the one that was under way goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from submillion.budget_curve.combine import compare_neighbours, describe_point, read_outcomes
+from submillion.budget_curve.fill import Filled, fill_budget
+from submillion.config import FinalConfig, RunConfig
+from submillion.errors import ConfigError
+from submillion.launch import LaunchedRun, launch_run
+from submillion.model.sources import load_base_config
+from submillion.progress import Progress, Silent
+from submillion.report.budget_page import write_budget_page
+from submillion.rundir import RunDir, read_json, write_json
+
+
+@dataclass(frozen=True)
+class CurveResult:
+    """A measured curve.
+
+    Attributes:
+        folder: Holds the runs, ``curve.json``, ``curve.csv``, ``curve.png`` and ``curve.html``.
+        figures: What ``curve.json`` holds: ``recipe``, ``base``, ``split``, ``num_records``, ``seeds``, ``points`` (one
+            a budget, ascending), ``tests`` (of neighbouring budgets) and ``baseline`` (TF-IDF on the same rows, or
+            None).
+    """
+
+    folder: Path
+    figures: dict[str, Any]
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.folder / "curve.html"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures with the folder and the page."""
+        return {"folder": str(self.folder), "report": str(self.report), **self.figures}
+
+
+def measure_curve(
+    config: RunConfig,
+    budgets: Sequence[int],
+    *,
+    num_labels: int,
+    num_seeds: int,
+    out: Path | None = None,
+    progress: Progress | None = None,
+) -> CurveResult:
+    """Train a recipe at several budgets over several seeds, and write table, plot and page.
+
+    All budgets are planned before the first run, so that one that cannot be filled costs nothing. Every run scores
+    its test rows once, which its manifest records.
+
+    Args:
+        config: The recipe; its budget, rank and ranks have no effect (see `fill_budget`).
+        budgets: Ascending, each once.
+        num_labels: Number of classes C.
+        num_seeds: Runs a budget, with the recipe's seed and those after it.
+        out: The folder; ``runs/<name>-curve`` if None.
+        progress: Told of each run.
+
+    Raises:
+        ConfigError: No seeds, or a folder with runs of other settings.
+        BudgetError: A budget that nothing of the recipe fits.
+        SubmillionError: A run has failed.
+        KeyboardInterrupt: Asked to stop; the run under way has saved.
+    """
+    if num_seeds < 1:
+        raise ConfigError(f"{num_seeds} seeds give no runs", where="seeds", hint="Three show how much runs differ.")
+    progress = progress or Silent()
+    folder = out or Path("runs") / f"{config.name}-curve"
+    base_config = load_base_config(config.model.base, config.model.revision)
+    filled = [fill_budget(config, base_config, num_labels=num_labels, budget=budget) for budget in budgets]
+    for choice in filled:
+        progress.note(f"budget {choice.plan.budget:,}: {choice.plan.trainable_params:,} parameters, {choice.how}")
+    seeds = [config.seed + number for number in range(num_seeds)]
+    runs: dict[int, list[LaunchedRun]] = {budget: [] for budget in budgets}
+    progress.start("curve", len(filled) * num_seeds)
+    done = 0
+    # Seed by seed, so that a curve that is stopped halfway is a whole curve over fewer seeds.
+    for seed in seeds:
+        for choice in filled:
+            budget = choice.plan.budget
+            launched = _launch(choice, seed, folder, has_baseline=not done and config.baseline)
+            runs[budget].append(launched)
+            done += 1
+            shown = ", ".join(f"{name} {values['accuracy']:.2%}" for name, values in launched.evaluations.items())
+            progress.note(f"budget {budget:,}, seed {seed}: accuracy on {shown}")
+            progress.advance(done)
+    progress.finish()
+    figures = _describe(config, filled, runs, seeds)
+    write_json(folder / "curve.json", figures)
+    write_budget_page(folder, figures)
+    return CurveResult(folder, figures)
+
+
+def _launch(choice: Filled, seed: int, folder: Path, *, has_baseline: bool) -> LaunchedRun:
+    name = f"budget-{choice.plan.budget}-seed-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    # One page for all runs; the baseline sees the same rows in each.
+    final = FinalConfig(test=True, proof=True, report=False)
+    changes: dict[str, Any] = {"seed": seed, "baseline": has_baseline, "final": final}
+    return launch_run(choice.config.model_copy(update=changes), folder / name)
+
+
+def _describe(
+    config: RunConfig, filled: Sequence[Filled], runs: dict[int, list[LaunchedRun]], seeds: Sequence[int]
+) -> dict[str, Any]:
+    split = "test" if all("test" in run.evaluations for kept in runs.values() for run in kept) else "validation"
+    budgets = [choice.plan.budget for choice in filled]
+    right = read_outcomes([run.run for budget in budgets for run in runs[budget]], split)
+    outcomes = dict(zip(budgets, np.split(right, len(budgets)), strict=True))
+    points = []
+    for choice in filled:
+        budget = choice.plan.budget
+        points.append(
+            {
+                "budget": budget,
+                "trainable_params": choice.plan.trainable_params,
+                "how": choice.how,
+                **describe_point(outcomes[budget]),
+                "runs": [run.run.name for run in runs[budget]],
+                "num_test_evaluations": [
+                    read_json(RunDir(run.run).manifest)["num_test_evaluations"] for run in runs[budget]
+                ],
+            }
+        )
+    tests = [
+        {"smaller": first, "larger": second, **compare_neighbours(outcomes[first], outcomes[second])}
+        for first, second in pairwise(budgets)
+    ]
+    baseline = RunDir(runs[budgets[0]][0].run).evaluation(f"{split}.baseline")
+    return {
+        "recipe": config.name,
+        "base": config.model.base,
+        "split": split,
+        "num_records": int(outcomes[budgets[0]].shape[1]),
+        "seeds": list(seeds),
+        "points": points,
+        "tests": tests,
+        "baseline": read_json(baseline)["accuracy"] if baseline.exists() else None,
+    }

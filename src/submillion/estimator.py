@@ -1,0 +1,383 @@
+"""A scikit-learn classifier of texts, whose `fit` is a whole run: planned, trained, validated, its files counted."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Hashable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
+
+from submillion import api, stats
+from submillion.config import RunConfig
+from submillion.errors import ConfigError, DataError, RunError
+from submillion.records import LabelSet, Record
+from submillion.rundir import RunDir, read_json
+from submillion.stored_run import StoredRun
+from submillion.verify import sum_saved_params
+
+# Parameters of the estimator and the settings that they stand for.
+_SETTINGS: Mapping[str, str] = {
+    "budget": "budget",
+    "rank": "adapter.rank",
+    "targets": "adapter.targets",
+    "head": "model.head",
+    "max_length": "model.max_length",
+    "epochs": "train.epochs",
+    "max_steps": "train.max_steps",
+    "batch_size": "train.batch_size",
+    "learning_rate": "train.learning_rate",
+    "head_learning_rate": "train.head_learning_rate",
+    "validation_size": "data.validation_size",
+    "threads": "threads",
+}
+# Settings that `fit` decides: they follow from X, y and the parameters, or make what nobody would see.
+_OWN = ("data.source", "data.text", "data.label", "data.id", "data.labels", "data.split_seed", "seed", "baseline")
+_MAX_SEED = 2**31 - 1
+
+
+class SubmillionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """A text classifier with fewer trainable parameters than its budget.
+
+    `X` is a list, array or Series of texts, or a table of text columns (a DataFrame, or an array of shape
+    (n, columns)), which are joined by a space. `y` holds one hashable label a text. `fit` sets a stratified part of
+    the rows aside, trains on the others and keeps the checkpoint that is best on the part. The budget is checked before
+    anything is written, and the trained numbers are counted in the saved files.
+
+    A fitted classifier holds its run as the bytes of its files, safetensors and JSON, and no temporary folder. So a
+    pickle of it is as large as the run and holds strings, bytes and numbers; but unpickling runs code whatever the
+    pickle holds. `save_run` and `from_run` carry a classifier to others without that risk.
+
+    Every parameter that is None is the recipe's.
+
+    Args:
+        budget: Trainable parameters, head included, stay strictly below this.
+        base: Base model: a short name, a hub id or a folder.
+        recipe: Name of a shipped recipe, path of a YAML file, or nested settings: where all other settings are from.
+        rank: Rank of the adapter, or ``auto`` for the largest that fits the budget.
+        targets: Kinds of linear layers, ``all``, or full module names.
+        head: ``native`` or ``linear``.
+        max_length: Tokens kept of a text.
+        epochs: Passes over the training rows.
+        max_steps: Optimizer steps; overrides epochs.
+        batch_size: Records a step.
+        learning_rate: Of the adapter.
+        head_learning_rate: Of the head.
+        validation_size: Share (below 1) or number of rows set aside for validation.
+        settings: Any other setting by dotted path, such as ``{"train.label_smoothing": 0.1}``.
+        threads: CPU threads; what the process may use if None.
+        random_state: Of the split, initialisation, order and dropout. An integer repeats; None draws from numpy.
+
+    Attributes:
+        classes_: The labels, in the order of the columns of `predict_proba`.
+        n_features_in_: Number of text columns, if `X` was a table.
+        feature_names_in_: Their names, if `X` was a DataFrame with names that are strings.
+        plan_: Where every trainable parameter is (`submillion.budget.plan.Plan`).
+        validation_: Figures on the rows set aside, which chose the checkpoint and the temperature: too good an
+            estimate of the accuracy on other rows.
+        run_: The run as bytes.
+
+    Examples:
+        >>> from submillion import SubmillionClassifier
+        >>> classifier = SubmillionClassifier(budget=100_000, base="minilm-l6", random_state=0)
+        >>> classifier.fit(texts, labels).predict(["Rain stops play"])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        budget: int | None = None,
+        base: str | None = None,
+        *,
+        recipe: str | PathLike[str] | Mapping[str, Any] = "demo",
+        rank: int | str | None = None,
+        targets: Sequence[str] | None = None,
+        head: str | None = None,
+        max_length: int | None = None,
+        epochs: float | None = None,
+        max_steps: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        head_learning_rate: float | None = None,
+        validation_size: float | None = None,
+        settings: Mapping[str, Any] | None = None,
+        threads: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.budget = budget
+        self.base = base
+        self.recipe = recipe
+        self.rank = rank
+        self.targets = targets
+        self.head = head
+        self.max_length = max_length
+        self.epochs = epochs
+        self.max_steps = max_steps
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.head_learning_rate = head_learning_rate
+        self.validation_size = validation_size
+        self.settings = settings
+        self.threads = threads
+        self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Any:
+        """Say that X is text: one text a row, or a table of text columns."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.one_d_array = True
+        tags.input_tags.two_d_array = True
+        tags.input_tags.string = True
+        return tags
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Train on texts and their labels.
+
+        Args:
+            X: Texts, or a table of text columns; n rows.
+            y: Labels, n of them, at least two kinds and two rows of each.
+
+        Raises:
+            DataError: Rows that are no texts, labels that are no classes, or too few of them.
+            ConfigError: Parameters that do not fit each other or the base model.
+            BudgetError: The plan reaches the budget; says what would fit.
+            ModelError: The base model cannot be found.
+            RunError: The loss is not finite, or the disk is full.
+        """
+        rows = self._read_texts(X, is_fit=True)
+        labels, ids = _encode_labels(y)
+        check_consistent_length(rows, ids)
+        _require_classes(labels, ids)
+        names = _name_classes(labels)
+        columns = self._name_columns(len(rows[0]))
+        with tempfile.TemporaryDirectory(prefix="submillion-fit-") as folder:
+            data, run = Path(folder) / "train.jsonl", Path(folder) / "run"
+            config = self._make_config(data.parent, columns, names)
+            # Before any file is written: settings, budget and base model.
+            api.plan(config)
+            _write_rows(data, rows, columns, [names[label] for label in ids])
+            summary = api.train(config, out=run)
+            num_saved = sum_saved_params(RunDir(run))
+            if num_saved != summary.plan.trainable_params:
+                planned = summary.plan.trainable_params
+                raise RunError(f"the files hold {num_saved:,} trained numbers, planned were {planned:,}")
+            stored = StoredRun.read(run)
+        self.classes_ = labels
+        self.plan_ = summary.plan
+        self.validation_ = summary.evaluations["validation"]
+        self.run_ = stored
+        return self
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return calibrated probabilities, shape (n, C), float64; columns in the order of `classes_`.
+
+        Raises:
+            NotFittedError: Before `fit`.
+            DataError: Rows that are no texts, or another table than `fit` had.
+        """
+        check_is_fitted(self)
+        rows = self._read_texts(X, is_fit=False)
+        model = self.run_.load(self.threads)
+        scored = model.score_records([Record(str(number), row) for number, row in enumerate(rows)])
+        return stats.softmax(scored.logits, model.temperature)
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the most probable label of each text, shape (n,), of the type of the labels."""
+        best = self.predict_proba(X).argmax(axis=1)
+        return np.asarray(self.classes_[best])
+
+    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Return the accuracy, 0..1, of predictions for labelled texts; `sample_weight` weighs the rows."""
+        predicted = self.predict(X)
+        given = _as_labels(y)
+        check_consistent_length(predicted, given, sample_weight)
+        right = [float(first == second) for first, second in zip(predicted.tolist(), given.tolist(), strict=True)]
+        weights = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+        return float(np.average(np.array(right), weights=weights))
+
+    def save_run(self, folder: str | PathLike[str]) -> Path:
+        """Write the run into a new or empty folder, for `submillion evaluate`, `predict`, `load` and `from_run`.
+
+        Raises:
+            NotFittedError: Before `fit`.
+            ConfigError: The folder is not empty.
+        """
+        check_is_fitted(self)
+        stored: StoredRun = self.run_
+        return stored.write(Path(folder))
+
+    @classmethod
+    def from_run(cls, folder: str | PathLike[str]) -> Self:
+        """Return a fitted classifier from the folder of a finished run; its classes are the run's class names.
+
+        Raises:
+            RunError: No run folder, or one that has not come to its end.
+        """
+        stored = StoredRun.read(Path(folder))
+        model = stored.load(None)
+        classifier = cls(recipe=model.config.model_dump(mode="json"), random_state=model.config.seed)
+        classifier.classes_ = np.array(model.labels.names, dtype=object)
+        classifier.plan_ = model.plan
+        classifier.validation_ = read_json(RunDir(Path(folder)).evaluation("validation"))
+        columns = model.config.data.text or tuple(read_json(RunDir(Path(folder)).data)["column_names"])
+        if len(columns) > 1:
+            classifier.n_features_in_ = len(columns)
+            classifier.feature_names_in_ = np.array(columns, dtype=object)
+        classifier.run_ = stored
+        return classifier
+
+    def _read_texts(self, X: Any, *, is_fit: bool) -> list[tuple[str, ...]]:
+        """Return the text columns of each row, and set or check what is known of a table's columns."""
+        if isinstance(X, str):
+            raise DataError(f"{X[:60]!r} is one text", where="X", hint="Give a list of texts, even for a single one.")
+        try:
+            cells = check_array(X, dtype=object, ensure_2d=False, input_name="X", estimator=self)
+        except ValueError as error:
+            raise DataError(str(error), where="X") from None
+        is_table = cells.ndim == 2
+        if not is_fit and is_table != hasattr(self, "n_features_in_"):
+            kinds = ("one text a row", "a table of text columns")
+            raise DataError(f"is {kinds[is_table]}, fit had {kinds[not is_table]}", where="X")
+        if is_table:
+            validate_data(self, X, skip_check_array=True, reset=is_fit)
+        elif is_fit:
+            for name in ("n_features_in_", "feature_names_in_"):
+                self.__dict__.pop(name, None)
+        rows = cells if is_table else cells[:, None]
+        for number, row in enumerate(rows):
+            for cell in row:
+                if not isinstance(cell, str):
+                    raise DataError(
+                        f"row {number} holds {cell!r:.60} ({type(cell).__name__}), which is no text",
+                        where="X",
+                        hint="X is one text a row or a table of text columns; numbers are for other estimators.",
+                    )
+        return [tuple(row) for row in rows]
+
+    def _name_columns(self, count: int) -> tuple[str, ...]:
+        """Return names of the text columns in the run: those of the table, where they can be."""
+        if not hasattr(self, "n_features_in_"):
+            return ("text",)
+        names = tuple(str(name).strip() for name in getattr(self, "feature_names_in_", ()))
+        taken = {name.lower() for name in names}
+        is_usable = len(taken) == count and not taken & {"", "id", "label"} and all(map(str.isprintable, names))
+        return names if is_usable else tuple(f"text_{number}" for number in range(1, count + 1))
+
+    def _make_config(self, source: Path, columns: Sequence[str], names: Sequence[str]) -> RunConfig:
+        seed = int(check_random_state(self.random_state).randint(_MAX_SEED))
+        chosen = {path: getattr(self, name) for name, path in _SETTINGS.items() if getattr(self, name) is not None}
+        others = dict(self.settings or {})
+        for path in others:
+            if path in chosen or path in _OWN or path.startswith("final") or path == "model.base":
+                raise ConfigError(
+                    f"{path!r} cannot be set here",
+                    where="settings",
+                    hint="X, y, random_state and the parameters of the classifier say it.",
+                )
+        own: dict[str, Any] = {
+            "data.text": list(columns),
+            "data.label": "label",
+            "data.id": "id",
+            "data.labels": list(names),
+            "data.split_seed": seed,
+            "seed": seed,
+            # Nobody reads a page, and the files are counted and loaded here anyway.
+            "baseline": False,
+            "final.test": False,
+            "final.proof": False,
+            "final.report": False,
+        }
+        spelled = [f"{path}={_spell(value)}" for path, value in {**chosen, **others, **own}.items()]
+        return api.resolve_config(self.recipe, data=str(source), base=self.base, settings=spelled).config
+
+
+def _spell(value: Any) -> str:
+    """Return a value as YAML; values of grids are often numpy's."""
+    plain = value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
+    try:
+        return json.dumps(plain, ensure_ascii=False, default=str)
+    except ValueError as error:
+        raise ConfigError(f"{value!r:.80} is no setting: {error}", where="settings") from None
+
+
+def _as_labels(y: Any) -> NDArray[Any]:
+    """Return labels as a one-dimensional array; such as numpy would take for rows, tuples for example, as objects."""
+    if isinstance(y, (list, tuple)) and any(isinstance(label, (tuple, frozenset)) for label in y):
+        labels = np.empty(len(y), dtype=object)
+        labels[:] = y
+        return labels
+    # Labels of several kinds stay what they are: numpy would turn them all into strings.
+    is_mixed = isinstance(y, (list, tuple)) and len({isinstance(label, str) for label in y}) > 1
+    array = np.array(y, dtype=object) if is_mixed else np.asarray(y)
+    return np.asarray(column_or_1d(array, warn=True))
+
+
+def _encode_labels(y: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return the classes in order, and the position of each label among them."""
+    if y is None:
+        raise DataError(
+            "requires y to be passed, but the target y is None", where="y", hint="Give one label for each text."
+        )
+    try:
+        labels = _as_labels(y)
+        if labels.dtype != object:
+            check_array(labels, dtype=None, ensure_2d=False, ensure_min_samples=0, input_name="y")
+            check_classification_targets(labels)
+    except ValueError as error:
+        raise DataError(str(error), where="y") from None
+    for number, label in enumerate(labels.tolist()):
+        is_missing = label is None or (isinstance(label, float) and math.isnan(label))
+        if is_missing or not isinstance(label, Hashable):
+            raise DataError(f"row {number} holds {label!r:.60}, which is no label", where="y")
+    try:
+        classes, ids = np.unique(labels, return_inverse=True)
+    except TypeError:  # kinds that know no order among each other
+        known = sorted(set(labels.tolist()), key=lambda label: (type(label).__name__, repr(label)))
+        classes = _as_objects(known)
+        places = {label: place for place, label in enumerate(known)}
+        ids = np.array([places[label] for label in labels.tolist()])
+    return classes, ids.astype(np.int64)
+
+
+def _as_objects(values: Sequence[Any]) -> NDArray[Any]:
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
+def _require_classes(labels: NDArray[Any], ids: NDArray[np.int64]) -> None:
+    counts = np.bincount(ids, minlength=len(labels))
+    if len(labels) < 2:
+        raise DataError(
+            f"n_samples={len(ids)} rows have 1 class, {labels.tolist()!r:.60}",
+            where="y",
+            hint="A classifier needs at least two classes.",
+        )
+    if counts.min() < 2:
+        rare = labels[int(counts.argmin())]
+        raise DataError(
+            f"class {rare!r:.60} has only one row, which cannot stand on both sides of a split",
+            where="y",
+            hint="Add rows of this class or leave it out: a part of each class is set aside for validation.",
+        )
+
+
+def _name_classes(labels: NDArray[Any]) -> tuple[str, ...]:
+    """Return the names of classes in the run: the labels as text, where these are names; else their numbers."""
+    names = tuple(str(label).strip() for label in labels.tolist())
+    is_usable = len(set(names)) == len(names) and all(name and name.isprintable() and name != "-1" for name in names)
+    return LabelSet(names if is_usable else tuple(f"class-{number}" for number in range(len(labels)))).names
+
+
+def _write_rows(path: Path, rows: Sequence[tuple[str, ...]], columns: Sequence[str], names: Sequence[str]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for number, (row, name) in enumerate(zip(rows, names, strict=True)):
+            line = {"id": str(number), "label": name, **dict(zip(columns, row, strict=True))}
+            file.write(json.dumps(line) + "\n")

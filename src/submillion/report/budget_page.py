@@ -1,0 +1,163 @@
+"""The page of a budget curve: its plot, its table as HTML and CSV, and the tests between neighbours."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+
+from submillion.report import words
+from submillion.report.html import Child, Html, element, render, table
+from submillion.report.page import Section, build_page, paragraph, show_plot
+from submillion.report.theme import Plot, Theme, new_figure, render_png
+from submillion.rundir import write_atomically, write_text
+
+
+def write_budget_page(folder: Path, figures: Mapping[str, Any]) -> Path:
+    """Write ``curve.html``, ``curve.png`` and ``curve.csv`` into a folder.
+
+    Args:
+        folder: Where to.
+        figures: What ``curve.json`` holds, as `submillion.budget_curve.measure` writes it.
+
+    Returns:
+        The page.
+    """
+    plot = budget_curve_plot(figures)
+    image = render_png(plot)
+    write_atomically(folder / "curve.png", lambda file: file.write(image))
+    write_text(folder / "curve.csv", _spell_csv(figures))
+    page = folder / "curve.html"
+    write_text(page, _build(figures, plot))
+    return page
+
+
+def budget_curve_plot(figures: Mapping[str, Any]) -> Plot:
+    """Return accuracy against trainable parameters on a logarithmic axis."""
+    num_seeds = len(figures["seeds"])
+    over = f"Mean of {num_seeds} seeds with its 95 % interval; faint points are single seeds." if num_seeds > 1 else (
+        "One seed; the 95 % interval is about other records, not about other seeds."
+    )  # fmt: skip
+    title = f"Accuracy against trainable parameters: {words.shorten(figures['recipe'], 40)}"
+    return Plot("curve", title, over, partial(draw_budget_curve, figures=figures), wide=True)
+
+
+def draw_budget_curve(theme: Theme, *, figures: Mapping[str, Any]) -> Figure:
+    """Draw one point a budget where its parameters really are, its interval, and the single seeds behind it."""
+    figure, axes = new_figure(9.2, 3.6)
+    points = figures["points"]
+    places = [point["trainable_params"] for point in points]
+    means = [100 * point["accuracy"] for point in points]
+    colour = theme.series[0]
+    if len(figures["seeds"]) > 1:
+        for point in points:
+            singles = [100 * accuracy for accuracy in point["accuracies"]]
+            axes.plot(
+                [point["trainable_params"]] * len(singles), singles, linestyle="none", marker="o", markersize=4,
+                color=colour, alpha=0.35, markeredgewidth=0,
+            )  # fmt: skip
+    for place, point in zip(places, points, strict=True):
+        axes.plot([place, place], [100 * end for end in point["accuracy_interval"]], color=colour, linewidth=2)
+    axes.plot(places, means, color=colour, linewidth=1.2, marker="o", markersize=6, markeredgecolor=theme.paper)
+    for place, mean in zip(places, means, strict=True):
+        axes.annotate(f"{mean:.2f}", (place, mean), xytext=(8, -3), textcoords="offset points", va="top", fontsize=8)
+    if figures["baseline"] is not None:
+        level = 100 * figures["baseline"]
+        axes.axhline(level, color=theme.series[1], linewidth=1.1, linestyle=(0, (4, 3)), zorder=0)
+        axes.annotate(
+            f"TF-IDF and linear SVM, {level:.2f}", (0, level), xycoords=("axes fraction", "data"), xytext=(4, 4),
+            textcoords="offset points", color=theme.series[1], fontsize=8,
+        )  # fmt: skip
+    axes.set_xscale("log")
+    axes.margins(x=0.09, y=0.12)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xticks([point["budget"] for point in points])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: shorten_count(value)))
+    axes.grid(visible=True, axis="x")
+    axes.set_xlabel("trainable parameters, logarithmic; the lines are the budgets")
+    axes.set_ylabel(f"accuracy on {figures['split']} (%)")
+    return figure
+
+
+def shorten_count(value: float) -> str:
+    """Return 10000 as ``10k`` and 1500000 as ``1.5M``."""
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.4g}{unit}"
+    return f"{value:.0f}"
+
+
+def _spell_csv(figures: Mapping[str, Any]) -> str:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    seeds = [f"accuracy_seed_{seed}" for seed in figures["seeds"]]
+    writer.writerow(["budget", "trainable_params", "accuracy", "accuracy_low", "accuracy_high", *seeds])
+    for point in figures["points"]:
+        ends = point["accuracy_interval"]
+        writer.writerow([point["budget"], point["trainable_params"], point["accuracy"], *ends, *point["accuracies"]])
+    return stream.getvalue()
+
+
+def _build(figures: Mapping[str, Any], plot: Plot) -> str:
+    num_seeds = len(figures["seeds"])
+    best = max(figures["points"], key=lambda point: float(point["accuracy"]))
+    heading = element(
+        "header",
+        paragraph("submillion \N{MIDDLE DOT} accuracy against the budget", class_="eyebrow"),
+        element("h1", figures["recipe"]),
+        paragraph(f"{figures['base']} \N{MIDDLE DOT} {num_seeds} seeds a budget", class_="sub"),
+    )
+    opening = paragraph(
+        f"Highest mean accuracy on {figures['num_records']:,} {figures['split']} records: "
+        f"{words.percent(best['accuracy'])} with {best['trainable_params']:,} trainable parameters.",
+        class_="lead",
+    )
+    sections = [
+        Section("curve", "Curve", "What more parameters bring", render(show_plot(plot), _point_table(figures))),
+        Section("tests", "Tests", "Which steps are more than chance", _test_table(figures)),
+    ]
+    return build_page(f"{figures['recipe']}: accuracy against the budget", heading, opening, sections)
+
+
+def _point_table(figures: Mapping[str, Any]) -> Html:
+    rows: list[list[Child]] = [
+        [
+            words.count(point["budget"]),
+            words.count(point["trainable_params"]),
+            words.percent(point["accuracy"]),
+            words.percent_range(point["accuracy_interval"]),
+            ", ".join(f"{100 * accuracy:.2f}" for accuracy in point["accuracies"]),
+            point["how"],
+        ]
+        for point in figures["points"]
+    ]
+    return table(["Budget", "Trainable", "Accuracy", "Interval", "Each seed", "Filled with"], rows, numeric=range(4))
+
+
+def _test_table(figures: Mapping[str, Any]) -> Html:
+    rows: list[list[Child]] = [
+        [
+            f"{words.count(test['smaller'])} to {words.count(test['larger'])}",
+            words.points(test["difference"]),
+            " to ".join(words.points(end) for end in test["interval"]),
+            words.p_value(test["p"]),
+        ]
+        for test in figures["tests"]
+    ]
+    if not rows:
+        return paragraph("One budget has no neighbour.", class_="note")
+    text = (
+        "Larger minus smaller budget, in points, paired by seed and record. The interval draws seeds and records; the "
+        "p value flips the sign of each record's difference over all seeds, and is about these trained models. "
+        f"{len(rows)} tests are made, and they are not corrected for their number."
+    )
+    return render(
+        paragraph(text, class_="note"), table(["Budgets", "Difference", "Interval", "Test"], rows, numeric=range(1, 4))
+    )
