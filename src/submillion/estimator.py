@@ -361,7 +361,7 @@ def _require_classes(labels: NDArray[Any], ids: NDArray[np.int64]) -> None:
             hint="A classifier needs at least two classes.",
         )
     if counts.min() < 2:
-        rare = labels[int(counts.argmin())]
+        rare = labels.tolist()[int(counts.argmin())]
         raise DataError(
             f"class {rare!r:.60} has only one row, which cannot stand on both sides of a split",
             where="y",

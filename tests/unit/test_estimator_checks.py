@@ -73,7 +73,7 @@ class SpelledNumbers(SubmillionClassifier):
 
 
 # The base is filled in when a check runs; texts of few tokens and one step keep each fit below a second.
-QUICK = {"base": "tiny", "max_steps": 1, "batch_size": 8, "max_length": 16, "random_state": 0}
+QUICK = {"base": "tiny", "max_steps": 1, "batch_size": 8, "max_length": 16, "threads": 1, "random_state": 0}
 QUICK["settings"] = {"model.precision": "fp32", "data.leaks": "keep"}
 
 

@@ -41,7 +41,7 @@ def write_budget_page(folder: Path, figures: Mapping[str, Any]) -> Path:
 def budget_curve_plot(figures: Mapping[str, Any]) -> Plot:
     """Return accuracy against trainable parameters on a logarithmic axis."""
     num_seeds = len(figures["seeds"])
-    over = f"Mean of {num_seeds} seeds with its 95 % interval; faint points are single seeds." if num_seeds > 1 else (
+    over = f"Mean of {num_seeds} seeds with its 95 % interval; faint points beside it are single seeds." if num_seeds > 1 else (
         "One seed; the 95 % interval is about other records, not about other seeds."
     )  # fmt: skip
     title = f"Accuracy against trainable parameters: {words.shorten(figures['recipe'], 40)}"
@@ -59,7 +59,7 @@ def draw_budget_curve(theme: Theme, *, figures: Mapping[str, Any]) -> Figure:
         for point in points:
             singles = [100 * accuracy for accuracy in point["accuracies"]]
             axes.plot(
-                [point["trainable_params"]] * len(singles), singles, linestyle="none", marker="o", markersize=4,
+                [0.965 * point["trainable_params"]] * len(singles), singles, linestyle="none", marker="o", markersize=4,
                 color=colour, alpha=0.35, markeredgewidth=0,
             )  # fmt: skip
     for place, point in zip(places, points, strict=True):
@@ -112,7 +112,7 @@ def _build(figures: Mapping[str, Any], plot: Plot) -> str:
         "header",
         paragraph("submillion \N{MIDDLE DOT} accuracy against the budget", class_="eyebrow"),
         element("h1", figures["recipe"]),
-        paragraph(f"{figures['base']} \N{MIDDLE DOT} {num_seeds} seeds a budget", class_="sub"),
+        paragraph(f"{figures['base']} \N{MIDDLE DOT} {num_seeds} {'seed' if num_seeds == 1 else 'seeds'} a budget", class_="sub"),
     )
     opening = paragraph(
         f"Highest mean accuracy on {figures['num_records']:,} {figures['split']} records: "
