@@ -41,9 +41,9 @@ def write_budget_page(folder: Path, figures: Mapping[str, Any]) -> Path:
 def budget_curve_plot(figures: Mapping[str, Any]) -> Plot:
     """Return accuracy against trainable parameters on a logarithmic axis."""
     num_seeds = len(figures["seeds"])
-    over = f"Mean of {num_seeds} seeds with its 95 % interval; faint points beside it are single seeds." if num_seeds > 1 else (
-        "One seed; the 95 % interval is about other records, not about other seeds."
-    )  # fmt: skip
+    over = "One seed; the 95 % interval is about other records, not about other seeds."
+    if num_seeds > 1:
+        over = f"Mean of {num_seeds} seeds with its 95 % interval; faint points beside it are single seeds."
     title = f"Accuracy against trainable parameters: {words.shorten(figures['recipe'], 40)}"
     return Plot("curve", title, over, partial(draw_budget_curve, figures=figures), wide=True)
 
@@ -112,7 +112,10 @@ def _build(figures: Mapping[str, Any], plot: Plot) -> str:
         "header",
         paragraph("submillion \N{MIDDLE DOT} accuracy against the budget", class_="eyebrow"),
         element("h1", figures["recipe"]),
-        paragraph(f"{figures['base']} \N{MIDDLE DOT} {num_seeds} {'seed' if num_seeds == 1 else 'seeds'} a budget", class_="sub"),
+        paragraph(
+            f"{figures['base']} \N{MIDDLE DOT} {num_seeds} {'seed' if num_seeds == 1 else 'seeds'} a budget",
+            class_="sub",
+        ),
     )
     opening = paragraph(
         f"Highest mean accuracy on {figures['num_records']:,} {figures['split']} records: "
