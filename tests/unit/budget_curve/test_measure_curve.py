@@ -85,7 +85,7 @@ def test_points_tests_and_files_say_what_the_runs_had(runs: Runs, tmp_path: Path
     assert real["p"] < 1e-6
     assert small["difference"] == pytest.approx(4 / 400)
     assert small["p"] == pytest.approx(2 / 2**6)  # six records gained by one seed or more, none lost
-    rows = list(csv.DictReader((tmp_path / "curve" / "curve.csv").open(encoding="utf-8")))
+    rows = list(csv.DictReader((tmp_path / "curve" / "curve.csv").read_text(encoding="utf-8").splitlines()))
     assert [row["budget"] for row in rows] == ["10000", "100000", "1000000"]
     assert float(rows[0]["accuracy_seed_6"]) == 206 / 400
     page = result.report.read_text(encoding="utf-8")
