@@ -277,7 +277,7 @@ def _scatter(axes: Axes, theme: Theme, picture: StudyPicture, pairs: Sequence[tu
 
 
 def _show_choice(value: Any) -> str:
-    return "none" if value in (None, "null") else str(value).replace('"', "").strip("[]")
+    return "not set" if value in (None, "null") else str(value).replace('"', "").strip("[]")
 
 
 def _sort_choice(label: str) -> tuple[int, float, str]:
