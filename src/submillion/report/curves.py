@@ -326,4 +326,11 @@ def list_overlaid_curves(runs: Sequence[LoadedRun]) -> list[Plot]:
             {"ylabel": "L2 norm", "log": True},
         ),
     ]
+    # A single line has no legend, but whose it is must be said.
+    found = [
+        replace(entry, caption=f"{entry.series[0].label} alone. {entry.caption}".strip())
+        if len(entry.series) == 1
+        else entry
+        for entry in found
+    ]
     return _collect(found)

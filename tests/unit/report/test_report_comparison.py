@@ -9,7 +9,8 @@ from test_report_page import read_page
 
 from submillion.evaluate import compare_correct
 from submillion.report import write_report
-from submillion.report.load import read_predictions
+from submillion.report.curves import list_overlaid_curves
+from submillion.report.load import load_run, name_runs, read_predictions
 
 
 def test_runs_are_overlaid_and_tested_on_the_rows_they_share(tmp_path: Path) -> None:
@@ -63,6 +64,14 @@ def test_runs_of_one_recipe_and_seed_keep_their_folder_names(tmp_path: Path) -> 
     assert "Highest accuracy: one on test" in page.text
     assert "Their settings are the same, letter for letter." in page.text
     assert (tmp_path / "both-plots").is_dir()
+
+
+def test_a_curve_of_one_run_alone_says_whose_it_is(tmp_path: Path) -> None:
+    first = write_run(tmp_path / "first", num_records=60, num_steps=12)
+    second = write_run(tmp_path / "second", num_records=60, num_steps=12, seed=1, splits=("test", "validation"))
+    plots = {plot.name: plot for plot in list_overlaid_curves(name_runs([load_run(first), load_run(second)]))}
+    assert plots["accuracy-bbc"].caption == "agnews-minilm seed 0 alone. Watched; it steers nothing."
+    assert "alone" not in plots["validation-accuracy"].caption
 
 
 def test_many_unevaluated_runs_still_have_a_page(tmp_path: Path) -> None:

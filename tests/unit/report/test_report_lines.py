@@ -57,6 +57,13 @@ def test_one_step_has_one_tick() -> None:
     assert figure.axes[0].lines[0].get_marker() == "o"  # a line of one point would not be seen
 
 
+def test_lines_of_one_step_are_named_in_a_legend() -> None:
+    one = np.array([7.0])
+    figure = draw(*(Series(name, one, one, style=n) for n, name in enumerate(("a", "b"))))
+    assert list(figure.axes[0].texts) == []  # leaders would be the only lines, and look like data
+    assert figure.axes[0].get_legend() is not None
+
+
 def test_zero_keeps_an_axis_linear() -> None:
     steps = np.arange(3.0)
     assert draw(Series("norm", steps, np.array([1.0, 10.0, 5.0])), log=True).axes[0].get_yscale() == "log"

@@ -200,6 +200,13 @@ def test_states_of_older_versions(write_state: Write) -> None:
     }
 
 
+def test_a_metric_called_step_moves_no_evaluation(write_state: Write) -> None:
+    run = load_trainer_state(
+        write_state([{"eval_loss": 0.5, "eval_step": 999.0, "eval_epoch": 7.0, "step": 4, "epoch": 1}])
+    )
+    assert run.evaluations["validation"] == [{"loss": 0.5, "step": 4, "epoch": 1}]
+
+
 def test_several_sets_keep_their_names(write_state: Write) -> None:
     history = [
         {f"eval_{name}_{key}": value, "step": 10, "epoch": 1}
