@@ -1,8 +1,10 @@
 """What synthetic rows change: the same recipe with and without them, on the same rows and seeds, compared pair by pair.
 
-    python benchmarks/augment_effect.py --data AGNEWS --extra rows.jsonl --watch bbc=bbc.csv --seeds 0 1 2
+    python benchmarks/augment_effect.py --data AGNEWS --arm synonyms=synonyms.jsonl --arm generated=rows.jsonl \\
+        --watch bbc=bbc.csv --seeds 0 1 2
 
-Each seed is a pair of runs in processes of their own; both are scored on the same rows in and out of distribution.
+An arm is one or more files of synthetic rows that are trained on together. For each seed there is a run without any and
+one an arm, each in a process of its own, and all are scored on the same rows in and out of distribution.
 A difference is pooled over the seeds: rows are drawn with replacement, each with its outcomes under every seed, so the
 interval is that of the rows; the spread over the seeds stands beside it. Runs that are finished are not repeated, so a
 call that was killed goes on where it was. The effect is written down whatever its sign.
@@ -27,18 +29,21 @@ from submillion.augment.rows import read_rows
 from submillion.config import RunConfig
 from submillion.evaluate import compare_correct
 from submillion.launch import launch_run
-from submillion.rundir import RunDir, write_json
+from submillion.rundir import RunDir, read_json, write_json
 from submillion.train.device import count_cpus, read_cpu_capabilities
 
 FOLDER = Path(__file__).parent
 NUM_RESAMPLES = 10_000
+WITHOUT = "without"
 
 
 def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="agnews-minilm")
     parser.add_argument("--data", required=True, help="Data with a test split, the rows in distribution.")
-    parser.add_argument("--extra", required=True, nargs="+", help="Files of synthetic rows, all trained on together.")
+    parser.add_argument(
+        "--arm", required=True, action="append", dest="arms", metavar="NAME=FILE[,FILE]", help="Files of rows."
+    )
     parser.add_argument("--weight", type=float, default=1.0, help="Weight of a synthetic row in the loss.")
     parser.add_argument(
         "--watch", nargs="*", default=[], metavar="NAME=FILE[,LABELS]", help="Rows out of distribution."
@@ -50,16 +55,20 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def make_config(arguments: argparse.Namespace, seed: int, *, with_extra: bool) -> RunConfig:
-    """Return the configuration of one run; the two of a pair differ in `data.extra` alone."""
+def split_named(entry: str, flag: str) -> tuple[str, list[str]]:
+    """Return the name and the files of ``NAME=FILE[,FILE]``."""
+    name, equals, files = entry.partition("=")
+    if not equals or not name or not all(files.split(",")):
+        sys.exit(f"error: {flag} {entry!r} is not of the form NAME=FILE or NAME=FILE,FILE")
+    return name, files.split(",")
+
+
+def make_config(arguments: argparse.Namespace, seed: int, files: Sequence[str]) -> RunConfig:
+    """Return the configuration of one run; those of a seed differ in `data.extra` alone."""
     watch = []
-    for entry in arguments.watch:
-        name, equals, files = entry.partition("=")
-        if not equals:
-            sys.exit(f"error: --watch {entry!r} is not of the form NAME=FILE or NAME=FILE,LABELS")
-        data, _, labels = files.partition(",")
-        watch.append({"name": name, "data": data} | ({"labels": labels} if labels else {}))
-    extra = [{"data": str(path), "weight": arguments.weight} for path in arguments.extra] if with_extra else []
+    for name, (data, *labels) in (split_named(entry, "--watch") for entry in arguments.watch):
+        watch.append({"name": name, "data": data} | ({"labels": labels[0]} if labels else {}))
+    extra = [{"data": file, "weight": arguments.weight} for file in files]
     settings = [*arguments.settings, f"watch={json.dumps(watch)}", f"data.extra={json.dumps(extra)}"]
     return resolve_config(arguments.recipe, data=arguments.data, seed=seed, settings=settings).config
 
@@ -92,13 +101,13 @@ def describe_pooled(pairs: Sequence[tuple[NDArray[np.bool_], NDArray[np.bool_]]]
     }
 
 
-def compare_sets(runs: Mapping[int, Mapping[str, RunDir]], names: Sequence[str]) -> dict[str, Any]:
-    """Return what each set says of the synthetic rows, per seed and over all of them."""
+def compare_arm(runs: Mapping[int, Mapping[str, RunDir]], arm: str, names: Sequence[str]) -> dict[str, Any]:
+    """Return what each set says of an arm's rows, per seed and over all of them."""
     sets: dict[str, Any] = {}
     for name in names:
         pairs, seeds = [], []
-        for seed, pair in runs.items():
-            (ids, with_rows), (other_ids, without) = (read_outcomes(pair[kind], name) for kind in ("with", "without"))
+        for seed, kinds in runs.items():
+            (ids, with_rows), (other_ids, without) = (read_outcomes(kinds[kind], name) for kind in (arm, WITHOUT))
             if ids != other_ids:
                 sys.exit(f"error: the runs of seed {seed} were scored on other rows of {name}")
             pairs.append((with_rows, without))
@@ -107,33 +116,51 @@ def compare_sets(runs: Mapping[int, Mapping[str, RunDir]], names: Sequence[str])
     return sets
 
 
-def print_table(sets: Mapping[str, Any]) -> None:
-    print(f"{'set':<16}{'rows':>7}{'without':>10}{'with':>10}   difference in points (95 % interval)   by seed")
-    for name, entry in sets.items():
-        low, high = (100 * value for value in entry["interval"])
-        seeds = ", ".join(f"{100 * seed['difference']:+.2f}" for seed in entry["seeds"])
-        print(
-            f"{name:<16}{entry['num_records']:>7,}{100 * entry['accuracy_without']:>9.2f}%"
-            f"{100 * entry['accuracy_with']:>9.2f}%   {100 * entry['difference']:+.2f} ({low:+.2f} .. {high:+.2f})"
-            f"{'':>12}{seeds}"
-        )
+def describe_arm(files: Sequence[str], run: RunDir) -> dict[str, Any]:
+    """Return what the rows of an arm are, and how many of them a run has trained on."""
+    rows = [row for file in files for row in read_rows(Path(file))]
+    extra = read_json(run.data)["extra"]
+    return {
+        "methods": sorted({str(row.provenance["method"]) for row in rows}),
+        "junk": any(row.provenance.get("junk", False) for row in rows),
+        # Where the files lay is nobody's business; their digests say which they were.
+        "extra": [{**entry, "data": Path(entry["data"]).name} for entry in extra],
+    }
+
+
+def print_table(arms: Mapping[str, Any]) -> None:
+    print(f"{'arm':<14}{'set':<12}{'rows':>7}{'without':>10}{'with':>10}   difference in points (95 %)   by seed")
+    for arm, description in arms.items():
+        for name, entry in description["sets"].items():
+            low, high = (100 * value for value in entry["interval"])
+            seeds = ", ".join(f"{100 * seed['difference']:+.2f}" for seed in entry["seeds"])
+            difference = f"{100 * entry['difference']:+.2f} ({low:+.2f} .. {high:+.2f})"
+            print(
+                f"{arm:<14}{name:<12}{entry['num_records']:>7,}{100 * entry['accuracy_without']:>9.2f}%"
+                f"{100 * entry['accuracy_with']:>9.2f}%   {difference:<30}{seeds}"
+            )
 
 
 def main(words: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(words)
-    rows = [row for path in arguments.extra for row in read_rows(Path(path))]
+    arms = {WITHOUT: [], **dict(split_named(entry, "--arm") for entry in arguments.arms)}
+    for files in arms.values():
+        for file in files:
+            read_rows(Path(file))  # a file that is none is better known before the first run than after it
     runs: dict[int, dict[str, RunDir]] = {}
+    arguments.work.mkdir(parents=True, exist_ok=True)
     for seed in arguments.seeds:
-        for kind in ("without", "with"):
-            config = make_config(arguments, seed, with_extra=kind == "with")
-            folder = arguments.work / f"{kind}-{seed}"
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            print(f"seed {seed}, {kind} the synthetic rows: {folder}", file=sys.stderr)
-            runs.setdefault(seed, {})[kind] = RunDir(launch_run(config, folder).run)
-    names = ["test", *(entry.partition("=")[0] for entry in arguments.watch)]
-    sets = compare_sets(runs, names)
-    extra = json.loads((runs[arguments.seeds[0]]["with"].data).read_text(encoding="utf-8"))["extra"]
-    methods = sorted({str(row.provenance["method"]) for row in rows})
+        for arm, files in arms.items():
+            folder = arguments.work / f"{arm}-{seed}"
+            print(f"seed {seed}, {arm}: {folder}", file=sys.stderr)
+            runs.setdefault(seed, {})[arm] = RunDir(launch_run(make_config(arguments, seed, files), folder).run)
+    names = ["test", *(split_named(entry, "--watch")[0] for entry in arguments.watch)]
+    first = runs[arguments.seeds[0]]
+    described = {
+        arm: {**describe_arm(files, first[arm]), "sets": compare_arm(runs, arm, names)}
+        for arm, files in arms.items()
+        if arm != WITHOUT
+    }
     write_json(
         arguments.out,
         {
@@ -142,10 +169,8 @@ def main(words: Sequence[str] | None = None) -> None:
             "settings": arguments.settings,
             "weight": arguments.weight,
             "seeds": arguments.seeds,
-            "methods": methods,
-            "junk": any(row.provenance.get("junk") for row in rows),
-            "extra": extra,
-            "sets": sets,
+            "num_train": read_json(first[WITHOUT].data)["num_train"],
+            "arms": described,
             "version": __version__,
             "machine": {
                 "cpu": str(read_cpu_capabilities().get("cpu_name", platform.processor())),
@@ -154,7 +179,7 @@ def main(words: Sequence[str] | None = None) -> None:
             },
         },
     )
-    print_table(sets)
+    print_table(described)
     print(arguments.out, file=sys.stderr)
 
 
