@@ -132,7 +132,8 @@ def _list_choices(config: RunConfig, base_config: Mapping[str, Any]) -> Iterator
         start = 1 if chosen == linears else 0
         for number in range(start, len(layers)):
             kept = [linear for linear in chosen if linear.layer >= layers[number]]
-            yield _name(kept), f"{kinds} of the top {len(layers) - number} layers ({len(kept)} matrices)"
+            top = "top layer" if number == len(layers) - 1 else f"top {len(layers) - number} layers"
+            yield _name(kept), f"{kinds} of the {top} ({len(kept)} matrices)"
     last = next((x for x in reversed(linears) if x.kind in _FIRST_KINDS), linears[-1])
     yield _name([last]), f"the {last.kind} matrix of layer {last.layer}"
 

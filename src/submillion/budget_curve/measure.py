@@ -23,6 +23,8 @@ from submillion.progress import Progress, Silent
 from submillion.report.budget_page import write_budget_page
 from submillion.rundir import RunDir, read_json, write_json
 
+SHOWN = ("validation", "test")
+
 
 @dataclass(frozen=True)
 class CurveResult:
@@ -92,10 +94,12 @@ def measure_curve(
     for seed in seeds:
         for choice in filled:
             budget = choice.plan.budget
-            launched = _launch(choice, seed, folder, has_baseline=not done and config.baseline)
+            launched = _launch(choice, seed, folder, has_baseline=config.baseline and seed == config.seed)
             runs[budget].append(launched)
             done += 1
-            shown = ", ".join(f"{name} {values['accuracy']:.2%}" for name, values in launched.evaluations.items())
+            shown = ", ".join(
+                f"{name} {values['accuracy']:.2%}" for name, values in launched.evaluations.items() if name in SHOWN
+            )
             progress.note(f"budget {budget:,}, seed {seed}: accuracy on {shown}")
             progress.advance(done)
     progress.finish()
@@ -108,7 +112,8 @@ def measure_curve(
 def _launch(choice: Filled, seed: int, folder: Path, *, has_baseline: bool) -> LaunchedRun:
     name = f"budget-{choice.plan.budget}-seed-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    # One page for all runs; the baseline sees the same rows in each.
+    # One page for all runs. The baseline sees the same rows in each; which runs have it must not depend on the other
+    # budgets, or adding one would change the settings of those that are there.
     final = FinalConfig(test=True, proof=True, report=False)
     changes: dict[str, Any] = {"seed": seed, "baseline": has_baseline, "final": final}
     return launch_run(choice.config.model_copy(update=changes), folder / name)

@@ -82,6 +82,7 @@ def test_small_budgets_take_fewer_layers_then_fewer_matrices() -> None:
     assert len(seen[3_000].plan.modules) == 1
     assert seen[3_000].plan.trainable_params == 768 + 1_540
     assert seen[8_000].how == "rank 1 on query and value of the top 4 layers (8 matrices)"
+    assert seen[8_500].how == "rank 1 on all kinds of the top layer (6 matrices)"
     with pytest.raises(BudgetError, match="nothing of agnews-minilm fits below 2,308") as raised:
         fill(2_308)
     assert "2,308; give a budget of at least 2,309" in raised.value.hint

@@ -65,7 +65,14 @@ def test_every_budget_has_every_seed_and_differs_in_nothing_else(runs: Runs, tmp
         assert (config.train, config.data, config.model) == (CONFIG.train, CONFIG.data, CONFIG.model)
         assert config.final.test
         assert not config.final.report
-    assert [config.baseline for config in runs.configs.values()] == [True, False, False, False]
+    assert [config.baseline for config in runs.configs.values()] == [True, True, False, False]
+
+
+def test_more_budgets_and_seeds_leave_the_runs_that_are_there_as_they_are(runs: Runs, tmp_path: Path) -> None:
+    measure_curve(CONFIG, (100_000,), num_labels=4, num_seeds=1, out=tmp_path / "first")
+    before = runs.configs["budget-100000-seed-5"]
+    measure_curve(CONFIG, (10_000, 100_000), num_labels=4, num_seeds=2, out=tmp_path / "second")
+    assert runs.configs["budget-100000-seed-5"] == before
 
 
 def test_points_tests_and_files_say_what_the_runs_had(runs: Runs, tmp_path: Path) -> None:
