@@ -46,10 +46,16 @@ def find_ratio(name: str, key: str = "median") -> Callable[[Result], float | Non
     return lambda result: result["ratios"].get(name, {}).get(key)
 
 
-def find_case(name: str, key: str, divisor: float = 1.0) -> Callable[[Result], float | None]:
+def find_case(name: str, key: str, *, num_rows: int | None = None) -> Callable[[Result], float | None]:
+    """Return what finds a figure of a case; with `num_rows`, only where each round was of so many rows."""
+
     def find(result: Result) -> float | None:
-        values = [case[key] for case in result["cases"] if case["name"] == name and key in case]
-        return values[0] / divisor if values else None
+        values = [
+            case[key]
+            for case in result["cases"]
+            if case["name"] == name and key in case and num_rows in {None, case.get("round_rows")}
+        ]
+        return values[0] if values else None
 
     return find
 
@@ -60,6 +66,12 @@ def find_difference(start: str, key: str, divisor: float = 1.0) -> Callable[[Res
         return values[0] / divisor if values else None
 
     return find
+
+
+def find_check_growth(result: Result) -> float | None:
+    if find_case("submillion check, 120,000 rows", "seconds")(result) is None:
+        return None
+    return find_ratio("check: time of twice the rows")(result)
 
 
 def find_bulk_rate(result: Result) -> float | None:
@@ -112,17 +124,24 @@ GOALS = (
         unit="s",
     ),
     Goal(
-        "`check`, time of twice the rows",
+        "`check`, time of twice 120,000 rows",
         *("data", MINILM),
-        find_ratio("check: time of twice the rows"),
+        find_check_growth,
         2.2,
         at_least=False,
     ),
-    Goal("tokenising, processors kept busy of 2", "data", MINILM, find_case("tokenise", "cores"), 1.5, unit=""),
+    Goal(
+        "tokenising, processors kept busy of 2",
+        "data",
+        MINILM,
+        find_case("tokenise", "cores", num_rows=120_000),
+        1.5,
+        unit="",
+    ),
     Goal(
         "120,000 rows seen before, from the imports to the first step",
         *("data", MINILM),
-        find_case("begin to train, again", "seconds"),
+        find_case("begin to train, again", "seconds", num_rows=120_000),
         3,
         at_least=False,
         unit="s",

@@ -85,6 +85,16 @@ def test_goals_take_the_newest_result_of_their_own_kind_of_run(builder: ModuleTy
     assert " 3.2 x " in find_line(page, "train, MiniLM, against Trainer+PEFT at its best")
 
 
+def test_goals_of_many_rows_do_not_take_runs_of_few(builder: ModuleType) -> None:
+    case = {"name": "tokenise", "kind": "data", "is_peer": False, "about": "", "cores": 1.8, "round_rows": 120_000}
+    case |= {"seconds": 5.0, "spread_s": [5.0, 5.0], "rounds_s": [5.0, 5.0]}
+    few = make_result(created="2027-01-01T00:00:00+00:00", cases=[case | {"cores": 1.0, "round_rows": 2000}])
+    few["ratios"] = {"check: time of twice the rows": {"median": 1.0, "spread": [1.0, 1.0]}}
+    page = builder.build_figures({"few": few, "many": make_result(cases=[case])})
+    assert find_line(page, "tokenising").endswith("| 1.8 | reached |")
+    assert find_line(page, "`check`, time of twice").endswith("| not measured | |")
+
+
 def test_cases_are_shown_with_their_set_up_and_failures(builder: ModuleType) -> None:
     page = builder.build_figures({"cpu": make_result()})
     case = "| submillion | packed | bf16 | 140.2 | 139.0 .. 141.0 | 80.0% | 800 MiB | |"
