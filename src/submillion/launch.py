@@ -111,7 +111,8 @@ def launch_run(
     if process.returncode == 0:
         # The last validations may have come after the last look.
         follower.is_ended()
-    elif is_pruned and process.returncode == _INTERRUPTED:
+    elif is_pruned and process.returncode in {_INTERRUPTED, -signal.SIGTERM}:
+        # By the signal itself where a validation of an earlier attempt ended it before it could listen.
         write_json(run.manifest, {**read_json(run.manifest), "state": "pruned"})
     else:
         raise explain_end(process.returncode, log, str(out))
