@@ -142,8 +142,12 @@ def test_a_run_ends_where_the_process_that_launched_it_is_killed(
         launcher.kill()
         launcher.wait()
     # Launched again at once, it waits until the first one has saved and let go of the folder.
-    launched = launch_run(load_recipe(str(recipe)), out, on_validation=lambda entry: True)
+    known = read_log(RunDir(out).log)[-1]["step"]
+    launched = launch_run(load_recipe(str(recipe)), out, on_validation=lambda entry: entry["step"] > known + 50)
     assert launched.state == "pruned"
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert not Path(f"/proc/{child}").exists()
     steps = [entry["step"] for entry in read_log(RunDir(out).log) if entry["kind"] == "step"]
     assert steps == list(range(1, len(steps) + 1))
