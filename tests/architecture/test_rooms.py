@@ -152,3 +152,9 @@ def test_everything_public_says_what_it_is(path: Path) -> None:
             methods = [item for item in inner if isinstance(item, ast.FunctionDef) and not item.name.startswith("_")]
             missing += [item.name for item in (node, *methods) if not ast.get_docstring(item)]
     assert missing == []
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """Test files are modules of no package, so two of one name cannot be collected together."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

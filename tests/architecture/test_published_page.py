@@ -1,0 +1,56 @@
+"""docs/published-systems.md holds the figures of its result file, and the recipes count what was published."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from submillion import api
+from submillion.recipes import list_recipes
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("reproduce", ROOT / "benchmarks" / "reproduce.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclass looks for its module there
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_page_is_in_step(script: ModuleType) -> None:
+    written = script.PAGE.read_text(encoding="utf-8")
+    result = json.loads(script.RESULT.read_text(encoding="utf-8"))
+    assert written == script.build_page(written, result), (
+        "run `python benchmarks/reproduce.py --page` and commit the page"
+    )
+
+
+def test_recipes_count_what_was_published(script: ModuleType) -> None:
+    assert set(script.SYSTEMS) <= set(list_recipes())
+    for recipe, published in script.SYSTEMS.items():
+        assert api.plan(recipe).trainable_params == published.trainable_params
+
+
+def test_limits_keep_a_recipe_s_own_steps_where_they_are_fewer(script: ModuleType) -> None:
+    limits = script.limit_steps("agnews-qkv-r4", 10**9)
+    assert limits["train.max_steps"] == 2000
+    assert limits["train.evaluate_every"] == 500
+    limits = script.limit_steps("agnews-qk-r10", 32_000)
+    assert limits["train.max_steps"] == 1000
+
+
+def test_a_share_of_the_published_steps_is_said(script: ModuleType) -> None:
+    published = {"num_steps": 2000, "batch_size": 64}
+    entry = {"num_steps": 500, "batch_size": 64, "published": published}
+    assert script.show_steps(entry) == "500 of 64; 25% of the published 2,000 of 64"
+    assert script.show_steps({**entry, "published": None}) == "500 of 64"
