@@ -150,15 +150,18 @@ def conclude_run(
         progress.finish()
 
     own_rows = ready.train[: ready.prepared.report["num_train"]]  # synthetic rows stand behind them
-    sample = choose_train_sample(own_rows, seed=config.seed)
-    progress.start("score training sample", len(sample))
-    known = score(scorer, sample, max_tokens=max_tokens, on_progress=progress.advance, processes=processes)
-    progress.finish()
+    # It is for the report alone.
+    sample = choose_train_sample(own_rows, seed=config.seed) if config.final.report else []
+    if sample:
+        progress.start("score training sample", len(sample))
+        known = score(scorer, sample, max_tokens=max_tokens, on_progress=progress.advance, processes=processes)
+        progress.finish()
 
     found: dict[str, Any] = {}
     with processes.acting_together():
         if processes.is_first:
-            write_train_sample(run, sample, known, num_train=len(own_rows), seed=config.seed)
+            if sample:
+                write_train_sample(run, sample, known, num_train=len(own_rows), seed=config.seed)
             evaluations = {}
             for name, rows in ready.sets.items():
                 evaluations[name] = write_results(

@@ -192,7 +192,10 @@ class FinalConfig(Section):
 
     test: bool = Field(True, description="Score the test rows; otherwise nothing of the run has seen them.")
     proof: bool = Field(True, description="Load the saved run in a fresh process and compare it with the one trained.")
-    report: bool = Field(True, description="Write report.html with its plots, and the model card.")
+    report: bool = Field(
+        True,
+        description="Write report.html with its plots, and the model card; score the training sample that it shows.",
+    )
 
 
 class RunConfig(Section):

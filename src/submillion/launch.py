@@ -158,7 +158,7 @@ def _describe(run: RunDir) -> LaunchedRun:
     evaluations = {}
     if not is_pruned:
         paths = sorted(run.evaluation("validation").parent.glob("*.json"))
-        evaluations = {path.stem: read_json(path) for path in paths if not path.stem.endswith(".baseline")}
+        evaluations = {path.stem: read_json(path) for path in paths if "." not in path.stem}
     return LaunchedRun(run.path, "pruned" if is_pruned else "complete", validations, evaluations)
 
 
