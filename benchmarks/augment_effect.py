@@ -30,7 +30,7 @@ from submillion.config import RunConfig
 from submillion.evaluate import compare_correct
 from submillion.launch import launch_run
 from submillion.rundir import RunDir, read_json, write_json
-from submillion.train.device import count_cpus, read_cpu_capabilities
+from submillion.training.device import count_cpus, read_cpu_capabilities
 
 FOLDER = Path(__file__).parent
 NUM_RESAMPLES = 10_000

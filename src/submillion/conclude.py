@@ -37,8 +37,8 @@ from submillion.rundir import RunDir, write_text
 from submillion.score import SCORE_TOKENS_FACTOR, score
 from submillion.scorer import explain_stock_scoring, load_merged_scorer
 from submillion.text_encoder import Features, TextEncoder
-from submillion.train.device import Device
-from submillion.train.processes import Processes
+from submillion.training.device import Device
+from submillion.training.processes import Processes
 from submillion.verify import NUM_PROBES, verify_run
 
 

@@ -21,15 +21,15 @@ from submillion.model.prefix import reuse_prefix
 from submillion.progress import Progress
 from submillion.records import LabelSet
 from submillion.rundir import RunDir, full_disk_is_run_error
-from submillion.train import checkpoint
-from submillion.train.checkpoint import Position
-from submillion.train.feed import count_steps
-from submillion.train.interrupt import StopRequest, deferred_stop
-from submillion.train.loop import StepResult, train_steps
-from submillion.train.optim import MovingAverage, build_optimizer
-from submillion.train.processes import ALONE, Processes
-from submillion.train.scaling import LossScaler, ScalerState
-from submillion.train.track import Trackers
+from submillion.training import checkpoint
+from submillion.training.checkpoint import Position
+from submillion.training.feed import count_steps
+from submillion.training.interrupt import StopRequest, deferred_stop
+from submillion.training.loop import StepResult, train_steps
+from submillion.training.optim import MovingAverage, build_optimizer
+from submillion.training.processes import ALONE, Processes
+from submillion.training.scaling import LossScaler, ScalerState
+from submillion.training.track import Trackers
 from submillion.validate import find_metric_class, is_better, measure
 
 

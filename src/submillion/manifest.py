@@ -16,8 +16,8 @@ from submillion.model.sources import BaseModel
 from submillion.rundir import RUN_FORMAT, RunDir, read_json, write_json
 
 if TYPE_CHECKING:
-    from submillion.train.device import Device
-    from submillion.train.processes import Processes
+    from submillion.training.device import Device
+    from submillion.training.processes import Processes
 
 _PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "numpy", "scikit-learn", "pyarrow")
 
@@ -55,7 +55,7 @@ def write_first_manifest(run: RunDir, config: RunConfig, base: BaseModel, device
 
 def describe_machine() -> dict[str, Any]:
     """Return processor, cores, memory and system, as far as the system tells."""
-    from submillion.train.device import read_cpu_capabilities
+    from submillion.training.device import read_cpu_capabilities
 
     capabilities = read_cpu_capabilities()
     flags = [name for name in ("amx_bf16", "avx512_bf16", "avx512_vnni", "avx2") if capabilities.get(name)]

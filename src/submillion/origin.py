@@ -21,7 +21,7 @@ from submillion.manifest import read_manifest
 from submillion.model.base_files import digest_file
 from submillion.model.sources import BaseModel, load_base_config
 from submillion.rundir import RunDir, read_json
-from submillion.train import checkpoint
+from submillion.training import checkpoint
 
 if TYPE_CHECKING:
     from submillion.model.encoder import Classifier

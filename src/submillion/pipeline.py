@@ -32,10 +32,10 @@ from submillion.records import LabelSet
 from submillion.run_model import read_config
 from submillion.rundir import RunDir, read_json, remove_leftovers, write_json, write_text
 from submillion.text_encoder import TextEncoder
-from submillion.train.checkpoint import find_checkpoint
-from submillion.train.device import Device, open_device
-from submillion.train.processes import Processes, open_processes
-from submillion.train.track import check_trackers
+from submillion.training.checkpoint import find_checkpoint
+from submillion.training.device import Device, open_device
+from submillion.training.processes import Processes, open_processes
+from submillion.training.track import check_trackers
 from submillion.validate import find_metric_class
 
 

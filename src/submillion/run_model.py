@@ -139,7 +139,7 @@ def load_run(
         raise ConfigError(f"a run keeps its own base, {base!r} cannot take its place", where=str(folder))
     trained = read_trained(run)
     from submillion.scorer import load_scorer
-    from submillion.train.device import open_device
+    from submillion.training.device import open_device
 
     config, plan = trained.config, trained.plan
     device = open_device(config.model.precision, threads)
@@ -219,7 +219,7 @@ def read_trained(run: RunDir) -> Trained:
 
 def _load_export(folder: RunDir, threads: int | None, precision: ScorePrecision | None) -> RunModel:
     from submillion.model.plain import load_plain_classifier
-    from submillion.train.device import open_device
+    from submillion.training.device import open_device
 
     where = folder.path / EXPORT_NAME
     values = read_json(where)
@@ -253,7 +253,7 @@ def _load_adapter_folder(
     folder: RunDir, base: str | None, threads: int | None, precision: ScorePrecision | None
 ) -> RunModel:
     from submillion.scorer import load_scorer
-    from submillion.train.device import open_device
+    from submillion.training.device import open_device
 
     name = base or read_adapter_base(folder.path)
     # The budget binds what is trained here, not what others trained.

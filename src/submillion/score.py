@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from submillion.batches import Features, pack, split_micro_batches
 from submillion.errors import RunError
-from submillion.train.processes import ALONE, Processes
+from submillion.training.processes import ALONE, Processes
 
 if TYPE_CHECKING:  # Scoring itself needs no transformers, which take longer to import than a text to score.
     from submillion.model.encoder import Classifier

@@ -14,7 +14,7 @@ from submillion.errors import ConfigError
 from submillion.model.base_files import list_weights
 from submillion.model.merged import MergedClassifier, ScorePrecision, explain_unmerged, load_merged
 from submillion.model.sources import BaseModel, load_base_config
-from submillion.train.device import Device
+from submillion.training.device import Device
 
 if TYPE_CHECKING:  # transformers and peft are imported only where the stock modules run
     from submillion.model.encoder import Classifier

@@ -13,7 +13,7 @@ from submillion.errors import ConfigError
 from submillion.model.encoder import Classifier
 from submillion.records import LabelSet
 from submillion.score import SCORE_TOKENS_FACTOR, score
-from submillion.train.processes import ALONE, Processes
+from submillion.training.processes import ALONE, Processes
 
 
 def is_better(metric: str, value: float, best: float | None) -> bool:

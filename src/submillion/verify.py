@@ -22,7 +22,7 @@ from submillion.errors import RunError
 from submillion.records import Record
 from submillion.run_model import load_run
 from submillion.rundir import RunDir, read_json, write_json
-from submillion.train.processes import make_lone_environment
+from submillion.training.processes import make_lone_environment
 
 NUM_PROBES = 8
 # Same files, same machine, same threads; passes of other sizes may round differently in low precision.

@@ -21,7 +21,7 @@ ANSWERS_ON_STDOUT = {"verify.py"}
 # Each of these packages has one way in, so that what it changes from version to version is dealt with in one place.
 IMPORTERS = {
     "peft": {"model/adapter.py", "bench/trainer_peer.py"},
-    "accelerate": {"train/processes.py", "train/track.py"},
+    "accelerate": {"training/processes.py", "training/track.py"},
     "sklearn": {"baseline.py", "estimator.py"},
     "matplotlib": {"report/"},
     "typer": {"cli/"},
@@ -158,3 +158,10 @@ def test_test_files_have_names_of_their_own() -> None:
     """Test files are modules of no package, so two of one name cannot be collected together."""
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
     assert sorted(names) == sorted(set(names))
+
+
+def test_no_room_hides_a_function_of_the_api() -> None:
+    """Importing a module sets it as an attribute of the package, over a function of the same name."""
+    names = set(submillion.__all__) - {"report"}  # which is a room
+    rooms = {path.stem for path in PACKAGE.glob("*.py")} | {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert not names & rooms

@@ -19,7 +19,7 @@ from typing import Any
 import submillion.conclude
 import submillion.fit
 import submillion.pipeline
-import submillion.train.checkpoint
+import submillion.training.checkpoint
 from submillion.config import parse_config
 
 

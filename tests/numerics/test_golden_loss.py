@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from submillion.config import TrainConfig
-from submillion.train.loop import train_steps
-from submillion.train.optim import build_optimizer
+from submillion.training.loop import train_steps
+from submillion.training.optim import build_optimizer
 from tiny_classifiers import build_tiny_classifier, make_features
 
 LENGTHS = tuple(3 + (7 * row) % 41 for row in range(36))

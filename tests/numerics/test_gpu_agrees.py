@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from submillion.config import TrainConfig
-from submillion.train.loop import train_steps
-from submillion.train.optim import MovingAverage, build_optimizer
+from submillion.training.loop import train_steps
+from submillion.training.optim import MovingAverage, build_optimizer
 from tiny_classifiers import build_tiny_classifier, make_features
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -14,10 +14,10 @@ import torch
 from submillion.baseline import train_baseline
 from submillion.batches import Features, pack, split_micro_batches
 from submillion.config import TrainConfig
-from submillion.train.feed import StepInput, deal_records
-from submillion.train.gradients import accumulate_gradients, weigh_records
-from submillion.train.loop import train_steps, weigh_classes
-from submillion.train.optim import build_optimizer
+from submillion.training.feed import StepInput, deal_records
+from submillion.training.gradients import accumulate_gradients, weigh_records
+from submillion.training.loop import train_steps, weigh_classes
+from submillion.training.optim import build_optimizer
 from tiny_classifiers import build_tiny_classifier, make_features
 
 LENGTHS = (5, 9, 33, 9, 3, 17, 60, 9, 12, 21, 4)
@@ -96,8 +96,8 @@ def test_weights_of_one_change_no_bit(tiny_bert: Path, settings: dict[str, Any],
     assert pack(make_features(LENGTHS)).weights is None
     ours = train()
     # As it was before records had weights.
-    monkeypatch.setattr("submillion.train.loop.weigh_records", _weigh_by_labels)
-    monkeypatch.setattr("submillion.train.loop.weigh_classes", _weigh_classes_by_count)
+    monkeypatch.setattr("submillion.training.loop.weigh_records", _weigh_by_labels)
+    monkeypatch.setattr("submillion.training.loop.weigh_classes", _weigh_classes_by_count)
     assert train() == ours
 
 

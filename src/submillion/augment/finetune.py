@@ -29,7 +29,7 @@ from submillion.model.adapter import inject_language_adapter, merge_language_ada
 from submillion.model.dropout import mix_64
 from submillion.progress import Progress
 from submillion.rundir import read_json, write_json
-from submillion.train.checkpoint import (
+from submillion.training.checkpoint import (
     Position,
     delete_old_checkpoints,
     find_checkpoint,
@@ -38,9 +38,9 @@ from submillion.train.checkpoint import (
     read_position,
     save_checkpoint,
 )
-from submillion.train.device import Device
-from submillion.train.interrupt import deferred_stop
-from submillion.train.optim import build_optimizer, schedule_factor, set_learning_rates
+from submillion.training.device import Device
+from submillion.training.interrupt import deferred_stop
+from submillion.training.optim import build_optimizer, schedule_factor, set_learning_rates
 
 MODEL_NAME, FIGURES_NAME, CHECKPOINTS_NAME = Path(MODEL_PATH).name, "finetune.json", "checkpoints"
 _MIN_HELD_OUT_ROWS = 20

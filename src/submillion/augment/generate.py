@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from submillion.augment.language_model import LanguageModel
     from submillion.augment.sample import Start
     from submillion.run_model import RunModel
-    from submillion.train.device import Device
+    from submillion.training.device import Device
 
 JUNK = "The language model was trained from nothing on a few rows: what it writes is junk, good for trying the way."
 
@@ -86,7 +86,7 @@ def generate_rows(
     if out.suffix != ".jsonl":
         raise ConfigError(f"{out.name!r} does not end in .jsonl", where="--out", hint="Rows are written as JSON lines.")
     check_inputs(inputs, settings)
-    from submillion.train.device import open_device
+    from submillion.training.device import open_device
 
     classifier = _load_classifier(inputs, settings)
     material = read_material(inputs, settings, classifier, progress)

@@ -51,9 +51,9 @@ def train(job: Job, gate: Gate) -> Mapping[str, Any]:
     from submillion.model.encoder import build_classifier
     from submillion.model.sources import find_base, load_base_config
     from submillion.text_encoder import TextEncoder
-    from submillion.train.device import open_device
-    from submillion.train.loop import StepResult, train_steps
-    from submillion.train.optim import build_optimizer
+    from submillion.training.device import open_device
+    from submillion.training.loop import StepResult, train_steps
+    from submillion.training.optim import build_optimizer
 
     config = make_config(job)
     device = open_device(config.model.precision, job.threads)
@@ -97,7 +97,7 @@ def train(job: Job, gate: Gate) -> Mapping[str, Any]:
 
 
 def _rows_of_steps(features: Sequence[Features], batch_size: int, first: int, count: int) -> Lengths:
-    from submillion.train.feed import order_epoch
+    from submillion.training.feed import order_epoch
 
     order = order_epoch(len(features), seed=0, epoch=0)
     return Lengths.of(len(features[row]) for row in order[first * batch_size : (first + count) * batch_size])

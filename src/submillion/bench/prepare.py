@@ -53,7 +53,7 @@ def look(job: Job, gate: Gate) -> Mapping[str, Any]:
 
     from submillion.kernels.native import find_kernels
     from submillion.manifest import describe_machine
-    from submillion.train.device import count_cpus
+    from submillion.training.device import count_cpus
 
     machine = describe_machine()
     if torch.cuda.is_available():

@@ -89,7 +89,7 @@ def train(
             "no recipe is given", where="train", hint="`submillion recipes` lists them; --resume DIR needs none."
         )
     from submillion import api
-    from submillion.train.processes import is_first_process
+    from submillion.training.processes import is_first_process
 
     resolved = api.resolve_config(
         recipe,
@@ -126,7 +126,7 @@ def demo(out: Out = None) -> None:
     from submillion import api
     from submillion.cli.tables import show_interval, show_percent
     from submillion.rundir import RunDir
-    from submillion.train.processes import is_first_process
+    from submillion.training.processes import is_first_process
 
     summary = _start(api.resolve_config("demo").config, out)
     figures, baseline = summary.evaluations["test"], summary.baselines["test"]
@@ -163,7 +163,7 @@ def _resumable(folder: Path) -> Iterator[None]:
     Of several processes the first one tells: what ends one of them ends all.
     """
     from submillion.errors import SubmillionError
-    from submillion.train.processes import is_first_process
+    from submillion.training.processes import is_first_process
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -232,7 +232,7 @@ def _print_summary(summary: RunSummary, *, as_json: bool) -> None:
     from submillion.cli.progress import format_duration
     from submillion.cli.tables import tabulate_run
     from submillion.rundir import RunDir
-    from submillion.train.processes import is_first_process
+    from submillion.training.processes import is_first_process
 
     if not is_first_process():
         return

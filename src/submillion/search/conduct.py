@@ -133,7 +133,7 @@ def run_search(
 
 
 def _prepare(config: RunConfig, num_labels: int, study: str | None, num_workers: int) -> Task:
-    from submillion.train.device import count_cpus
+    from submillion.training.device import count_cpus
 
     search = config.search or SearchConfig()
     base_config = load_base_config(config.model.base, config.model.revision)

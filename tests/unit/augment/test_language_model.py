@@ -23,7 +23,7 @@ from submillion.augment.language_model import (
 from submillion.augment.settings import GenerateSettings
 from submillion.errors import DataError, ModelError, RunError
 from submillion.progress import Silent
-from submillion.train.device import open_device
+from submillion.training.device import open_device
 from tiny_language_models import build_tiny_gpt2
 
 ROWS = [

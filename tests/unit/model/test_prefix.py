@@ -14,8 +14,8 @@ from submillion.config import TrainConfig
 from submillion.kernels.native import find_kernels
 from submillion.model.encoder import Classifier
 from submillion.model.prefix import PrefixStore, reuse_prefix
-from submillion.train.loop import train_steps
-from submillion.train.optim import build_optimizer
+from submillion.training.loop import train_steps
+from submillion.training.optim import build_optimizer
 from tiny_classifiers import build_tiny_classifier, build_wide_base, make_features
 
 pytestmark = pytest.mark.skipif(

@@ -13,8 +13,8 @@ from submillion.batches import pack
 from submillion.config import TrainConfig
 from submillion.kernels.native import find_kernels
 from submillion.model.encoder import Classifier
-from submillion.train.loop import train_steps
-from submillion.train.optim import build_optimizer
+from submillion.training.loop import train_steps
+from submillion.training.optim import build_optimizer
 from tiny_classifiers import build_tiny_classifier, build_wide_base, make_features
 
 DROPPING: dict[str, Any] = {"dropout": 0.2, "adapter_dropout": 0.3, "head_dropout": 0.1}

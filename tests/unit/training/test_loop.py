@@ -13,9 +13,9 @@ from sklearn.utils.class_weight import compute_class_weight
 from submillion.batches import Features, pack
 from submillion.config import TrainConfig
 from submillion.errors import ConfigError, RunError
-from submillion.train.feed import order_epoch
-from submillion.train.loop import StepResult, train_steps, weigh_classes
-from submillion.train.optim import MovingAverage, build_optimizer
+from submillion.training.feed import order_epoch
+from submillion.training.loop import StepResult, train_steps, weigh_classes
+from submillion.training.optim import MovingAverage, build_optimizer
 from tiny_classifiers import Tiny, build_tiny_classifier, make_features
 
 
@@ -35,7 +35,7 @@ def run(
 def test_every_epoch_sees_every_record_once_whatever_its_length(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, ...]] = []
     monkeypatch.setattr(
-        "submillion.train.feed.pack", lambda items: (seen.append(tuple(i.id for i in items)), pack(items))[1]
+        "submillion.training.feed.pack", lambda items: (seen.append(tuple(i.id for i in items)), pack(items))[1]
     )
     features = make_features(tuple(3 + row for row in range(30)))
     results = run(tiny, features, epochs=2.0)
@@ -115,14 +115,14 @@ def test_the_average_is_updated_after_every_step(tiny: Tiny) -> None:
 @pytest.fixture(params=[False, True], ids=["at once", "late"])
 def reads_late(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Read figures as on a CPU, or as on a GPU: after the gradients of the next step."""
-    monkeypatch.setattr("submillion.train.loop._reads_late", lambda _: request.param)
+    monkeypatch.setattr("submillion.training.loop._reads_late", lambda _: request.param)
     return bool(request.param)
 
 
 def test_reading_late_changes_nothing(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outcomes = []
     for late in (False, True):
-        monkeypatch.setattr("submillion.train.loop._reads_late", lambda _, late=late: late)
+        monkeypatch.setattr("submillion.training.loop._reads_late", lambda _, late=late: late)
         tiny = build_tiny_classifier(tiny_bert, head="linear", targets=("query",), dropout=0.1)
         parameters = tiny.classifier.trainable_parameters()
         average = MovingAverage(parameters, 0.9)

@@ -21,17 +21,17 @@ from submillion.batches import Features
 from submillion.config import TrainConfig
 from submillion.errors import ConfigError, RunError
 from submillion.model.encoder import Classifier
-from submillion.train.feed import StepInput, count_steps, feed_steps
-from submillion.train.gradients import Figures, Sums, accumulate_gradients, add_up_gradients, weigh_records
-from submillion.train.optim import (
+from submillion.training.feed import StepInput, count_steps, feed_steps
+from submillion.training.gradients import Figures, Sums, accumulate_gradients, add_up_gradients, weigh_records
+from submillion.training.optim import (
     MovingAverage,
     count_warmup_steps,
     schedule_factor,
     set_learning_rates,
     step_where_finite,
 )
-from submillion.train.processes import ALONE, Processes
-from submillion.train.scaling import LEAST_SCALE, LossScaler
+from submillion.training.processes import ALONE, Processes
+from submillion.training.scaling import LEAST_SCALE, LossScaler
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from submillion.train.interrupt import deferred_stop
+from submillion.training.interrupt import deferred_stop
 
 
 @pytest.fixture(autouse=True)

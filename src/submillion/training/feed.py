@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from submillion.batches import Batch, Features, pack, split_micro_batches
 from submillion.config import TrainConfig
-from submillion.train.processes import Processes
+from submillion.training.processes import Processes
 
 # Steps packed in advance where a GPU computes. One would do if packing always took as long.
 _NUM_AHEAD = 2

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from submillion.errors import ConfigError
-from submillion.train import device
-from submillion.train.device import count_cpus, has_fast_bf16, open_device
+from submillion.training import device
+from submillion.training.device import count_cpus, has_fast_bf16, open_device
 
 V2 = "/sys/fs/cgroup/cpu.max"
 V1_QUOTA = "/sys/fs/cgroup/cpu/cpu.cfs_quota_us"

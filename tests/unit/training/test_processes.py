@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from submillion.errors import ConfigError, DataError
-from submillion.train import processes
-from submillion.train.processes import (
+from submillion.training import processes
+from submillion.training.processes import (
     ALONE,
     Processes,
     is_first_process,

@@ -16,7 +16,7 @@ from submillion.config import RunConfig
 from submillion.errors import ConfigError
 from submillion.pipeline import start_run
 from submillion.rundir import read_json
-from submillion.train.track import IDS_NAME, Trackers, check_trackers
+from submillion.training.track import IDS_NAME, Trackers, check_trackers
 
 # tensorboard's own reader imports what its dependencies deprecate.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -169,7 +169,7 @@ def test_a_tracker_that_does_not_start_is_a_config_error(tmp_path: Path, monkeyp
 _SEND = """
 import sys
 from pathlib import Path
-from submillion.train.track import Trackers
+from submillion.training.track import Trackers
 for step in (1, 2):
     trackers = Trackers([sys.argv[1]], Path(sys.argv[2]), {"train.epochs": 3, "about": "word " * 400})
     trackers.log({"train/loss": 0.5 / step, "validation/f1:R&D": 0.25}, step)

@@ -9,9 +9,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from submillion.config import TrainConfig
-from submillion.train.gradients import Figures
-from submillion.train.loop import train_steps
-from submillion.train.optim import MovingAverage, build_optimizer
+from submillion.training.gradients import Figures
+from submillion.training.loop import train_steps
+from submillion.training.optim import MovingAverage, build_optimizer
 from tiny_classifiers import build_tiny_classifier, make_features
 
 # Operations whose result, or whose size, the host must wait for where a GPU computes them.
@@ -39,9 +39,9 @@ class Questions(TorchDispatchMode):
 
 @pytest.mark.parametrize("pooling", ["mean", "first"])
 def test_a_step_asks_the_device_for_nothing(pooling: str, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("submillion.train.loop._reads_late", lambda _: True)
+    monkeypatch.setattr("submillion.training.loop._reads_late", lambda _: True)
     # Its labels and weights never lie on the device.
-    monkeypatch.setattr("submillion.train.loop.weigh_records", lambda *_: 4.0)
+    monkeypatch.setattr("submillion.training.loop.weigh_records", lambda *_: 4.0)
     tiny = build_tiny_classifier(
         tiny_bert, head="linear", pooling=pooling, dropout=0.1, adapter_dropout=0.1, head_dropout=0.1
     )

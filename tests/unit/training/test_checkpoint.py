@@ -11,9 +11,9 @@ from torch import nn
 
 from submillion.config import TrainConfig
 from submillion.errors import RunError
-from submillion.train import checkpoint
-from submillion.train.checkpoint import Position
-from submillion.train.optim import MovingAverage, build_optimizer
+from submillion.training import checkpoint
+from submillion.training.checkpoint import Position
+from submillion.training.optim import MovingAverage, build_optimizer
 
 SHAPES = {"x.lora_A.default.weight": (2, 3), "x.lora_B.default.weight": (4, 2), "head.linear.bias": (4,)}
 
@@ -122,7 +122,7 @@ def test_a_checkpoint_that_cannot_be_finished_leaves_the_last_one(
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("submillion.train.checkpoint.os.rename", fail)
+    monkeypatch.setattr("submillion.training.checkpoint.os.rename", fail)
     with pytest.raises(RunError, match="No space left"):
         state.save(tmp_path, 4)
     assert sorted(os.listdir(tmp_path)) == ["last", "step-2"]

@@ -11,9 +11,9 @@ from torch import nn
 
 from submillion.batches import Batch, Features
 from submillion.model.encoder import Classifier
-from submillion.train.feed import StepInput
-from submillion.train.processes import Processes
-from submillion.train.scaling import LossScaler
+from submillion.training.feed import StepInput
+from submillion.training.processes import Processes
+from submillion.training.scaling import LossScaler
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from torch import nn
 
 from submillion.errors import RunError
 from submillion.rundir import full_disk_is_run_error, sync_folder, write_text
-from submillion.train.optim import MovingAverage
+from submillion.training.optim import MovingAverage
 
 STATE_NAME = "state.json"
 _PARAMETERS = "parameters.safetensors"

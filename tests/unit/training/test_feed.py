@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from submillion.config import TrainConfig
-from submillion.train.feed import StepInput, count_steps, deal_records, feed_steps, order_epoch, prepare_ahead
-from submillion.train.processes import ALONE, Processes
+from submillion.training.feed import StepInput, count_steps, deal_records, feed_steps, order_epoch, prepare_ahead
+from submillion.training.processes import ALONE, Processes
 from tiny_classifiers import make_features
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from submillion.config import Schedule, TrainConfig
-from submillion.train.optim import (
+from submillion.training.optim import (
     MovingAverage,
     build_optimizer,
     count_warmup_steps,
