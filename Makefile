@@ -15,7 +15,7 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install lexicon demo test lint types unit format docs performance clean
+.PHONY: help install lexicon demo test lint types unit format docs performance published clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ docs: $(STAMP) ## Write docs/recipes.md anew from the settings and the shipped r
 
 performance: $(STAMP) ## Write the tables of docs/performance.md anew from benchmarks/results
 	$(BIN)/python benchmarks/build_table.py
+
+published: $(STAMP) ## Train the published systems' recipes on MiniLM (DATA=...) and write docs/published-systems.md
+	$(BIN)/python benchmarks/reproduce.py --data $(or $(DATA),$(error name the rows: make published DATA=agnews)) --complete
 
 clean: ## Remove .venv, caches and build output (runs/ stays)
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
