@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import sys
 import time
 from collections.abc import Iterator
@@ -30,7 +29,7 @@ from submillion.prepare import Prepared, prepare_data
 from submillion.progress import Progress, Silent
 from submillion.records import LabelSet
 from submillion.run_model import read_config
-from submillion.rundir import RunDir, read_json, remove_leftovers, write_json, write_text
+from submillion.rundir import RunDir, hold_folder, read_json, remove_leftovers, write_json, write_text
 from submillion.text_encoder import TextEncoder
 from submillion.training.checkpoint import find_checkpoint
 from submillion.training.device import Device, open_device
@@ -279,13 +278,5 @@ def _only_writer(run: RunDir, processes: Processes) -> Iterator[None]:
     with ExitStack() as stack:
         with processes.acting_together():
             if processes.is_first:
-                file = stack.enter_context(run.lock.open("w"))
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise RunError(
-                        "another process is training in this folder",
-                        where=str(run.path),
-                        hint="Wait for it, or stop it.",
-                    ) from None
+                stack.enter_context(hold_folder(run.lock, doing="training"))
         yield

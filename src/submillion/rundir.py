@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import tempfile
@@ -123,6 +124,26 @@ def full_disk_is_run_error(path: Path) -> Iterator[None]:
                 hint="Free some space, then continue with --resume; nothing written before is lost.",
             ) from error
         raise
+
+
+@contextmanager
+def hold_folder(lock: Path, *, doing: str, hint: str = "Wait for it, or stop it.") -> Iterator[None]:
+    """Keep a folder for this process; the system lets go of it with the process, however that ends.
+
+    Args:
+        lock: A file in the folder, made if absent.
+        doing: What processes do there, for the error message.
+        hint: What to do where another one is at it.
+
+    Raises:
+        RunError: Another process holds the folder.
+    """
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"another process is {doing} in this folder", where=str(lock.parent), hint=hint) from None
+        yield
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:

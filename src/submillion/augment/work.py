@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -11,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from submillion.errors import ConfigError, RunError
-from submillion.rundir import full_disk_is_run_error, read_json, read_log, remove_leftovers, write_json
+from submillion.errors import ConfigError
+from submillion.rundir import full_disk_is_run_error, hold_folder, read_json, read_log, remove_leftovers, write_json
 
 WORK_FORMAT = 1
 MODEL_PATH = "language-model/model"
@@ -77,15 +76,7 @@ def open_work(work: WorkDir, begun: Mapping[str, Any]) -> Iterator[bool]:
             raise ConfigError("exists already", where=str(path), hint="Name another file with --out.")
     with full_disk_is_run_error(work.path):
         work.path.mkdir(parents=True, exist_ok=True)
-    with (work.path / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(
-                "another process is generating in this folder",
-                where=str(work.path),
-                hint="Wait for it, or stop it.",
-            ) from None
+    with hold_folder(work.path / ".lock", doing="generating"):
         remove_leftovers(work.path)
         # Where nothing has been made yet, nothing is lost by other settings.
         is_made = any(path.exists() for path in (work.scratch, work.language_model, work.drafts))

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from submillion.config import RunConfig, dump_config
-from submillion.errors import ConfigError, RunError
+from submillion.errors import ConfigError
 from submillion.model.sources import load_base_config
 from submillion.progress import Progress, Silent
-from submillion.rundir import write_json, write_text
+from submillion.rundir import hold_folder, write_json, write_text
 from submillion.search.confirm import confirm_settings
 from submillion.search.report import describe_confirmation, write_search_report
 from submillion.search.results import (
@@ -113,7 +111,8 @@ def run_search(
         progress.note("the recipe's own settings lie outside of the space, so no trial begins with them")
     files = SearchDir(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with _only_search(files):
+    hint = "Wait for it, or stop it. To work on one study together, give each a folder: --out DIR"
+    with hold_folder(files.lock, doing="searching", hint=hint):
         url = storage or f"sqlite:///{files.database.resolve()}"
         if url.startswith(JOURNAL):
             url = f"{JOURNAL}{Path(url.removeprefix(JOURNAL)).resolve()}"
@@ -145,20 +144,6 @@ def _prepare(config: RunConfig, num_labels: int, study: str | None, num_workers:
     task = Task(complete, base_config, num_labels, study or config.name, threads)
     task.space.check()
     return task
-
-
-@contextmanager
-def _only_search(files: SearchDir) -> Iterator[None]:
-    with files.lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(
-                "another search is at work in this folder",
-                where=str(files.path),
-                hint="Wait for it, or stop it. To work on one study together, give each a folder: --out DIR",
-            ) from None
-        yield
 
 
 class _Watch:
