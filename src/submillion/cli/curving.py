@@ -21,10 +21,7 @@ def curve(
         str, typer.Option("--budgets", metavar="N,N,...", help="Trainable parameters stay below each; 10k, 1M.")
     ] = "10k,30k,100k,300k,1M",
     seeds: Annotated[int, typer.Option("--seeds", metavar="N", help="Runs a budget.")] = 3,
-    data: Annotated[
-        str | None,
-        typer.Option("--data", metavar="DATA", help="File, folder or hf:owner/name.  [default: the recipe's]"),
-    ] = None,
+    data: options.RecipeData = None,
     base: options.Base = None,
     seed: options.Seed = None,
     text: options.Text = None,

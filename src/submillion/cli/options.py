@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 ExportFormat = Literal["merged", "adapter"]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
+RecipeData = Annotated[
+    str | None,
+    typer.Option("--data", metavar="DATA", help="File, folder or hf:owner/name.  [default: the recipe's]"),
+]
 Text = Annotated[str | None, typer.Option("--text", metavar="A,B", help="Text columns, joined by a space.")]
 Label = Annotated[str | None, typer.Option("--label", metavar="COLUMN", help="Label column.")]
 Id = Annotated[str | None, typer.Option("--id", metavar="COLUMN", help="Id column; row numbers if there is none.")]

@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 def tune(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Recipe name or YAML file.", show_default=False)],
     *,
-    data: Annotated[
-        str | None,
-        typer.Option("--data", metavar="DATA", help="File, folder or hf:owner/name.  [default: the recipe's]"),
-    ] = None,
+    data: options.RecipeData = None,
     base: options.Base = None,
     budget: options.Budget = None,
     seed: options.Seed = None,
