@@ -60,6 +60,24 @@ class ExtraConfig(Section):
     )
 
 
+class SynonymConfig(Section):
+    """Rows made of a run's own training rows, once validation is set aside: words replaced by WordNet synonyms."""
+
+    copies: PositiveInt = Field(1, description="Different rows made of each training row, at most.")
+    rate: float = Field(
+        0.5, gt=0, le=1, description="Chance of each word that can be replaced; at least one of a row is."
+    )
+    rows: PositiveInt | None = Field(
+        None, description="Rows wanted, in the proportions of the classes; all that can be made if absent."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the choices.")
+    tagger: Literal["context", "nltk"] = Field(
+        "context", description="Parts of speech by frequency and neighbours, or by nltk's trained tagger."
+    )
+    lexicon: str | None = Field(None, description="Folder of a WordNet database; found if absent.")
+    weight: float = Field(1.0, gt=0, le=100, allow_inf_nan=False, description="Of each of these rows in the loss.")
+
+
 class DataConfig(Section):
     """Where the records come from and how they are prepared."""
 
@@ -87,6 +105,9 @@ class DataConfig(Section):
         (),
         description="Synthetic rows to train on as well. Never validation or test; those that stand there, or come "
         "from a row that does, are always left out.",
+    )
+    synonyms: SynonymConfig | None = Field(
+        None, description="Synonyms of the training rows to train on as well; `{}` for all defaults."
     )
     min_words: PositiveInt | None = Field(
         None, description="Leave out training rows of fewer words; validation and test keep all of theirs."
@@ -288,7 +309,7 @@ def _known_keys(location: Sequence[int | str], root: type[Section]) -> list[str]
     for part in location:
         field = getattr(section, "model_fields", {}).get(part)
         if field is not None:
-            sections = {"watch": WatchConfig, "extra": ExtraConfig, "search": SearchConfig}
+            sections = {"watch": WatchConfig, "extra": ExtraConfig, "synonyms": SynonymConfig, "search": SearchConfig}
             section = sections.get(str(part), field.annotation)
         elif part in PARAMETERS:
             section = PARAMETERS[str(part)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from submillion.augment.rows import SyntheticRow, digest_text, read_rows
+from submillion.augment.rows import SyntheticRow, digest_text, format_row, read_rows
 from submillion.cache import Cache, digest_code, digest_parts, pack_strings
 from submillion.config import DataConfig, ExtraConfig
 from submillion.data.check import check_records
 from submillion.data.clean import clean_records
-from submillion.data.read import hash_file
+from submillion.data.read import Dataset, hash_file
 from submillion.errors import DataError
+from submillion.own_synonyms import PLACE, recall_synonyms
+from submillion.progress import Progress
 from submillion.records import LabelSet, Record
 
 _KIND = "extra"
@@ -48,7 +51,7 @@ class ExtraRows:
 
 @dataclass(frozen=True)
 class _File:
-    """One file as read."""
+    """One file as read, or what stands for one."""
 
     settings: ExtraConfig
     sha256: str
@@ -58,33 +61,44 @@ class _File:
 
 def prepare_extra_rows(
     data: DataConfig,
-    labels: LabelSet,
+    dataset: Dataset,
     *,
     train: Sequence[Record],
     leaking: frozenset[str] | set[str],
     held_out: Mapping[str, Sequence[Record]],
     cache: Cache,
+    progress: Progress,
 ) -> ExtraRows:
-    """Read the synthetic rows of a run and leave out those that are too close to what is scored.
+    """Read or make the synthetic rows of a run and leave out those that are too close to what is scored.
 
     Args:
-        data: Names the files, and how texts are cleaned.
-        labels: The classes; those of the rows are matched by name.
+        data: Names the files, says what to make, and how texts are cleaned.
+        dataset: Where the training rows come from. Labels of synthetic rows are matched by name.
         train: The data's own training rows, the leaking ones included.
         leaking: Ids of those training rows that stand exactly or nearly in validation or test: what was made from
-            them is left out, too.
+            them is left out, too, and nothing is made of them.
         held_out: Validation, test and the watched sets.
-        cache: Where the comparison is kept.
+        cache: Where the comparison is kept, and the rows that are made.
+        progress: Told of the stages, and what became of each file.
 
     Raises:
-        DataError: Files that are damaged, labels that are no class, ids that other rows have.
+        ConfigError: What rows are to be made with is not installed.
+        DataError: Files that are damaged, labels that are no class, ids that other rows have, or no lexicon.
     """
-    files = [_read_file(extra, data, labels) for extra in data.extra]
-    _refuse_repeated_ids(files, train)
-    sources = _Sources([*(row for rows in held_out.values() for row in rows), *_pick(train, leaking)])
     records: list[Record] = []
     weights: list[float] = []
     report: list[dict[str, Any]] = []
+    if not data.extra and data.synonyms is None:
+        return ExtraRows(records, weights, report)
+    labels = dataset.labels
+    assert labels is not None
+    files = [_read_file(extra, data, labels) for extra in data.extra]
+    if data.synonyms is not None:
+        own = [record for record in train if record.id not in leaking]
+        files.append(_make_file(data, recall_synonyms(data.synonyms, own, dataset, cache, progress), labels))
+    progress.start("synthetic rows")
+    _refuse_repeated_ids(files, train)
+    sources = _Sources([*(row for rows in held_out.values() for row in rows), *_pick(train, leaking)])
     for file in files:
         near = _recall_leaks(file.records, held_out, cache)
         reasons = [
@@ -95,6 +109,9 @@ def prepare_extra_rows(
         records += kept
         weights += [file.settings.weight] * len(kept)
         report.append(_report_file(file, kept, Counter(reasons), labels))
+    progress.finish()
+    for entry in report:
+        progress.note(describe_file(entry))
     return ExtraRows(records, weights, report)
 
 
@@ -105,8 +122,7 @@ def _pick(records: Sequence[Record], ids: frozenset[str] | set[str]) -> list[Rec
 def _read_file(extra: ExtraConfig, data: DataConfig, labels: LabelSet) -> _File:
     path = Path(extra.data).expanduser()
     rows = read_rows(path)
-    ids = {name: label for label, name in enumerate(labels)}
-    strangers = [row for row in rows if row.label not in ids]
+    strangers = [row for row in rows if row.label not in labels.names]
     if strangers:
         shown = ", ".join(f"{row.label!r} ({row.id})" for row in strangers[:_SHOWN_ROWS])
         raise DataError(
@@ -114,10 +130,21 @@ def _read_file(extra: ExtraConfig, data: DataConfig, labels: LabelSet) -> _File:
             where=str(path),
             hint=f"The classes of the data are {', '.join(labels)[:400]}.",
         )
-    records = [
-        Record(row.id, (row.text,), ids[row.label], f"{path.name}:{number}") for number, row in enumerate(rows, start=1)
-    ]
-    return _File(extra, hash_file(path), rows, list(clean_records(records, data.clean)))
+    return _File(extra, hash_file(path), rows, _to_records(rows, path.name, data, labels))
+
+
+def _make_file(data: DataConfig, rows: list[SyntheticRow], labels: LabelSet) -> _File:
+    """Return what stands for a file where the rows are the run's own."""
+    assert data.synonyms is not None
+    named = ExtraConfig(data=PLACE, weight=data.synonyms.weight)
+    digest = hashlib.sha256("".join(map(format_row, rows)).encode()).hexdigest()
+    return _File(named, digest, rows, _to_records(rows, PLACE, data, labels))
+
+
+def _to_records(rows: Sequence[SyntheticRow], name: str, data: DataConfig, labels: LabelSet) -> list[Record]:
+    ids = {label: number for number, label in enumerate(labels)}
+    records = [Record(row.id, (row.text,), ids[row.label], f"{name}:{number}") for number, row in enumerate(rows, 1)]
+    return list(clean_records(records, data.clean))
 
 
 def _refuse_repeated_ids(files: Sequence[_File], train: Sequence[Record]) -> None:

@@ -20,7 +20,7 @@ from submillion.data.read import join_labels, read_records
 from submillion.data.split import sample_records, split_records
 from submillion.data_cache import recall_findings, recall_rows
 from submillion.errors import ConfigError, DataError
-from submillion.extra_rows import ExtraRows, describe_file, prepare_extra_rows
+from submillion.extra_rows import ExtraRows, prepare_extra_rows
 from submillion.lengths import ChosenLength, choose_length
 from submillion.progress import Progress
 from submillion.records import LabelSet, Record, Splits
@@ -55,8 +55,9 @@ def prepare_data(config: RunConfig, *, encoder: TextEncoder, progress: Progress,
 
     The test rows are the data's own, or, where the data is a single file, a stratified part of it. Validation rows
     are the data's own or a stratified part of the training rows. Training rows that stand in validation or test are
-    then treated as `data.leaks` says. Synthetic rows (`data.extra`) join the training rows last, but for those that
-    are too close to what is scored. What does not change from run to run is taken from the cache, with the same result.
+    then treated as `data.leaks` says. Synthetic rows (`data.extra`, `data.synonyms`) join the training rows last, but
+    for those that are too close to what is scored. What does not change from run to run is taken from the cache, with
+    the same result.
 
     Args:
         config: The run's configuration.
@@ -113,18 +114,14 @@ def prepare_data(config: RunConfig, *, encoder: TextEncoder, progress: Progress,
         progress.start("encode")
         features = {name: make_features(rows, wait_for[name]()) for name, rows in sets.items() if rows}
         progress.finish()
-    extra, extra_features = None, []
-    if data.extra:
-        progress.start("synthetic rows")
-        held_out = {"validation": validation, "test": test, **watched}
-        extra = prepare_extra_rows(data, dataset.labels, train=train, leaking=leaking, held_out=held_out, cache=cache)
-        extra_features = _encode_extra(extra, encoder, cache)
-        progress.finish()
-        for entry in extra.report:
-            progress.note(describe_file(entry))
+    held_out = {"validation": validation, "test": test, **watched}
+    extra = prepare_extra_rows(
+        data, dataset, train=train, leaking=leaking, held_out=held_out, cache=cache, progress=progress
+    )
+    extra_features = _encode_extra(extra, encoder, cache)
     train = [record for record in train if record.id not in dropped]
     num_train = len(train)
-    train += extra.records if extra else []
+    train += extra.records
     features["train"] = [item for item in features["train"] if item.id not in dropped] + extra_features
     report = {
         "source": data.source,
@@ -141,7 +138,7 @@ def prepare_data(config: RunConfig, *, encoder: TextEncoder, progress: Progress,
         "num_dropped_short": num_short,
         "num_dropped_long": num_long,
         "leaks_setting": data.leaks,
-        "extra": extra.report if extra else [],
+        "extra": extra.report,
         "watched": {name: len(rows) for name, rows in watched.items()},
         "check": findings,
     }
@@ -149,6 +146,8 @@ def prepare_data(config: RunConfig, *, encoder: TextEncoder, progress: Progress,
 
 
 def _encode_extra(extra: ExtraRows, encoder: TextEncoder, cache: Cache) -> list[Features]:
+    if not extra.records:
+        return []
     tokens = recall_tokens(encoder, [record.text for record in extra.records], cache)
     features = make_features(extra.records, tokens)
     return [replace(item, weight=weight) for item, weight in zip(features, extra.weights, strict=True)]

@@ -27,7 +27,7 @@ IMPORTERS = {
     "typer": {"cli/"},
     "rich": {"cli/"},
     "datasets": set(),
-    "nltk": {"augment/lexicon.py", "augment/tagger.py"},
+    "nltk": {"augment/wordnet/lexicon.py", "augment/wordnet/tagger.py"},
     "pydantic": {"config.py", "search_config.py", "sections.py", "budget/", "augment/settings.py"},
     "optuna": {"search/"},
     "sqlalchemy": {"search/storage.py"},

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from submillion.augment.generate import generate_rows
     from submillion.augment.material import Inputs
     from submillion.augment.settings import GenerateSettings
-    from submillion.augment.synonym_rows import write_synonym_rows
+    from submillion.augment.wordnet.synonym_rows import write_synonym_rows
 
 __all__ = ["GenerateSettings", "Inputs", "generate_rows", "write_synonym_rows"]
 
@@ -16,7 +16,7 @@ _MODULES = {
     "GenerateSettings": "settings",
     "Inputs": "material",
     "generate_rows": "generate",
-    "write_synonym_rows": "synonym_rows",
+    "write_synonym_rows": "wordnet.synonym_rows",
 }
 
 

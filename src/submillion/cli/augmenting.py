@@ -11,7 +11,7 @@ from submillion.cli import generating, options
 from submillion.cli.console import print_json, print_result
 
 if TYPE_CHECKING:
-    from submillion.augment.synonym_rows import SynonymSummary
+    from submillion.augment.wordnet.synonym_rows import SynonymSummary
 
 app = typer.Typer(help="Make synthetic training rows, which `train --extra` trains on.", no_args_is_help=True)
 

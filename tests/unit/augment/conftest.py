@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from submillion.augment.lexicon import Lexicon, load_lexicon
-from submillion.augment.synonyms import SynonymFinder
+from submillion.augment.wordnet.lexicon import Lexicon, load_lexicon
+from submillion.augment.wordnet.synonyms import SynonymFinder
 
 
 @pytest.fixture(scope="session")

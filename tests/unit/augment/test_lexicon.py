@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from submillion.augment.inflect import find_form, inflect, takes_an
-from submillion.augment.lexicon import Lexicon, load_lexicon
-from submillion.augment.synonyms import find_main_sense
+from submillion.augment.wordnet.inflect import find_form, inflect, takes_an
+from submillion.augment.wordnet.lexicon import Lexicon, load_lexicon
+from submillion.augment.wordnet.synonyms import find_main_sense
 from submillion.errors import ConfigError, DataError
 
 
@@ -77,7 +77,7 @@ def test_where_there_is_none_both_ways_are_told(
     lexicon: Lexicon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nltk.data.path", [str(tmp_path)])
-    monkeypatch.setattr("submillion.augment.lexicon.DEBIAN_FOLDER", tmp_path / "debian")
+    monkeypatch.setattr("submillion.augment.wordnet.lexicon.DEBIAN_FOLDER", tmp_path / "debian")
     with pytest.raises(DataError, match="there is no WordNet lexicon") as caught:
         load_lexicon()
     assert "python -m nltk.downloader wordnet" in caught.value.hint

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from submillion.augment import write_synonym_rows
-from submillion.augment.lexicon import Lexicon
 from submillion.augment.rows import digest_text, read_rows
+from submillion.augment.wordnet.lexicon import Lexicon
 from submillion.cli import main
 from submillion.data.read import read_dataset
 from submillion.data.split import split_records
@@ -26,7 +26,7 @@ TEXTS = {
 @pytest.fixture(autouse=True)
 def _quick(lexicon: Lexicon, monkeypatch: pytest.MonkeyPatch) -> None:
     """Use the lexicon that is loaded, since loading takes seconds."""
-    monkeypatch.setattr("submillion.augment.synonym_rows.load_lexicon", lambda _: lexicon)
+    monkeypatch.setattr("submillion.augment.wordnet.synonym_rows.load_lexicon", lambda _: lexicon)
 
 
 def write_data(path: Path, count: int = 40, *, backwards: bool = False) -> Path:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from submillion.augment import parts, tagger
-from submillion.augment.lexicon import Lexicon
-from submillion.augment.parts import Reading, decide_reading, split_text
-from submillion.augment.stop_words import MISLEADING_WORDS, STOP_WORDS
-from submillion.augment.synonyms import Option, SynonymFinder, open_random, replace_words, vary_text
+from submillion.augment.wordnet import parts, tagger
+from submillion.augment.wordnet.lexicon import Lexicon
+from submillion.augment.wordnet.parts import Reading, decide_reading, split_text
+from submillion.augment.wordnet.stop_words import MISLEADING_WORDS, STOP_WORDS
+from submillion.augment.wordnet.synonyms import Option, SynonymFinder, open_random, replace_words, vary_text
 from submillion.errors import DataError
 
 

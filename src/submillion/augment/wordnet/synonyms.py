@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from submillion.augment.inflect import inflect, takes_an
-from submillion.augment.lexicon import Lexicon, Sense
-from submillion.augment.parts import PREPOSITIONS, Reading, Token, decide_reading, split_text
-from submillion.augment.stop_words import MISLEADING_WORDS, STOP_WORDS
+from submillion.augment.wordnet.inflect import inflect, takes_an
+from submillion.augment.wordnet.lexicon import Lexicon, Sense
+from submillion.augment.wordnet.parts import PREPOSITIONS, Reading, Token, decide_reading, split_text
+from submillion.augment.wordnet.stop_words import MISLEADING_WORDS, STOP_WORDS
 
 MIN_SENSE_SHARE, MIN_SYNONYM_SHARE = 0.5, 0.4
 """Share of a word's uses that its most frequent sense must have, so that the sense can be taken for granted; and the

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from submillion.augment.inflect import Form, find_form
-from submillion.augment.lexicon import POS, Lexicon, Pos
+from submillion.augment.wordnet.inflect import Form, find_form
+from submillion.augment.wordnet.lexicon import POS, Lexicon, Pos
 
 _TOKEN = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*|\d[\d.,]*|[^\w\s]|_+")
 

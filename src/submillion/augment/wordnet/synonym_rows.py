@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from submillion import __version__
-from submillion.augment.lexicon import load_lexicon
-from submillion.augment.parts import MIN_SHARE
 from submillion.augment.rows import SyntheticRow, describe_origin, digest_settings, write_rows
-from submillion.augment.synonyms import SynonymFinder, open_random, vary_text
-from submillion.augment.tagger import open_tagger
+from submillion.augment.wordnet.lexicon import Lexicon, load_lexicon
+from submillion.augment.wordnet.parts import MIN_SHARE
+from submillion.augment.wordnet.synonyms import SynonymFinder, open_random, vary_text
+from submillion.augment.wordnet.tagger import open_tagger
 from submillion.config import CleanConfig
 from submillion.data.clean import clean_records
 from submillion.data.read import Columns, Dataset, read_dataset
@@ -59,6 +59,23 @@ class SynonymSummary:
         return asdict(self) | {"out": str(self.out)}
 
 
+@dataclass(frozen=True)
+class MadeRows:
+    """Synonym rows before they are written or trained on.
+
+    Attributes:
+        rows: In the order of the records they come from.
+        num_records: Records that were looked at.
+        num_unchanged: Those of them in which no word could be replaced.
+        settings_sha256: Digest of all that the rows follow from, as their provenance has it.
+    """
+
+    rows: list[SyntheticRow]
+    num_records: int
+    num_unchanged: int
+    settings_sha256: str
+
+
 def write_synonym_rows(
     data: str,
     out: Path,
@@ -97,44 +114,94 @@ def write_synonym_rows(
     progress = progress or Silent()
     progress.start("lexicon")
     words = load_lexicon(lexicon)
-    finder = SynonymFinder(words, None if tagger == "context" else open_tagger(words))
     progress.finish()
     progress.start("read")
     dataset = read_dataset(data, columns)
     records, labels = _choose_training_rows(dataset, data)
     progress.finish()
+    made = make_synonym_rows(
+        records,
+        labels,
+        words,
+        files=dataset.files,
+        column_names=dataset.column_names,
+        copies=copies,
+        rate=rate,
+        rows=rows,
+        seed=seed,
+        tagger=tagger,
+        progress=progress,
+    )
+    if not made.rows:
+        raise DataError(
+            f"no word of {made.num_records:,} records could be replaced",
+            where=data,
+            hint="The lexicon is English; text in capitals only is left alone.",
+        )
+    write_rows(out, made.rows)
+    return SynonymSummary(
+        out=out,
+        num_rows=len(made.rows),
+        num_records=made.num_records,
+        num_unchanged=made.num_unchanged,
+        num_missing=0 if rows is None else rows - len(made.rows),
+        num_words=sum(len(row.provenance["words"]) for row in made.rows),
+        class_counts={name: sum(row.label == name for row in made.rows) for name in labels},
+        lexicon={"place": words.place, "version": words.version, "sha256": words.sha256},
+        settings_sha256=made.settings_sha256,
+    )
+
+
+def make_synonym_rows(
+    records: Sequence[Record],
+    labels: LabelSet,
+    lexicon: Lexicon,
+    *,
+    files: Mapping[str, str],
+    column_names: Sequence[str],
+    copies: int,
+    rate: float,
+    rows: int | None,
+    seed: int,
+    tagger: Tagger,
+    progress: Progress,
+) -> MadeRows:
+    """Make rows in which words of records are replaced by WordNet synonyms.
+
+    What becomes of a record follows from the settings, its id and its text alone.
+
+    Args:
+        records: Labelled and cleaned.
+        labels: Their classes.
+        lexicon: A WordNet database.
+        files: Those that the records come from, with their digests; part of the rows' provenance.
+        column_names: The columns read of them, likewise.
+        copies: Different rows made of each record, at most.
+        rate: Chance of each word that can be replaced, above 0 and at most 1; one word of a row always is.
+        rows: Rows wanted, in the classes' proportions; all that can be made if None.
+        seed: Of the choices.
+        tagger: What decides parts of speech.
+        progress: Told of the rows.
+
+    Raises:
+        ConfigError: Fewer rows than classes, or the tagger is not installed.
+    """
+    finder = SynonymFinder(lexicon, None if tagger == "context" else open_tagger(lexicon))
     settings = {
         "copies": copies,
         "rate": rate,
         "tagger": tagger,
         "min_share": MIN_SHARE,
-        "lexicon_sha256": words.sha256,
-        "files": dataset.files,
-        "columns": list(dataset.column_names),
+        "lexicon_sha256": lexicon.sha256,
+        "files": dict(files),
+        "columns": list(column_names),
         "version": __version__,
     }
     maker = _Maker(finder, labels, settings, copies=copies, rate=rate, seed=seed)
     progress.start(METHOD, len(records) * copies if rows is None else rows)
     made = _make_rows(maker, records, labels, rows, progress)
     progress.finish()
-    if not made:
-        raise DataError(
-            f"no word of {maker.num_records:,} records could be replaced",
-            where=data,
-            hint="The lexicon is English; text in capitals only is left alone.",
-        )
-    write_rows(out, made)
-    return SynonymSummary(
-        out=out,
-        num_rows=len(made),
-        num_records=maker.num_records,
-        num_unchanged=maker.num_unchanged,
-        num_missing=0 if rows is None else rows - len(made),
-        num_words=sum(len(row.provenance["words"]) for row in made),
-        class_counts={name: sum(row.label == name for row in made) for name in labels},
-        lexicon={"place": words.place, "version": words.version, "sha256": words.sha256},
-        settings_sha256=digest_settings(settings),
-    )
+    return MadeRows(made, maker.num_records, maker.num_unchanged, digest_settings(settings))
 
 
 def _check_settings(*, copies: int, rate: float, rows: int | None, out: Path) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from submillion.augment.lexicon import Lexicon, Pos
-from submillion.augment.parts import Reading, Token, list_readings
-from submillion.augment.synonyms import FindReading
+from submillion.augment.wordnet.lexicon import Lexicon, Pos
+from submillion.augment.wordnet.parts import Reading, Token, list_readings
+from submillion.augment.wordnet.synonyms import FindReading
 from submillion.errors import ConfigError, DataError
 
 # What the Penn Treebank's tags say of part of speech and form; all others, names among them, are left alone.
