@@ -28,6 +28,14 @@ ExportFormat = Literal["merged", "adapter"]
 LOWER_IS_BETTER = frozenset({"loss", "brier_raw", "ece_raw"})
 """Metrics that a better model has less of; of all others it has more."""
 
+
+def is_better(metric: str, value: float, best: float | None) -> bool:
+    """Return whether a figure beats the best so far; the earliest wins ties."""
+    if best is None:
+        return True
+    return value < best if metric in LOWER_IS_BETTER else value > best
+
+
 # Figures of the training log, before temperature; f1:NAME is the F1 of one class.
 Metric = Annotated[
     str,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from submillion.batches import Features
-from submillion.config import RunConfig
+from submillion.config import RunConfig, is_better
 from submillion.errors import RunError
 from submillion.model.encoder import Classifier
 from submillion.model.prefix import reuse_prefix
@@ -30,7 +30,7 @@ from submillion.training.optim import MovingAverage, build_optimizer
 from submillion.training.processes import ALONE, Processes
 from submillion.training.scaling import LossScaler, ScalerState
 from submillion.training.track import Trackers
-from submillion.validate import find_metric_class, is_better, measure
+from submillion.validate import find_metric_class, measure
 
 
 class Interrupted(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""Figures of one validation, and which of two is the better one."""
+"""Figures of one validation."""
 
 from __future__ import annotations
 
@@ -8,19 +8,12 @@ import numpy as np
 
 from submillion import stats
 from submillion.batches import Features
-from submillion.config import CLASS_F1, LOWER_IS_BETTER, TrainConfig
+from submillion.config import CLASS_F1, TrainConfig
 from submillion.errors import ConfigError
 from submillion.model.encoder import Classifier
 from submillion.records import LabelSet
 from submillion.score import SCORE_TOKENS_FACTOR, score
 from submillion.training.processes import ALONE, Processes
-
-
-def is_better(metric: str, value: float, best: float | None) -> bool:
-    """Return whether a figure beats the best so far; the earliest wins ties."""
-    if best is None:
-        return True
-    return value < best if metric in LOWER_IS_BETTER else value > best
 
 
 def measure(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import IO, Any
 
+from submillion.config import LOWER_IS_BETTER
 from submillion.report import words
 from submillion.report.html import Html, element, table
 from submillion.report.page import KeyFigure, Section, build_page, paragraph, show_figures, show_plot, show_plots
@@ -15,7 +16,6 @@ from submillion.rundir import write_atomically, write_text
 from submillion.search.results import TrialRow, count_states, list_scales
 from submillion.search.space import label_choice
 from submillion.search.task import SearchDir, Task
-from submillion.search.trials import LOWER_IS_BETTER
 
 
 def write_search_report(

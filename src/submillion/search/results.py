@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from submillion.config import is_better
 from submillion.errors import RunError
 from submillion.search.space import ALPHA_FACTOR, RANK_SHARE
 from submillion.search.study import ERROR, RECIPE, RETRY, RUNS, SETTINGS, SURPLUS, list_trials
 from submillion.search.task import Task
-from submillion.search.trials import is_better
 from submillion.search_config import FloatRange, IntRange, RankRange
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from submillion.config import LOWER_IS_BETTER
 from submillion.errors import ConfigError, RunError
 from submillion.search.storage import experimental_allowed
-from submillion.search.trials import LOWER_IS_BETTER
 from submillion.search_config import SearchConfig
 
 if TYPE_CHECKING:

@@ -9,8 +9,6 @@ from submillion.config import RunConfig, parse_config
 from submillion.search.space import apply_settings
 from submillion.search_config import SearchConfig
 
-LOWER_IS_BETTER = frozenset({"loss"})
-
 
 def make_trial_config(
     config: RunConfig, search: SearchConfig, settings: Mapping[str, Any], *, repeat: int, threads: int | None
@@ -90,10 +88,3 @@ def make_confirming_config(
     return cut.model_copy(
         update={"seed": config.seed + seed, "baseline": False, "search": None, "track": (), "export": ()}
     )
-
-
-def is_better(metric: str, value: float, best: float | None) -> bool:
-    """Return whether a figure beats another one; the earlier wins ties."""
-    if best is None:
-        return True
-    return value < best if metric in LOWER_IS_BETTER else value > best

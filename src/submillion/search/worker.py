@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from submillion.config import is_better
 from submillion.errors import RunError, SubmillionError
 from submillion.launch import LaunchedRun, launch_run
 from submillion.rundir import RunDir, write_json
@@ -30,7 +31,7 @@ from submillion.search.study import (
     make_pruner,
 )
 from submillion.search.task import STORAGE_VARIABLE, SearchDir, Task
-from submillion.search.trials import is_better, make_trial_config
+from submillion.search.trials import make_trial_config
 
 if TYPE_CHECKING:
     from optuna import Study, Trial

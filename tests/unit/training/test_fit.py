@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from sklearn.metrics import f1_score, log_loss, precision_score, recall_score
 
-from submillion.config import RunConfig, TrainConfig, parse_config
+from submillion.config import RunConfig, TrainConfig, is_better, parse_config
 from submillion.errors import ConfigError
 from submillion.fit import FitResult, Fitting, RunLog, list_events
 from submillion.progress import Silent
@@ -19,7 +19,7 @@ from submillion.records import LabelSet
 from submillion.rundir import RunDir, read_log
 from submillion.score import score
 from submillion.stats import bin_reliability, measure_calibration_error
-from submillion.validate import find_metric_class, is_better, measure
+from submillion.validate import find_metric_class, measure
 from tiny_classifiers import build_tiny_classifier, make_features
 
 
