@@ -146,5 +146,11 @@ def test_settings_have_ranges() -> None:
     for setting in ({"rate": 0}, {"copies": 0}, {"weight": -1}, {"tagger": "best"}):
         with pytest.raises(ConfigError, match=rf"data\.synonyms\.{next(iter(setting))}"):
             parse_config({"data": {"synonyms": setting}}, where="test")
+    with pytest.raises(
+        ConfigError, match=r"data\.synonyms: expected a section, with settings among copies, .*; got 1$"
+    ):
+        parse_config({"data": {"synonyms": 1}}, where="test")
+    with pytest.raises(ConfigError, match=r"data\.extra: expected a list, got 'rows\.jsonl'"):
+        parse_config({"data": {"extra": "rows.jsonl"}}, where="test")
     with pytest.raises(ConfigError, match="did you mean 'copies'"):
         parse_config({"data": {"synonyms": {"copy": 1}}}, where="test")

@@ -158,12 +158,13 @@ def load_lexicon(folder: Path | None = None) -> Lexicon:
             except (WordNetError, ValueError, LookupError, AssertionError, StopIteration) as error:
                 raise DataError(f"is a damaged lexicon: {error}", where=str(place), hint=_HINT) from None
         tried.append(f"{place}: {files}")
-    raise DataError("there is no WordNet lexicon\n" + "\n".join(tried), where="augment synonyms", hint=_HINT)
+    raise DataError("there is no WordNet lexicon\n" + "\n".join(tried), where="WordNet", hint=_HINT)
 
 
 _HINT = (
     "Fetch it with `python -m nltk.downloader wordnet`, or install Debian's package with `apt-get install "
-    "wordnet-base`; a folder elsewhere is named with --lexicon DIR."
+    "wordnet-base`; a folder elsewhere is named with --lexicon DIR or in "
+    "data.synonyms.lexicon."
 )
 
 

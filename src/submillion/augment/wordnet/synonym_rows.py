@@ -290,7 +290,7 @@ def _make_rows(
     for place, record in enumerate(records):
         groups[record.label or 0].append((maker.rank(record), place))
     if not len(groups) <= rows:
-        raise ConfigError(f"{rows} rows cannot hold {len(groups)} classes", where="--rows")
+        raise ConfigError(f"{rows} rows cannot hold {len(groups)} classes", where="rows of synonyms")
     sizes = {label: len(group) for label, group in groups.items()}
     # More than one row a record may be wanted.
     factor = -(-rows // len(records))
