@@ -306,8 +306,8 @@ def _describe(problem: Any, root: type[Section]) -> str:
         suggestion = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
         return f"{path}: unknown setting; {suggestion}"
     if problem["type"] == "model_type":
-        known = ", ".join(_known_keys(problem["loc"], root))
-        return f"{path}: expected a section, with settings among {known}; got {problem['input']!r:.120}"
+        inside = ", ".join(_known_keys(problem["loc"], root))
+        return f"{path}: expected a section, with settings among {inside}; got {problem['input']!r:.120}"
     if problem["type"] == "tuple_type":
         return f"{path}: expected a list, got {problem['input']!r:.120}"
     return f"{path or 'configuration'}: {problem['msg']}, got {problem['input']!r:.120}"

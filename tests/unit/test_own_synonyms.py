@@ -147,7 +147,7 @@ def test_settings_have_ranges() -> None:
         with pytest.raises(ConfigError, match=rf"data\.synonyms\.{next(iter(setting))}"):
             parse_config({"data": {"synonyms": setting}}, where="test")
     with pytest.raises(
-        ConfigError, match=r"data\.synonyms: expected a section, with settings among copies, .*; got 1$"
+        ConfigError, match=r"data\.synonyms: expected a section, with settings among copies, .*; got 1\n"
     ):
         parse_config({"data": {"synonyms": 1}}, where="test")
     with pytest.raises(ConfigError, match=r"data\.extra: expected a list, got 'rows\.jsonl'"):

@@ -108,7 +108,7 @@ def test_disagreements_and_what_is_missing_are_told(name: str) -> None:
         "agnews-qk-r10": ["0.18", "notebook", "query and key"],
         "agnews-qv-r10": ["3.99e-4", "94.513", "0.9328", "84.85"],
         "agnews-mixed-r12": ["layers 0, 1, 5, 10 and 11", "notebook", "0.93906"],
-        "agnews-qkv-r4-bias": ["alpha 64", "12,000", "WordNet", "--extra synonyms.jsonl"],
+        "agnews-qkv-r4-bias": ["alpha 64", "12,000", "WordNet", "--set data.synonyms={}", "--extra"],
         "agnews-qkv-r4": ["0.8822", "not reported"],
     }
     for words in told[name]:
