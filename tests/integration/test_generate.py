@@ -88,6 +88,7 @@ def test_rows_of_a_model_from_scratch(
         assert origin["classifier_probability"] >= 0.25
         assert (origin["method"], origin["mode"], origin["junk"]) == ("generate", "prompts", True)
         assert origin["model_sha256"] == counts["language_model"]["sha256"]
+        assert counts["classifier"] == {"run": str(trained.folder), "sha256": origin["classifier_sha256"]}
     assert len({row.id for row in rows}) == len({row.text for row in rows}) == len(rows)
 
     # The model is known for junk also where it is used again.

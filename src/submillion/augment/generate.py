@@ -115,7 +115,7 @@ def generate_rows(
         )
         kept = generation.run()
         counts = {**_count(generation, material, settings), "language_model": figures} | material.counts
-        counts |= {"classifier": _describe_classifier(inputs, begun["classifier"]), **begun}
+        counts |= {**begun, "classifier": _describe_classifier(inputs, begun["classifier"])}
         if not kept:
             raise _explain_nothing_kept(counts, work, settings)
         write_json(work.counts, counts)
