@@ -139,7 +139,8 @@ def test_the_python_api_is_there() -> None:
 
 @pytest.mark.parametrize("name", list_recipes())
 def test_every_recipe_plans_within_its_budget(name: str) -> None:
-    plan = api.plan(name)
+    # One recipe is for texts of one's own, and knows no classes.
+    plan = api.plan(name, set=["data.labels=[a, b, c, d]"] if name == "minilm" else [])
     assert plan.trainable_params < load_recipe(name).budget <= 1_000_000
     assert plan.num_labels == 4
 

@@ -23,6 +23,7 @@ COUNTS = {
     "agnews-qkv-r4": (814_852, 4),
     "agnews-qkv-r4-bias": (916_996, 4),
     "agnews-qv-r10": (962_308, 10),
+    "minilm": (996_868, 24),
 }
 PUBLISHED = sorted(name for name in COUNTS if "-r" in name)
 
@@ -50,6 +51,16 @@ def test_every_recipe_is_valid_and_called_by_its_name(name: str) -> None:
     assert recipe.name == name
     assert len(recipe.about) > 80
     assert parse_config(load_yaml(dump_config(recipe), where="dump"), where="dump") == recipe
+
+
+def test_the_recipe_for_own_texts_is_that_for_ag_news_with_a_share_for_validation() -> None:
+    own, news = (load_recipe(name).model_dump() for name in ("minilm", "agnews-minilm"))
+    assert own["data"]["source"] is None
+    assert own["data"]["validation_size"] == 0.1
+    for recipe in (own, news):
+        for key in ("name", "about", "data"):
+            del recipe[key]
+    assert own == news
 
 
 @pytest.mark.parametrize(("name", "expected"), COUNTS.items())

@@ -45,7 +45,8 @@ def split_records(
     if not len(groups) <= count <= len(records) - len(groups):
         raise DataError(
             f"cannot set aside {count:,} of {len(records):,} rows with {len(groups)} classes on both sides",
-            hint=f"Choose a size from {len(groups)} to {len(records) - len(groups):,}, or a share such as 0.1.",
+            hint=f"Choose a size from {len(groups)} to {len(records) - len(groups):,}, or a share: for example --set "
+            "data.validation_size=0.1, or data.test_size for test rows.",
         )
     chosen = _choose(groups, count, seed, keep=1)
     return [r for r in records if r.id not in chosen], [r for r in records if r.id in chosen]
