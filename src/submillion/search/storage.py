@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import time
 import warnings
 from collections.abc import Iterator
@@ -100,6 +101,24 @@ def _open_tables(url: str) -> BaseStorage:
             where="--storage",
             hint="Install it: pip install psycopg[binary]",
         ) from None
+
+
+@contextmanager
+def taking_alone(url: str) -> Iterator[None]:
+    """Hold the queue of a study while a trial is taken from it, so that no two processes take the same.
+
+    Optuna locks the row of a trial for that, which SQLite has no means to do; there a file beside the database is
+    locked. A lock ends with its process.
+    """
+    from sqlalchemy.engine import make_url
+
+    database = make_url(url).database if url.startswith("sqlite") else None
+    if not database:
+        yield
+        return
+    with Path(f"{database}.queue").open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def choose_driver(url: str) -> str:

@@ -14,7 +14,7 @@ from submillion.config import is_better
 from submillion.errors import RunError, SubmillionError
 from submillion.launch import LaunchedRun, launch_run
 from submillion.rundir import RunDir, write_json
-from submillion.search.storage import open_storage, require_optuna, storage_errors
+from submillion.search.storage import open_storage, require_optuna, storage_errors, taking_alone
 from submillion.search.study import (
     ERROR,
     HOLDER,
@@ -66,9 +66,11 @@ def work(folder: Path) -> None:
         )
         stale = StaleTrials()
         while True:
-            stale.give_back(study)
-            if list_trials(study, "waiting") or count_taken(study) < task.search.trials:
-                _make_one(study, task, folder)
+            with taking_alone(url):
+                stale.give_back(study)
+                trial = take_trial(study, task.search.trials)
+            if trial is not None:
+                _make_one(study, trial, task, folder)
             elif list_trials(study, "running"):
                 # Their processes may end before they do; then their trials are made here.
                 time.sleep(_WAIT_S)
@@ -76,10 +78,21 @@ def work(folder: Path) -> None:
                 return
 
 
-def _make_one(study: Study, task: Task, folder: Path) -> None:
+def take_trial(study: Study, wanted: int) -> Trial | None:
+    """Take the next trial, one that waits or a new one, and say whose it is; None where there are enough."""
+    if not list_trials(study, "waiting") and count_taken(study) >= wanted:
+        return None
     trial = study.ask()
     try:
         trial.set_user_attr(HOLDER, asdict(Holder.here()))
+    except BaseException:
+        give_back(study, trial, "interrupted")
+        raise
+    return trial
+
+
+def _make_one(study: Study, trial: Trial, task: Task, folder: Path) -> None:
+    try:
         if count_taken(study, up_to=trial.number) > task.search.trials:
             # Another worker has asked for the last one at the same time.
             _drop(study, trial)
