@@ -101,6 +101,7 @@ def test_an_interrupted_run_is_continued_by_the_same_call(
     make_config: Callable[..., RunConfig], tmp_path: Path
 ) -> None:
     config, out = make_config(train={"max_steps": 40, "evaluate_every": 20}), tmp_path / "run"
+    before = list_descendants(os.getpid())  # of tests that ran earlier in this process
 
     def interrupt_soon() -> None:
         await_steps(out)
@@ -113,7 +114,7 @@ def test_an_interrupted_run_is_continued_by_the_same_call(
             launch_run(config, out)
     finally:
         thread.join()
-    assert list_descendants(os.getpid()) == []
+    assert set(list_descendants(os.getpid())) <= set(before)
     assert RunDir(out).checkpoints.is_dir()
     steps = [entry["step"] for entry in read_log(RunDir(out).log) if entry["kind"] == "step"]
     assert 1 <= len(steps) < 40
