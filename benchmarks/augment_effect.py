@@ -5,9 +5,9 @@
 
 An arm is one or more files of synthetic rows that are trained on together. For each seed there is a run without any and
 one an arm, each in a process of its own, and all are scored on the same rows in and out of distribution.
-A difference is pooled over the seeds: rows are drawn with replacement, each with its outcomes under every seed, so the
-interval is that of the rows; the spread over the seeds stands beside it. Runs that are finished are not repeated, so a
-call that was killed goes on where it was. The effect is written down whatever its sign.
+A difference is pooled over the seeds as everywhere (`submillion.paired_runs`): its interval is about other rows and
+other seeds, its p value about these trained models. Runs that are finished are not repeated, so a call that was killed
+goes on where it was. The effect is written down whatever its sign.
 """
 
 from __future__ import annotations
@@ -20,20 +20,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from submillion import __version__
 from submillion.api import resolve_config
 from submillion.augment.rows import read_rows
 from submillion.config import RunConfig
 from submillion.evaluate import compare_correct
 from submillion.launch import launch_run
+from submillion.paired_runs import compare_outcomes, read_outcomes
 from submillion.rundir import RunDir, read_json, write_json
 from submillion.training.device import count_cpus, read_cpu_capabilities
 
 FOLDER = Path(__file__).parent
-NUM_RESAMPLES = 10_000
 WITHOUT = "without"
 
 
@@ -73,46 +70,17 @@ def make_config(arguments: argparse.Namespace, seed: int, files: Sequence[str]) 
     return resolve_config(arguments.recipe, data=arguments.data, seed=seed, settings=settings).config
 
 
-def read_outcomes(run: RunDir, name: str) -> tuple[list[str], NDArray[np.bool_]]:
-    """Return the ids of the rows of a set and whether the run got each right."""
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(run.predictions(name), columns=["id", "label_id", "predicted_id"])
-    right = table["label_id"].to_numpy() == table["predicted_id"].to_numpy()
-    return table["id"].to_pylist(), right
-
-
-def describe_pooled(pairs: Sequence[tuple[NDArray[np.bool_], NDArray[np.bool_]]]) -> dict[str, Any]:
-    """Return the difference with minus without, over all seeds, with its 95 % interval by a bootstrap of rows.
-
-    Args:
-        pairs: Per seed, whether each row was right with and without the synthetic rows.
-    """
-    gains = np.mean([with_rows.astype(float) - without for with_rows, without in pairs], axis=0)
-    generator = np.random.default_rng(0)
-    means = [gains[generator.integers(0, len(gains), len(gains))].mean() for _ in range(NUM_RESAMPLES)]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return {
-        "difference": float(gains.mean()),
-        "interval": [float(low), float(high)],
-        "num_records": len(gains),
-        "accuracy_with": float(np.mean([with_rows.mean() for with_rows, _ in pairs])),
-        "accuracy_without": float(np.mean([without.mean() for _, without in pairs])),
-    }
-
-
 def compare_arm(runs: Mapping[int, Mapping[str, RunDir]], arm: str, names: Sequence[str]) -> dict[str, Any]:
     """Return what each set says of an arm's rows, per seed and over all of them."""
     sets: dict[str, Any] = {}
     for name in names:
-        pairs, seeds = [], []
-        for seed, kinds in runs.items():
-            (ids, with_rows), (other_ids, without) = (read_outcomes(kinds[kind], name) for kind in (arm, WITHOUT))
-            if ids != other_ids:
-                sys.exit(f"error: the runs of seed {seed} were scored on other rows of {name}")
-            pairs.append((with_rows, without))
-            seeds.append({"seed": seed, **compare_correct(with_rows, without, seed=seed).to_json()})
-        sets[name] = {**describe_pooled(pairs), "seeds": seeds}
+        right = {kind: read_outcomes([kinds[kind].path for kinds in runs.values()], name) for kind in (arm, WITHOUT)}
+        seeds = [
+            {"seed": seed, **compare_correct(mine, theirs, seed=seed).to_json()}
+            for seed, mine, theirs in zip(runs, right[arm], right[WITHOUT], strict=True)
+        ]
+        accuracies = {"accuracy_with": float(right[arm].mean()), "accuracy_without": float(right[WITHOUT].mean())}
+        sets[name] = {**compare_outcomes(right[arm], right[WITHOUT]), **accuracies, "seeds": seeds}
     return sets
 
 
@@ -129,7 +97,7 @@ def describe_arm(files: Sequence[str], run: RunDir) -> dict[str, Any]:
 
 
 def print_table(arms: Mapping[str, Any]) -> None:
-    print(f"{'arm':<14}{'set':<12}{'rows':>7}{'without':>10}{'with':>10}   difference in points (95 %)   by seed")
+    print(f"{'arm':<14}{'set':<12}{'rows':>7}{'without':>10}{'with':>10}   points (95 %){'p':>22}   by seed")
     for arm, description in arms.items():
         for name, entry in description["sets"].items():
             low, high = (100 * value for value in entry["interval"])
@@ -137,7 +105,7 @@ def print_table(arms: Mapping[str, Any]) -> None:
             difference = f"{100 * entry['difference']:+.2f} ({low:+.2f} .. {high:+.2f})"
             print(
                 f"{arm:<14}{name:<12}{entry['num_records']:>7,}{100 * entry['accuracy_without']:>9.2f}%"
-                f"{100 * entry['accuracy_with']:>9.2f}%   {difference:<30}{seeds}"
+                f"{100 * entry['accuracy_with']:>9.2f}%   {difference:<27}{entry['p']:>8.4f}   {seeds}"
             )
 
 

@@ -55,8 +55,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     from submillion import api
     from submillion.config import RunConfig
     from submillion.launch import LaunchedRun, launch_run
+    from submillion.paired_runs import read_outcomes
     from submillion.rundir import RunDir, read_json
-    from submillion.search.confirm import compare_runs, read_outcomes
+    from submillion.search.confirm import compare_runs
     from submillion.search.trials import make_confirming_config
 
     seeds = list(range(options.seeds))
@@ -93,7 +94,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             )
             train(sampler, config, found.best_settings)
         train("recipe", resolve(options, SAMPLERS[0], seed), {})
-    outcomes = {kind: read_outcomes(made, "test") for kind, made in runs.items()}
+    outcomes = {kind: read_outcomes([run.run for run in made], "test") for kind, made in runs.items()}
     pairs = {
         f"{first} against {second}": describe_pair(compare_runs(outcomes[first], outcomes[second], seeds))
         for first, second in (("tpe", "random"), ("tpe", "recipe"), ("random", "recipe"))

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from submillion.budget_curve.combine import compare_neighbours, describe_point, read_outcomes
+from submillion.budget_curve.combine import describe_point
 from submillion.budget_curve.fill import Filled, fill_budget
 from submillion.config import FinalConfig, RunConfig
 from submillion.errors import ConfigError
 from submillion.launch import LaunchedRun, launch_run
 from submillion.model.sources import load_base_config
+from submillion.paired_runs import compare_outcomes, read_outcomes
 from submillion.progress import Progress, Silent
 from submillion.report.budget_page import write_budget_page
 from submillion.rundir import RunDir, read_json, write_json
@@ -142,7 +143,7 @@ def _describe(
             }
         )
     tests = [
-        {"smaller": first, "larger": second, **compare_neighbours(outcomes[first], outcomes[second])}
+        {"smaller": first, "larger": second, **compare_outcomes(outcomes[second], outcomes[first])}
         for first, second in pairwise(budgets)
     ]
     baseline = RunDir(runs[budgets[0]][0].run).evaluation(f"{split}.baseline")

@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from submillion import stats
 from submillion.config import RunConfig, dump_config
-from submillion.errors import RunError
 from submillion.evaluate import compare_correct
 from submillion.launch import LaunchedRun, launch_run
+from submillion.paired_runs import compare_outcomes, read_outcomes
 from submillion.progress import Progress
-from submillion.report.load import read_predictions
 from submillion.search.trials import make_confirming_config
 from submillion.search_config import SearchConfig
 
@@ -60,7 +58,8 @@ def confirm_settings(
             progress.note(f"{kind}, seed {changed.seed}: accuracy on {shown}")
     progress.finish()
     split = "test" if all("test" in run.evaluations for run in runs["recipe"]) else "validation"
-    found = compare_runs(read_outcomes(runs["tuned"], split), read_outcomes(runs["recipe"], split), seeds)
+    right = {kind: read_outcomes([run.run for run in made], split) for kind, made in runs.items()}
+    found = compare_runs(right["tuned"], right["recipe"], seeds)
     return {
         "split": split,
         **found,
@@ -69,28 +68,10 @@ def confirm_settings(
     }
 
 
-def read_outcomes(runs: Sequence[LaunchedRun], split: str) -> NDArray[np.bool_]:
-    """Return whether each run was right on each record of a split, shape (S, n).
-
-    Raises:
-        RunError: The runs have scored different rows, or none.
-    """
-    rows, ids = [], None
-    for run in runs:
-        predictions = read_predictions(run.run, split)
-        if predictions is None or (ids is not None and predictions.ids != ids):
-            raise RunError(f"has not scored the {split} rows that the other runs have", where=str(run.run))
-        ids = predictions.ids
-        rows.append(predictions.right)
-    return np.stack(rows)
-
-
 def compare_runs(tuned: NDArray[np.bool_], recipe: NDArray[np.bool_], seeds: Sequence[int]) -> dict[str, Any]:
     """Compare runs that are paired by seed and scored the same records.
 
-    A record scored by three runs is one record and not three: the test is of each record's difference of right
-    answers over all seeds (`stats.find_flip_p`). Its p value is about these trained models and all records like these;
-    the interval is wider, since it is about other seeds as well (`stats.bootstrap_runs`).
+    `compare_outcomes` says what the figures over all seeds mean.
 
     Args:
         tuned: Whether each run with the tuned settings was right on each record, shape (S, n).
@@ -101,7 +82,6 @@ def compare_runs(tuned: NDArray[np.bool_], recipe: NDArray[np.bool_], seeds: Seq
         ``difference`` of the mean accuracies, tuned minus recipe, its ``interval``, ``p``, ``num_records``, both
         ``..._accuracy`` means, and ``per_seed`` with the figures of each pair.
     """
-    differences = tuned.sum(axis=0).astype(np.int64) - recipe.sum(axis=0).astype(np.int64)
     per_seed = []
     for seed, mine, theirs in zip(seeds, tuned, recipe, strict=True):
         paired = compare_correct(mine, theirs).to_json()
@@ -109,12 +89,9 @@ def compare_runs(tuned: NDArray[np.bool_], recipe: NDArray[np.bool_], seeds: Seq
             {"seed": seed, "tuned_accuracy": float(mine.mean()), "recipe_accuracy": float(theirs.mean()), **paired}
         )
     return {
-        "num_records": tuned.shape[1],
+        **compare_outcomes(tuned, recipe),
         "seeds": list(seeds),
         "tuned_accuracy": float(tuned.mean()),
         "recipe_accuracy": float(recipe.mean()),
-        "difference": float(tuned.mean() - recipe.mean()),
-        "interval": list(stats.bootstrap_runs(tuned, recipe, seed=0)),
-        "p": stats.find_flip_p(differences),
         "per_seed": per_seed,
     }

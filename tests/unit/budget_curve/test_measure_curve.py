@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from submillion.budget_curve import measure
-from submillion.budget_curve.combine import compare_neighbours, describe_point
+from submillion.budget_curve.combine import describe_point
 from submillion.budget_curve.measure import measure_curve
 from submillion.config import RunConfig, TrainConfig
 from submillion.errors import BudgetError, ConfigError, RunError
 from submillion.launch import LaunchedRun
+from submillion.paired_runs import compare_outcomes
 from submillion.report.budget_page import shorten_count
 from submillion.rundir import RunDir, write_json
 
@@ -140,9 +141,9 @@ def test_neighbours_are_paired_by_record() -> None:
     smaller = np.zeros((2, 50), dtype=np.bool_)
     larger = smaller.copy()
     larger[:, :3] = True  # three records, right for both seeds
-    assert compare_neighbours(smaller, larger)["p"] == pytest.approx(2 / 2**3)
-    assert compare_neighbours(larger, smaller)["difference"] == pytest.approx(-0.06)
-    assert compare_neighbours(smaller, smaller)["p"] == 1
+    assert compare_outcomes(larger, smaller)["p"] == pytest.approx(2 / 2**3)
+    assert compare_outcomes(smaller, larger)["difference"] == pytest.approx(-0.06)
+    assert compare_outcomes(smaller, smaller)["p"] == 1
 
 
 def test_counts_are_short_on_the_axis() -> None:
