@@ -47,17 +47,10 @@ def recall_synonyms(
     key = digest_parts(code, lexicon.sha256, str(sorted(options.items())), *origin, *pack_strings(spelled))
     stored = cache.load(_KIND, key)
     if stored is not None:
-        lines = unpack_strings(stored["values"], stored["ends"])
-        return [parse_row(line, where=PLACE) for line in lines]
-    made = make_synonym_rows(
-        train,
-        dataset.labels,
-        lexicon,
-        files=dataset.files,
-        column_names=dataset.column_names,
-        progress=progress,
-        **options,
-    )
+        rows = [parse_row(line, where=PLACE) for line in unpack_strings(stored["values"], stored["ends"])]
+        _note_missing(rows, settings, progress)
+        return rows
+    made = make_synonym_rows(train, dataset, lexicon, progress=progress, **options)
     if not made.rows:
         raise DataError(
             f"no word of {made.num_records:,} training rows could be replaced",
@@ -66,4 +59,10 @@ def recall_synonyms(
         )
     values, ends = pack_strings([format_row(row) for row in made.rows])
     cache.store(_KIND, key, {"values": values, "ends": ends})
+    _note_missing(made.rows, settings, progress)
     return made.rows
+
+
+def _note_missing(rows: Sequence[SyntheticRow], settings: SynonymConfig, progress: Progress) -> None:
+    if settings.rows is not None and len(rows) < settings.rows:
+        progress.note(f"{PLACE}: {settings.rows - len(rows):,} rows fewer than wanted, the training rows have no more")

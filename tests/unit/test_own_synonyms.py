@@ -105,6 +105,17 @@ def test_only_the_rows_that_are_trained_on_are_used(
     assert {row.provenance["seed"] for row in given[1]} == {3}
 
 
+def test_fewer_rows_than_wanted_are_told_each_time(
+    run: Callable[..., Prepared], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(Silent, "note", lambda _, text: told.append(text))
+    for _ in range(2):  # made, and taken from the cache
+        run({"rows": 500})
+        assert [note for note in told if "rows fewer than wanted" in note]
+        told.clear()
+
+
 def test_they_are_kept_and_made_anew_for_other_settings(
     run: Callable[..., Prepared], monkeypatch: pytest.MonkeyPatch
 ) -> None:

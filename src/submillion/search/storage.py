@@ -116,7 +116,8 @@ def taking_alone(url: str) -> Iterator[None]:
     if not database:
         yield
         return
-    with Path(f"{database}.queue").open("wb") as file:
+    path = database.removeprefix("file:")  # SQLite's own kind of URL
+    with Path(f"{path}.queue").open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

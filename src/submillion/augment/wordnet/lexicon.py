@@ -163,8 +163,7 @@ def load_lexicon(folder: Path | None = None) -> Lexicon:
 
 _HINT = (
     "Fetch it with `python -m nltk.downloader wordnet`, or install Debian's package with `apt-get install "
-    "wordnet-base`; a folder elsewhere is named with --lexicon DIR or in "
-    "data.synonyms.lexicon."
+    "wordnet-base`; a folder elsewhere is named with --lexicon DIR or data.synonyms.lexicon."
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -121,10 +121,8 @@ def write_synonym_rows(
     progress.finish()
     made = make_synonym_rows(
         records,
-        labels,
+        dataset,
         words,
-        files=dataset.files,
-        column_names=dataset.column_names,
         copies=copies,
         rate=rate,
         rows=rows,
@@ -154,11 +152,9 @@ def write_synonym_rows(
 
 def make_synonym_rows(
     records: Sequence[Record],
-    labels: LabelSet,
+    dataset: Dataset,
     lexicon: Lexicon,
     *,
-    files: Mapping[str, str],
-    column_names: Sequence[str],
     copies: int,
     rate: float,
     rows: int | None,
@@ -172,10 +168,8 @@ def make_synonym_rows(
 
     Args:
         records: Labelled and cleaned.
-        labels: Their classes.
+        dataset: Where they come from: its files and columns are part of the rows' provenance.
         lexicon: A WordNet database.
-        files: Those that the records come from, with their digests; part of the rows' provenance.
-        column_names: The columns read of them, likewise.
         copies: Different rows made of each record, at most.
         rate: Chance of each word that can be replaced, above 0 and at most 1; one word of a row always is.
         rows: Rows wanted, in the classes' proportions; all that can be made if None.
@@ -186,6 +180,7 @@ def make_synonym_rows(
     Raises:
         ConfigError: Fewer rows than classes, or the tagger is not installed.
     """
+    assert dataset.labels is not None
     finder = SynonymFinder(lexicon, None if tagger == "context" else open_tagger(lexicon))
     settings = {
         "copies": copies,
@@ -193,13 +188,13 @@ def make_synonym_rows(
         "tagger": tagger,
         "min_share": MIN_SHARE,
         "lexicon_sha256": lexicon.sha256,
-        "files": dict(files),
-        "columns": list(column_names),
+        "files": dataset.files,
+        "columns": list(dataset.column_names),
         "version": __version__,
     }
-    maker = _Maker(finder, labels, settings, copies=copies, rate=rate, seed=seed)
+    maker = _Maker(finder, dataset.labels, settings, copies=copies, rate=rate, seed=seed)
     progress.start(METHOD, len(records) * copies if rows is None else rows)
-    made = _make_rows(maker, records, labels, rows, progress)
+    made = _make_rows(maker, records, rows, progress)
     progress.finish()
     return MadeRows(made, maker.num_records, maker.num_unchanged, digest_settings(settings))
 
@@ -280,9 +275,7 @@ class _Maker:
         ]
 
 
-def _make_rows(
-    maker: _Maker, records: Sequence[Record], labels: LabelSet, rows: int | None, progress: Progress
-) -> list[SyntheticRow]:
+def _make_rows(maker: _Maker, records: Sequence[Record], rows: int | None, progress: Progress) -> list[SyntheticRow]:
     """Return the rows in the order of their records."""
     if rows is None:
         return list(_make_all(maker, records, progress))
