@@ -25,7 +25,7 @@ from safetensors.numpy import save
 
 from submillion import __version__
 from submillion.errors import RunError
-from submillion.rundir import CACHE_OFF, CACHE_SETTING, find_cache_folder, write_atomically
+from submillion.rundir import CACHE_OFF, CACHE_SETTING, find_cache_folder, write_bytes
 
 MAX_BYTES = 4 << 30
 """Largest size of the folder; the files that were not used for the longest time go first."""
@@ -135,7 +135,7 @@ class Cache:
         try:
             # Texts may be private: only their owner may look into the folder.
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_atomically(path, lambda file: file.write(payload))
+            write_bytes(path, payload)
             self._make_room(path)
         except (OSError, RunError) as error:
             reason = error.message if isinstance(error, RunError) else error.strerror or str(error)

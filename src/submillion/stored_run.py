@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from submillion.errors import ConfigError, RunError
 from submillion.run_model import load_run
-from submillion.rundir import RunDir, write_atomically
+from submillion.rundir import RunDir, write_bytes
 
 if TYPE_CHECKING:
     from submillion.run_model import RunModel
@@ -57,7 +57,7 @@ class StoredRun:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ConfigError("exists and is not an empty folder", where=str(folder), hint="Choose another folder.")
         for name, content in self.files.items():
-            write_atomically(folder / name, lambda file, content=content: file.write(content))  # type: ignore[misc]  # a default has no type
+            write_bytes(folder / name, content)
         return folder
 
     def load(self, threads: int | None) -> RunModel:

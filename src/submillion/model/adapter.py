@@ -27,7 +27,7 @@ from submillion.budget.plan import Plan
 from submillion.errors import BudgetError, ModelError
 from submillion.model.dropout import KeyedDropout, mix_64
 from submillion.model.lora import lora_linear
-from submillion.rundir import write_atomically
+from submillion.rundir import write_bytes
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 CONFIG_NAME = "adapter_config.json"
@@ -281,10 +281,10 @@ def adapter_state(model: nn.Module) -> dict[str, torch.Tensor]:
 def save_adapter(model: peft.PeftModel, folder: Path) -> None:
     """Write an adapter folder in PEFT's format, each file atomically."""
     payload = save(adapter_state(model), metadata={"format": "pt"})
-    write_atomically(folder / WEIGHTS_NAME, lambda file: file.write(payload))
+    write_bytes(folder / WEIGHTS_NAME, payload)
     config = model.peft_config[ADAPTER].to_dict()
     config["inference_mode"] = True
-    write_atomically(folder / CONFIG_NAME, lambda file: file.write(_dump_config(config)))
+    write_bytes(folder / CONFIG_NAME, _dump_config(config))
 
 
 def _dump_config(config: Mapping[str, Any]) -> bytes:

@@ -40,7 +40,7 @@ from submillion.model.pooling import pool_first, pool_mean
 from submillion.model.prefix import PrefixStore
 from submillion.model.recompute import recompute_layers
 from submillion.model.sources import BaseModel
-from submillion.rundir import RunDir, write_atomically
+from submillion.rundir import RunDir, write_bytes
 
 # What a run's manifest says of an encoder that runs on our own code; the stock modules come with their reason.
 KERNELS = "the CPU kernels"
@@ -186,7 +186,7 @@ class Classifier(nn.Module):
                 "head.bias": self.head.linear.bias.detach().cpu().contiguous(),
             }
             payload = save(tensors, metadata={"format": "pt"})
-            write_atomically(run.head, lambda file: file.write(payload))
+            write_bytes(run.head, payload)
 
     def load(self, adapter: Path, head: Path | None) -> None:
         """Load what `save` wrote.

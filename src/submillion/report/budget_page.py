@@ -16,7 +16,7 @@ from submillion.report import words
 from submillion.report.html import Child, Html, element, render, table
 from submillion.report.page import Section, build_page, paragraph, show_plot
 from submillion.report.theme import Plot, Theme, new_figure, render_png
-from submillion.rundir import write_atomically, write_text
+from submillion.rundir import write_bytes, write_text
 
 
 def write_budget_page(folder: Path, figures: Mapping[str, Any]) -> Path:
@@ -31,7 +31,7 @@ def write_budget_page(folder: Path, figures: Mapping[str, Any]) -> Path:
     """
     plot = budget_curve_plot(figures)
     image = render_png(plot)
-    write_atomically(folder / "curve.png", lambda file: file.write(image))
+    write_bytes(folder / "curve.png", image)
     write_text(folder / "curve.csv", _spell_csv(figures))
     page = folder / "curve.html"
     write_text(page, _build(figures, plot))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import IO
 
 from submillion.errors import RunError
 from submillion.report import comparison, sections, trainer_page, words
@@ -16,7 +14,7 @@ from submillion.report.load import LoadedRun, name_runs
 from submillion.report.page import Section, build_page
 from submillion.report.theme import Plot, render_png
 from submillion.report.trainer_state import open_run
-from submillion.rundir import RunDir, write_atomically, write_text
+from submillion.rundir import RunDir, write_bytes, write_text
 
 
 @dataclass(frozen=True)
@@ -71,16 +69,12 @@ def write_pages(runs: Sequence[Path], out: Path | None = None) -> WrittenReport:
     pictures = tuple(folder / f"{plot.name}.png" for plot in plots)
     try:
         for picture, plot in zip(pictures, plots, strict=True):
-            write_atomically(picture, partial(_write_bytes, render_png(plot)))
+            write_bytes(picture, render_png(plot))
         write_text(file, page)
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
         hint = "Choose another place for it with --out."
         raise RunError(f"the report cannot be written: {error.strerror}", where=str(file), hint=hint) from None
     return WrittenReport(file, pictures)
-
-
-def _write_bytes(content: bytes, stream: IO[bytes]) -> int:
-    return stream.write(content)
 
 
 def _place(out: Path | None, folder: Path, name: str) -> Path:

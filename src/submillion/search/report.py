@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import IO, Any
+from typing import Any
 
 from submillion.config import LOWER_IS_BETTER
 from submillion.report import words
@@ -12,7 +11,7 @@ from submillion.report.html import Html, element, table
 from submillion.report.page import KeyFigure, Section, build_page, paragraph, show_figures, show_plot, show_plots
 from submillion.report.study_plots import StudyPicture, StudyPoint, list_study_plots
 from submillion.report.theme import Plot, render_png
-from submillion.rundir import write_atomically, write_text
+from submillion.rundir import write_bytes, write_text
 from submillion.search.results import TrialRow, count_states, list_scales
 from submillion.search.space import label_choice
 from submillion.search.task import SearchDir, Task
@@ -52,7 +51,7 @@ def write_search_report(
     )
     plots = list_study_plots(picture)
     for plot in plots:
-        write_atomically(folder.plots / f"{plot.name}.png", partial(_write_bytes, render_png(plot)))
+        write_bytes(folder.plots / f"{plot.name}.png", render_png(plot))
     states = count_states(rows)
     sections = [
         Section("found", "Settings", "The best settings", _show_settings(task, best)),
@@ -74,10 +73,6 @@ def write_search_report(
 def _show_pictures(plots: Sequence[Plot]) -> Html:
     small = [plot for plot in plots if not plot.wide]
     return element("div", show_plots(small), [show_plot(plot) for plot in plots if plot.wide])
-
-
-def _write_bytes(content: bytes, stream: IO[bytes]) -> int:
-    return stream.write(content)
 
 
 def _show_value(metric: str, value: float | None) -> str:
