@@ -1,7 +1,8 @@
 """Results that are kept between runs: flat arrays, in files named by a digest of all that they follow from.
 
-A file is believed only if its content has the digest that it was written with; one that has not is removed and made
-anew. Nothing in here is ever executed, and nothing depends on it: without the folder, runs give the same results.
+A file is believed only if it lies in a folder that nobody but this user can write to, and if its content has the digest
+that it was written with: the digest finds damage, and the folder keeps out what others have made up. Nothing in here is
+ever executed, and nothing depends on it: without the folder, runs give the same results.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from submillion import __version__
-from submillion.errors import RunError
+from submillion.errors import ConfigError, RunError
+from submillion.private_folders import explain_distrust, make_private_folder
 from submillion.rundir import CACHE_OFF, CACHE_SETTING, find_cache_folder, write_bytes
 
 MAX_BYTES = 4 << 30
@@ -46,8 +48,21 @@ def open_cache(on_note: Note) -> Cache:
     Args:
         on_note: Told what a user should know, such as of a damaged file.
     """
-    is_off = os.environ.get(CACHE_SETTING) == CACHE_OFF
-    return Cache(None if is_off else find_cache_folder() / "data", on_note=on_note)
+    if os.environ.get(CACHE_SETTING) == CACHE_OFF:
+        return Cache(None, on_note=on_note)
+    try:
+        folder = find_cache_folder() / "data"
+    except ConfigError as error:
+        on_note(f"nothing is kept between runs: {error.where}: {error.message}")
+        return Cache(None, on_note=on_note)
+    reason = explain_distrust(folder)
+    if reason:
+        on_note(
+            f"nothing is kept between runs, and nothing kept is believed: {reason}; "
+            f"{CACHE_SETTING}=/path/to/folder names one of your own"
+        )
+        return Cache(None, on_note=on_note)
+    return Cache(folder, on_note=on_note)
 
 
 def digest_parts(*parts: str | bytes | NDArray[Any]) -> str:
@@ -134,7 +149,8 @@ class Cache:
             return
         try:
             # Texts may be private: only their owner may look into the folder.
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if reason := make_private_folder(path.parent):
+                raise RunError(reason)
             write_bytes(path, payload)
             self._make_room(path)
         except (OSError, RunError) as error:

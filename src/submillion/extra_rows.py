@@ -7,7 +7,6 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from submillion.data.check import check_records
 from submillion.data.clean import clean_records
 from submillion.data.read import Dataset, hash_file
 from submillion.errors import DataError
+from submillion.files import expand_home
 from submillion.own_synonyms import PLACE, recall_synonyms
 from submillion.progress import Progress
 from submillion.records import LabelSet, Record
@@ -120,7 +120,7 @@ def _pick(records: Sequence[Record], ids: frozenset[str] | set[str]) -> list[Rec
 
 
 def _read_file(extra: ExtraConfig, data: DataConfig, labels: LabelSet) -> _File:
-    path = Path(extra.data).expanduser()
+    path = expand_home(extra.data)
     rows = read_rows(path)
     strangers = [row for row in rows if row.label not in labels.names]
     if strangers:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from submillion.augment.rows import SyntheticRow, format_row, parse_row
 from submillion.augment.wordnet.lexicon import load_lexicon
@@ -12,6 +11,7 @@ from submillion.cache import Cache, digest_code, digest_parts, pack_strings, unp
 from submillion.config import SynonymConfig
 from submillion.data.read import Dataset
 from submillion.errors import DataError
+from submillion.files import expand_home
 from submillion.progress import Progress
 from submillion.records import Record
 
@@ -38,7 +38,7 @@ def recall_synonyms(
     """
     assert dataset.labels is not None
     progress.start("lexicon")
-    lexicon = load_lexicon(None if settings.lexicon is None else Path(settings.lexicon).expanduser())
+    lexicon = load_lexicon(None if settings.lexicon is None else expand_home(settings.lexicon))
     progress.finish()
     spelled = [f"{row.id}\0{row.source}\0{row.label}\0{row.text}" for row in train]
     options = settings.model_dump(exclude={"lexicon", "weight"})

@@ -13,6 +13,7 @@ from submillion.data.columns import Columns, Selection, iter_labelled, select_co
 from submillion.data.formats import SUFFIXES, Table, closed_after, find_suffix, iter_lines, open_table
 from submillion.data.labels import RawLabels, apply_labels, find_label_set, normalise_label
 from submillion.errors import DataError
+from submillion.files import expand_home
 from submillion.records import LabelSet, Record
 
 __all__ = ["Columns", "Dataset", "iter_records", "join_labels", "read_dataset", "read_records"]
@@ -172,7 +173,7 @@ def _find_column(table: Table, name: str, path: Path) -> int:
 
 
 def _find_source(data: str, revision: str | None) -> _Source:
-    path = Path(data).expanduser()
+    path = expand_home(data)
     if not path.exists() and data.startswith(HUB_PREFIX):
         files, class_names = hub.fetch_dataset(data.removeprefix(HUB_PREFIX), revision)
         return _Source(find_splits(files, data), class_names)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from submillion.errors import ConfigError, ModelError, RunError
+from submillion.files import expand_home
 from submillion.model.base_files import (
     TEXT_FILES,
     check_safetensors,
@@ -159,7 +160,7 @@ def find_base(base: str, revision: str | None = None) -> BaseModel:
 
 def _find_folder(base: str, revision: str | None) -> Path | None:
     """Return the folder that `base` names, or None where it is a name; an existing folder wins over a name."""
-    folder = Path(base).expanduser()
+    folder = expand_home(base)
     if folder.is_dir():
         if revision is not None:
             raise ConfigError(
