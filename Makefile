@@ -15,7 +15,7 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install lexicon demo test lint types unit format docs performance published clean
+.PHONY: help install lexicon demo test lint types unit format docs bench performance published clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,11 +74,14 @@ format: $(STAMP) ## Format the code and fix what ruff can fix
 docs: $(STAMP) ## Write docs/recipes.md anew from the settings and the shipped recipes
 	$(BIN)/python docs/build_recipes.py
 
+bench: $(STAMP) ## Measure speed and memory of training, scoring and data on this machine
+	$(BIN)/python -m benchmarks
+
 performance: $(STAMP) ## Write the tables of docs/performance.md anew from benchmarks/results
-	$(BIN)/python benchmarks/build_table.py
+	$(BIN)/python -m benchmarks.build_table
 
 published: $(STAMP) ## Train the published systems' recipes on MiniLM (DATA=...) and write docs/published-systems.md
-	$(BIN)/python benchmarks/reproduce.py --data $(or $(DATA),$(error name the rows: make published DATA=agnews)) --complete
+	$(BIN)/python -m benchmarks.reproduce --data $(or $(DATA),$(error name the rows: make published DATA=agnews)) --complete
 
 clean: ## Remove .venv, caches and build output (runs/ stays)
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -176,7 +176,7 @@ GOALS = (
 
 
 def load_results() -> dict[str, Result]:
-    """Return the results of `submillion bench` by file name, in order; other scripts keep theirs beside them."""
+    """Return the results of `python -m benchmarks` by file name, in order; other scripts keep theirs beside them."""
     paths = sorted((FOLDER / "results").glob("*.json"))
     results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
     return {name: result for name, result in results.items() if "cases" in result}

@@ -68,10 +68,6 @@ COMMANDS = {
         *("--conditional", "--keep", "--seed", "--text", "--set", "--json"),
     },
     "augment prompts": {"FILE"},
-    "bench": {
-        *("[train|score|data]", "--base", "--data", "--rows", "--rounds", "--peers", "--batch-size", "--dropout"),
-        *("--bulk-rows", "--threads", "--out", "--json"),
-    },
 }
 
 

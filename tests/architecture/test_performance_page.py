@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from benchmark_scripts import load_script
+from benchmarks import build_table
 
 
 @pytest.fixture(scope="module")
 def builder() -> ModuleType:
-    return load_script("build_table")
+    return build_table
 
 
 def make_result(**changes: Any) -> dict[str, Any]:

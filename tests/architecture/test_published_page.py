@@ -7,21 +7,21 @@ from types import ModuleType
 
 import pytest
 
-from benchmark_scripts import load_script
+from benchmarks import reproduce
 from submillion import api
 from submillion.recipes import list_recipes
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    return load_script("reproduce")
+    return reproduce
 
 
 def test_page_is_in_step(script: ModuleType) -> None:
     written = script.PAGE.read_text(encoding="utf-8")
     result = json.loads(script.RESULT.read_text(encoding="utf-8"))
     assert written == script.build_page(written, result), (
-        "run `python benchmarks/reproduce.py --page` and commit the page"
+        "run `python -m benchmarks.reproduce --page` and commit the page"
     )
 
 

@@ -20,7 +20,7 @@ ANSWERS_ON_STDOUT = {"verify.py"}
 
 # Each of these packages has one way in, so that what it changes from version to version is dealt with in one place.
 IMPORTERS = {
-    "peft": {"model/adapter.py", "bench/trainer_peer.py"},
+    "peft": {"model/adapter.py"},
     "accelerate": {"training/processes.py", "training/track.py"},
     "sklearn": {"baseline.py", "estimator.py"},
     "matplotlib": {"report/"},

@@ -1,4 +1,4 @@
-"""`submillion bench` from end to end, on a tiny base: its processes, its result, its errors."""
+"""`python -m benchmarks` from end to end, on a tiny base: its processes, its result, its errors."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
+
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "submillion", "bench", *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "benchmarks", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
 
 

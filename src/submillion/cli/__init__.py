@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from submillion.errors import RunError, SubmillionError
+
+if TYPE_CHECKING:
+    from typer import Typer
 
 DEBUG_FLAG = "--debug"
 # How often a thread of libgomp looks for work before it sleeps. At the default of 300,000, threads that wait for one
@@ -18,9 +22,22 @@ _SPINS = ("GOMP_SPINCOUNT", "3000")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command.
+    """Run one command of submillion; `run_program` has arguments and exit codes."""
+    return run_program(_load_commands, "submillion", arguments)
+
+
+def _load_commands() -> Typer:
+    from submillion.cli.app import app
+
+    return app
+
+
+def run_program(load_app: Callable[[], Typer], name: str, arguments: Sequence[str] | None = None) -> int:
+    """Run one command of a program.
 
     Args:
+        load_app: Returns the program's commands. What it imports is imported here, so that its errors are explained.
+        name: The program's name.
         arguments: The words after the program's name; those of the process if absent.
 
     Returns:
@@ -35,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        return _run(words)
+        result = _run(load_app(), name, words)
+        return result if isinstance(result, int) else 0
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -50,13 +68,10 @@ def _take_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
     return kept + words[end:], len(kept) < end
 
 
-def _run(words: list[str]) -> int:
+def _run(app: Typer, name: str, words: list[str]) -> object:
     from typer.main import get_command
 
-    from submillion.cli.app import app
-
-    result = get_command(app).main(args=words, prog_name="submillion", standalone_mode=False)
-    return result if isinstance(result, int) else 0
+    return get_command(app).main(args=words, prog_name=name, standalone_mode=False)
 
 
 def _explain(error: Exception) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -10,7 +12,6 @@ from typer.core import TyperGroup
 from submillion import __version__
 from submillion.cli import (
     augmenting,
-    benching,
     curving,
     data,
     exporting,
@@ -23,21 +24,32 @@ from submillion.cli import (
 )
 
 
+@contextmanager
+def ending_quietly() -> Iterator[None]:
+    """End in 130 on Ctrl-C and in 141 where the reader of stdout went away, as shells expect.
+
+    Raises:
+        Exit: With that code.
+    """
+    from submillion.cli.console import print_note, silence_stdout
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        print_note("interrupted")
+        raise typer.Exit(130) from None
+    except BrokenPipeError:
+        silence_stdout()
+        raise typer.Exit(141) from None
+
+
 class Commands(TyperGroup):
-    """The group of all commands; ends quietly where the user or the reader of stdout wants no more."""
+    """The group of all commands."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; Ctrl-C ends in 130, a closed pipe in 141, as shells expect."""
-        from submillion.cli.console import print_note, silence_stdout
-
-        try:
+        """Run a command until it ends, or the user or the reader of stdout wants no more."""
+        with ending_quietly():
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            print_note("interrupted")
-            raise typer.Exit(130) from None
-        except BrokenPipeError:
-            silence_stdout()
-            raise typer.Exit(141) from None
 
 
 app = typer.Typer(
@@ -84,4 +96,3 @@ app.command("predict")(scoring.predict)
 app.command("classify")(scoring.classify)
 app.command("export")(exporting.export)
 app.command("report")(reporting.report)
-app.command("bench")(benching.bench)

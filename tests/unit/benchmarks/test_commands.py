@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from submillion.bench.around import check_order
-from submillion.bench.commands import Command, time_command, time_in_turn
-from submillion.bench.memory import read_peak_memory
+from benchmarks.commands import Command, time_command, time_in_turn
+from benchmarks.memory import read_peak_memory
+from benchmarks.timeline import check_order
 from submillion.errors import RunError
 from submillion.progress import Silent
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from submillion.bench.flops import Lengths
-from submillion.bench.gate import Gate, Job, Round
-from submillion.bench.memory import read_peak_memory
-from submillion.bench.processes import MeasuredProcess, make_environment
+from benchmarks.child import MeasuredProcess, make_environment
+from benchmarks.flops import Lengths
+from benchmarks.measured_child import Gate, Job, Round
+from benchmarks.memory import read_peak_memory
 from submillion.errors import RunError
 
 

@@ -18,11 +18,11 @@ from transformers import (
     TrainingArguments,
 )
 
-from submillion.bench.clock import Clock
-from submillion.bench.flops import Lengths
-from submillion.bench.gate import Gate, Job, Round
-from submillion.bench.prepare import ADAPTER
-from submillion.bench.rows import Row, load_rows
+from benchmarks.clock import Clock
+from benchmarks.flops import Lengths
+from benchmarks.measured_child import Gate, Job, Round
+from benchmarks.prepare_peers import ADAPTER
+from benchmarks.row_source import Row, load_rows
 
 
 def load_adapter(stock: Any, folder: Path) -> Any:

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from submillion.bench.commands import Command, describe_seconds, time_in_turn
-from submillion.bench.processes import MeasuredProcess, find_cache, make_environment
-from submillion.bench.rows import take_rows, write_rows
-from submillion.bench.site import Site
+from benchmarks.child import MeasuredProcess, find_cache, make_environment
+from benchmarks.commands import Command, describe_seconds, time_in_turn
+from benchmarks.machine import Site
+from benchmarks.row_source import take_rows, write_rows
 from submillion.errors import RunError
 from submillion.progress import Progress, Silent
 

@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from submillion.bench.around import measure_around
-from submillion.bench.cases import check_packages
-from submillion.bench.prepare import ADAPTER
-from submillion.bench.results import list_versions
-from submillion.bench.site import BenchSettings, open_site
-from submillion.bench.turns import list_site_cases, measure_turns
+from benchmarks.cases import check_packages
+from benchmarks.machine import BenchSettings, open_site
+from benchmarks.prepare_peers import ADAPTER
+from benchmarks.table import list_versions
+from benchmarks.timeline import measure_around
+from benchmarks.turn_order import list_site_cases, measure_turns
 from submillion.errors import ConfigError
 from submillion.progress import Progress, Silent
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from submillion.bench.gate import Gate, Job
+from benchmarks.measured_child import Gate, Job
 from submillion.model.sources import find_base, load_base_config
 
 RANDOM_BASES: Mapping[str, str] = {"roberta-base-random": "roberta-base"}
@@ -79,7 +79,7 @@ def prepare(job: Job, gate: Gate) -> Mapping[str, Any]:
     if job.options["merged"]:
         _merge(base, folder / "run", folder / "merged", job.num_labels)
     if job.options["onnx"]:
-        from submillion.bench.onnx_export import export_onnx
+        from benchmarks.onnx_export import export_onnx
 
         export_onnx(folder / "merged", folder)
     return {}
@@ -112,7 +112,7 @@ def _merge(base: Path, run: Path, folder: Path, num_labels: int) -> None:
     """Save the run as an ordinary classifier of transformers, adapters merged: what a peer would be given."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from submillion.bench.trainer_peer import load_adapter
+    from benchmarks.trainer_peer import load_adapter
 
     stock = AutoModelForSequenceClassification.from_pretrained(base, num_labels=num_labels)
     load_adapter(stock, run / "adapter").merge_and_unload().save_pretrained(folder)

@@ -9,11 +9,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from submillion.bench.cases import Kind
-from submillion.bench.gate import Job
-from submillion.bench.prepare import RANDOM_BASES
-from submillion.bench.processes import MeasuredProcess, find_cache
-from submillion.bench.rows import RowSource, read_rows
+from benchmarks.cases import Kind
+from benchmarks.child import MeasuredProcess, find_cache
+from benchmarks.measured_child import Job
+from benchmarks.prepare_peers import RANDOM_BASES
+from benchmarks.row_source import RowSource, read_rows
 from submillion.model.sources import find_base, load_base_config
 from submillion.rundir import find_cache_folder
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from submillion.bench.flops import Lengths
+from benchmarks.flops import Lengths
 
 
 @dataclass(frozen=True)

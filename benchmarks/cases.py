@@ -186,5 +186,5 @@ def check_packages(cases: Sequence[Case]) -> None:
         raise ConfigError(
             f"these peers are not installed: {', '.join(missing)}",
             where="--peers",
-            hint="Run `pip install 'submillion[bench]'`, or leave --peers out.",
+            hint="Run `pip install -r benchmarks/requirements.txt`, or leave --peers out.",
         )

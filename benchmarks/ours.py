@@ -11,14 +11,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from benchmarks.clock import Clock
+from benchmarks.flops import Lengths
+from benchmarks.measured_child import Gate, Job, Round
+from benchmarks.memory import read_peak_memory
+from benchmarks.prepare_peers import ADAPTER
+from benchmarks.profile import profile_products
+from benchmarks.row_source import Row, load_rows
 from submillion.batches import Features
-from submillion.bench.clock import Clock
-from submillion.bench.flops import Lengths
-from submillion.bench.gate import Gate, Job, Round
-from submillion.bench.memory import read_peak_memory
-from submillion.bench.prepare import ADAPTER
-from submillion.bench.profile import profile_products
-from submillion.bench.rows import Row, load_rows
 from submillion.config import RunConfig, parse_config
 from submillion.progress import Silent
 from submillion.records import Record

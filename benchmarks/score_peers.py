@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from submillion.bench.clock import Clock
-from submillion.bench.flops import Lengths
-from submillion.bench.gate import Gate, Job, Round
-from submillion.bench.onnx_export import INPUT_NAMES, find_export
-from submillion.bench.rows import load_rows
+from benchmarks.clock import Clock
+from benchmarks.flops import Lengths
+from benchmarks.measured_child import Gate, Job, Round
+from benchmarks.onnx_export import INPUT_NAMES, find_export
+from benchmarks.row_source import load_rows
 
 ScoreTexts = Callable[[list[str]], list[int]]
 

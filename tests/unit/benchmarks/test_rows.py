@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from submillion.bench.rows import Row, RowSource, load_rows, perturb_text, read_rows, take_rows, write_rows
+from benchmarks.row_source import Row, RowSource, load_rows, perturb_text, read_rows, take_rows, write_rows
 from submillion.errors import DataError
 
 WORDS = ("river", "council", "dawn")

@@ -6,14 +6,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from submillion.bench.cases import Case, Kind, list_cases
-from submillion.bench.flops import EncoderFlops, open_flops
-from submillion.bench.gate import Round
-from submillion.bench.prepare import ADAPTER
-from submillion.bench.processes import MeasuredProcess
-from submillion.bench.results import Measured, find_peaks, sum_up
-from submillion.bench.rows import take_rows, write_rows
-from submillion.bench.site import NUM_RUN_LABELS, Site
+from benchmarks.cases import Case, Kind, list_cases
+from benchmarks.child import MeasuredProcess
+from benchmarks.flops import EncoderFlops, open_flops
+from benchmarks.machine import NUM_RUN_LABELS, Site
+from benchmarks.measured_child import Round
+from benchmarks.prepare_peers import ADAPTER
+from benchmarks.row_source import take_rows, write_rows
+from benchmarks.table import Measured, find_peaks, sum_up
 from submillion.budget.count import list_linears
 from submillion.errors import ConfigError, RunError
 from submillion.progress import Progress

@@ -1,4 +1,4 @@
-"""What `submillion bench` shows of a result."""
+"""What `python -m benchmarks` shows of a result."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from submillion.cli.benching import tabulate_bench
+from benchmarks.command import tabulate_bench
 
 RESULT: dict[str, Any] = {
     "base": "minilm-l6",

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from submillion.bench import cases as module
-from submillion.bench.cases import check_packages, list_cases
-from submillion.bench.worker import RUNNERS, find_runner
+from benchmarks import cases as module
+from benchmarks.cases import check_packages, list_cases
+from benchmarks.worker import RUNNERS, find_runner
 from submillion.errors import ConfigError
 
 
@@ -65,5 +65,5 @@ def test_missing_peers_are_named_with_how_to_get_them(monkeypatch: pytest.Monkey
     monkeypatch.setattr(module, "find_spec", lambda name: None if name.startswith("onnx") else object())
     with pytest.raises(ConfigError, match="onnx, onnxruntime, onnxscript") as caught:
         check_packages(_list("score"))
-    assert "pip install 'submillion[bench]'" in caught.value.hint
+    assert "pip install -r benchmarks/requirements.txt" in caught.value.hint
     check_packages(_list("train"))

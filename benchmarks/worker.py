@@ -1,4 +1,4 @@
-"""A process that is measured: ``python -m submillion.bench.worker JOB READ_FD WRITE_FD``."""
+"""A process that is measured: ``python -m benchmarks.worker JOB READ_FD WRITE_FD``."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from submillion.bench.gate import Gate, Job
-from submillion.bench.memory import read_peak_memory
+from benchmarks.measured_child import Gate, Job
+from benchmarks.memory import read_peak_memory
 
 # Each takes the job and the gate, says when it is ready, makes the rounds, and returns facts of its own.
 RUNNERS: Mapping[str, str] = {
-    "look": "submillion.bench.prepare:look",
-    "prepare": "submillion.bench.prepare:prepare",
-    "peak": "submillion.bench.peak:measure_peak",
-    "train": "submillion.bench.ours:train",
-    "score": "submillion.bench.ours:score",
-    "encode": "submillion.bench.ours:encode",
-    "begin": "submillion.bench.ours:begin",
-    "trainer": "submillion.bench.trainer_peer:train",
-    "pipeline": "submillion.bench.score_peers:score_pipeline",
-    "padded": "submillion.bench.score_peers:score_padded",
-    "onnxruntime": "submillion.bench.score_peers:score_onnxruntime",
-    "sentence_transformers": "submillion.bench.score_peers:encode_sentences",
+    "look": "benchmarks.prepare_peers:look",
+    "prepare": "benchmarks.prepare_peers:prepare",
+    "peak": "benchmarks.peak:measure_peak",
+    "train": "benchmarks.ours:train",
+    "score": "benchmarks.ours:score",
+    "encode": "benchmarks.ours:encode",
+    "begin": "benchmarks.ours:begin",
+    "trainer": "benchmarks.trainer_peer:train",
+    "pipeline": "benchmarks.score_peers:score_pipeline",
+    "padded": "benchmarks.score_peers:score_padded",
+    "onnxruntime": "benchmarks.score_peers:score_onnxruntime",
+    "sentence_transformers": "benchmarks.score_peers:encode_sentences",
 }
 
 

@@ -14,12 +14,12 @@ from typing import Any, cast
 import pytest
 import torch
 
-from submillion.bench.flops import Lengths
-from submillion.bench.gate import Gate, Job, Round
-from submillion.bench.prepare import prepare
-from submillion.bench.processes import MeasuredProcess
-from submillion.bench.rows import read_rows, take_rows, write_rows
-from submillion.bench.worker import find_runner
+from benchmarks.child import MeasuredProcess
+from benchmarks.flops import Lengths
+from benchmarks.measured_child import Gate, Job, Round
+from benchmarks.prepare_peers import prepare
+from benchmarks.row_source import read_rows, take_rows, write_rows
+from benchmarks.worker import find_runner
 
 NUM_ROUNDS = 2
 ROUND_ROWS = 16
@@ -106,7 +106,7 @@ def test_the_trainer_reads_the_same_rows_as_this_package(job: Job, options: dict
 
 
 def test_a_round_of_the_trainer_counts_its_own_batches_not_those_fetched_ahead(job: Job) -> None:
-    from submillion.bench.trainer_peer import _Rounds
+    from benchmarks.trainer_peer import _Rounds
 
     answers = io.StringIO()
     fetched = SimpleNamespace(seen=deque(Lengths(number, 0) for number in (1, 2, 4, 8, 16)))
@@ -134,7 +134,7 @@ def test_all_that_score_read_the_same_tokens_and_give_the_same_labels(job: Job) 
 @pytest.mark.filterwarnings("ignore")  # the exporter gives a dozen, of its own making
 def test_onnx_runtime_gives_the_same_labels(job: Job) -> None:
     for name in ("onnx", "onnxruntime", "onnxscript"):
-        pytest.importorskip(name, reason="the extra submillion[bench] is not installed")
+        pytest.importorskip(name, reason="benchmarks/requirements.txt is not installed")
     options = {"name": "tiny", "random": None, "run": False, "merged": False, "onnx": True}
     prepare(replace(job, options=options), Gate(io.StringIO(), io.StringIO()))
     ours = run(job, "score", precision=None)
@@ -146,7 +146,7 @@ def test_onnx_runtime_gives_the_same_labels(job: Job) -> None:
 def test_the_random_base_has_the_architecture_and_a_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import AutoModel, AutoTokenizer
 
-    from submillion.bench import prepare as module
+    from benchmarks import prepare_peers as module
 
     small = {**module.load_base_config("roberta-base"), "num_hidden_layers": 1, "hidden_size": 24}
     monkeypatch.setattr(module, "load_base_config", lambda _: small | {"intermediate_size": 24})

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from submillion.bench.flops import open_flops
-from submillion.bench.gate import Gate, Job, Round
-from submillion.bench.products import Call, Shape, list_products
+from benchmarks.flops import open_flops
+from benchmarks.gemm_speed import Call, Shape, list_products
+from benchmarks.measured_child import Gate, Job, Round
 from submillion.budget.count import list_linears
 from submillion.model.sources import load_base_config
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from submillion.bench.gate import Job, Round
+from benchmarks.measured_child import Job, Round
 from submillion.errors import RunError
 
+ROOT = Path(__file__).parents[1]
 _NUM_LINES = 6
 
 
@@ -27,6 +28,8 @@ def make_environment(threads: int, cache: Path) -> dict[str, str]:
     count = str(threads)
     return {
         **os.environ,
+        # A measured process finds this package of the repository wherever it is started.
+        "PYTHONPATH": os.pathsep.join((str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")]))),
         "SUBMILLION_CACHE": str(cache),
         "OMP_NUM_THREADS": count,
         "MKL_NUM_THREADS": count,
@@ -63,7 +66,7 @@ class MeasuredProcess:
         answer_read, answer_write = os.pipe()
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "submillion.bench.worker", str(job_file), str(order_read), str(answer_write)],
+                [sys.executable, "-m", "benchmarks.worker", str(job_file), str(order_read), str(answer_write)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

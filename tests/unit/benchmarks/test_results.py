@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from submillion.bench.cases import Case
-from submillion.bench.flops import Lengths
-from submillion.bench.gate import Round
-from submillion.bench.results import Measured, find_peaks, list_versions, sum_up
+from benchmarks.cases import Case
+from benchmarks.flops import Lengths
+from benchmarks.measured_child import Round
+from benchmarks.table import Measured, find_peaks, list_versions, sum_up
 
 OURS = Case("ours", "score", "score", "bf16", "packed")
 FAST = Case("fast", "score", "padded", "fp32", "one set-up", group="peer")

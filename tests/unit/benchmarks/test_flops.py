@@ -12,7 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel
 
-from submillion.bench.flops import EncoderFlops, Lengths, open_flops
+from benchmarks.flops import EncoderFlops, Lengths, open_flops
 from submillion.budget.count import Linear, list_linears
 from submillion.errors import ModelError
 from submillion.model.sources import load_base_config

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from submillion.bench.peak import _find_rate, _Trial, list_shapes
-from submillion.bench.products import Shape, list_products
-from submillion.bench.profile import profile_products
+from benchmarks.gemm_speed import Shape, list_products
+from benchmarks.peak import _find_rate, _Trial, list_shapes
+from benchmarks.profile import profile_products
 from submillion.kernels import calls
 from submillion.kernels.native import find_kernels
 from submillion.model.sources import load_base_config

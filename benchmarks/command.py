@@ -1,4 +1,4 @@
-"""`submillion bench`: this package and its peers, measured side by side."""
+"""The command `python -m benchmarks`: this package and its peers, measured side by side."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def bench(
     ] = None,
     rounds: Annotated[int, typer.Option("--rounds", metavar="N", help="Rounds of each case, in turn.")] = 4,
     peers: Annotated[
-        bool, typer.Option("--peers", help="Measure other libraries too; needs the extra submillion[bench].")
+        bool, typer.Option("--peers", help="Measure other libraries too; needs benchmarks/requirements.txt.")
     ] = False,
     batch_size: Annotated[
         int, typer.Option("--batch-size", metavar="N", min=4, help="Records of a training step.")
@@ -57,8 +57,8 @@ def bench(
     as_json: options.Json = False,
 ) -> None:
     """Measure speed, memory and the share of the machine's peak, each case in a process of its own, in turn."""
-    from submillion.bench.run import run_bench
-    from submillion.bench.site import BenchSettings
+    from benchmarks.machine import BenchSettings
+    from benchmarks.run import run_bench
     from submillion.cli.progress import open_progress
     from submillion.errors import ConfigError
     from submillion.rundir import write_json

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
+from benchmarks.cases import Case
+from benchmarks.flops import Lengths
+from benchmarks.measured_child import Round
 from submillion import __version__
-from submillion.bench.cases import Case
-from submillion.bench.flops import Lengths
-from submillion.bench.gate import Round
 
 _PACKAGES = (
     *("torch", "transformers", "peft", "accelerate", "tokenizers", "numpy"),

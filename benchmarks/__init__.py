@@ -1,0 +1,1 @@
+"""Measurements of submillion beside other libraries, and experiments on its settings."""
