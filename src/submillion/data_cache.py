@@ -77,6 +77,7 @@ def _pack_rows(dataset: Dataset) -> Arrays:
         "labels": None if dataset.labels is None else dataset.labels.names,
         "files": dataset.files,
         "column_names": dataset.column_names,
+        "notes": dataset.notes,
         "counts": counts,
     }
     return {**arrays, "header": _pack_json(header)}
@@ -96,6 +97,7 @@ def _unpack_rows(arrays: Arrays) -> Dataset:
         labels=None if names is None else LabelSet(tuple(names)),
         files=header["files"],
         column_names=tuple(header["column_names"]),
+        notes=tuple(header["notes"]),
     )
 
 

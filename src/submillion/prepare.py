@@ -80,6 +80,8 @@ def prepare_data(config: RunConfig, *, encoder: TextEncoder, progress: Progress,
         raise DataError("has no label column", where=data.source, hint="Name it with --label.")
     watched = {watch.name: _read_watched(watch.data, watch.labels, config, dataset.labels) for watch in config.watch}
     progress.finish()
+    for note in dataset.notes:
+        progress.note(note)
 
     train, validation, test, how = split_dataset(dataset.splits, data, dataset.labels)
     _refuse_unlabelled({"train": train, "validation": validation, "test": test}, data.source)

@@ -43,6 +43,8 @@ def check(
     dataset = read_dataset(data, columns)
     others = read_dataset(against, columns, labels=dataset.labels) if against is not None else None
     progress.finish()
+    for note in (*dataset.notes, *(others.notes if others is not None else ())):
+        print_note(note)
     encoder = _find_encoder()
     counts = {
         name: partial(encoder.count_tokens, [record.text for record in rows])

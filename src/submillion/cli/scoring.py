@@ -145,7 +145,7 @@ def predict(
     progress.start("load")
     model = load_run(run, precision=precision)
     columns = options.choose_columns(text, None, row_id, model.config.data)
-    records = iter_records(source, columns)
+    records = iter_records(source, columns, on_note=print_note)
     progress.finish()
     progress.start("predict")
     num_records = write_predictions(
@@ -203,7 +203,10 @@ def _read_labelled(data: str, columns: Columns, labels: LabelSet, file: Path | N
     from submillion.data.read import join_labels, read_dataset
     from submillion.errors import DataError
 
-    splits = read_dataset(data, columns, labels=labels).splits
+    dataset = read_dataset(data, columns, labels=labels)
+    for note in dataset.notes:
+        print_note(note)
+    splits = dataset.splits
     name = "test" if "test" in splits else next(iter(splits))
     if len(splits) > 1:
         if name != "test":

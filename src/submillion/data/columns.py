@@ -85,6 +85,17 @@ def select_columns(table: Table, columns: Columns, path: Path) -> Selection:
     return Selection(text, label, record_id)
 
 
+def describe_selection(selection: Selection, table: Table) -> str:
+    """Return which columns are read as what, and which are not read."""
+    parts = [f"text from {' + '.join(map(repr, selection.text))}"]
+    if selection.label is not None:
+        parts.append(f"label from {selection.label!r}")
+    parts.append(f"id from {selection.id!r}" if selection.id is not None else "ids are row numbers")
+    rest = [name for name in table.names if name not in {*selection.text, selection.label, selection.id}]
+    shown = ", ".join(map(repr, rest[:8])) + (f" and {len(rest) - 8:,} more" if len(rest) > 8 else "")
+    return ", ".join(parts) + (f"; not read: {shown}" if rest else "")
+
+
 def _find_given(name: str, table: Table, path: Path, role: str) -> str:
     if name in table.names:
         return name

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from submillion.data import arrow, hub
-from submillion.data.columns import Columns, Selection, iter_labelled, select_columns
+from submillion.data.columns import Columns, Selection, describe_selection, iter_labelled, select_columns
 from submillion.data.formats import SUFFIXES, Table, closed_after, find_suffix, iter_lines, open_table
 from submillion.data.labels import RawLabels, apply_labels, find_label_set, normalise_label
 from submillion.errors import DataError
@@ -27,6 +27,13 @@ HUB_PREFIX = "hf:"
 CLASS_NAMES = "classes.txt"
 FOUND_BY_NAME = Columns()
 
+Tell = Callable[[str], None]
+"""Takes one sentence on what was guessed or left out in reading."""
+
+
+def ignore_note(note: str) -> None:
+    """Take a note and say nothing."""
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -37,12 +44,14 @@ class Dataset:
         labels: The classes; None where there is no label column anywhere.
         files: SHA-256 of the bytes of every file read, by its name.
         column_names: The text columns read, such as ``("title", "description")``.
+        notes: What was guessed or left out in reading, one sentence each, for the reader of the command.
     """
 
     splits: dict[str, list[Record]]
     labels: LabelSet | None
     files: dict[str, str]
     column_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,8 +79,9 @@ def read_dataset(
     source = _find_source(data, revision)
     raw: dict[str, RawLabels] = {}
     selected: dict[str, Selection] = {}
+    notes: list[str] = []
     for split, paths in source.splits.items():
-        raw[split], selected[split] = _read_split(paths, columns, source.class_names)
+        raw[split], selected[split] = _read_split(paths, columns, source.class_names, notes.append)
     _check_same_columns(selected, source)
     with_labels = {split: part for split, part in raw.items() if selected[split].label is not None}
     if labels is None and with_labels:
@@ -84,7 +94,7 @@ def read_dataset(
         file.name: hash_file(file) for paths in source.splits.values() for path in paths for file in _list_files(path)
     }
     column_names = next(iter(selected.values())).text
-    return Dataset(splits, labels, files, column_names)
+    return Dataset(splits, labels, files, column_names, tuple(notes))
 
 
 def digest_source(data: str, columns: Columns = FOUND_BY_NAME, *, revision: str | None = None) -> str:
@@ -104,19 +114,32 @@ def digest_source(data: str, columns: Columns = FOUND_BY_NAME, *, revision: str 
     return hashlib.sha256(repr(parts).encode("utf-8", "backslashreplace")).hexdigest()
 
 
-def read_records(data: str, columns: Columns = FOUND_BY_NAME, *, labels: LabelSet | None = None) -> list[Record]:
+def read_records(
+    data: str, columns: Columns = FOUND_BY_NAME, *, labels: LabelSet | None = None, on_note: Tell = ignore_note
+) -> list[Record]:
     """Read one file; with `labels`, every row of a labelled file gets its label id.
+
+    Args:
+        data: A path of one file, or what holds just one.
+        columns: Which columns to read; what it leaves out is found by name.
+        labels: The classes.
+        on_note: Called with every note on what was guessed or left out.
 
     Raises:
         DataError: As `read_dataset`; also where the source has several splits.
     """
     path, class_names = _find_single(data)
-    raw, selection = _read_split([path], columns, class_names)
+    raw, selection = _read_split([path], columns, class_names, on_note)
     return apply_labels(raw, labels) if labels is not None and selection.label is not None else list(raw.records)
 
 
-def iter_records(data: str, columns: Columns = FOUND_BY_NAME) -> Iterator[Record]:
+def iter_records(data: str, columns: Columns = FOUND_BY_NAME, *, on_note: Tell = ignore_note) -> Iterator[Record]:
     """Stream one file's rows in order, without labels, a bounded number in memory (ids of an id column are kept).
+
+    Args:
+        data: A path of one file, or what holds just one.
+        columns: Which columns to read; what it leaves out is found by name.
+        on_note: Called with every note on what was guessed or left out.
 
     Raises:
         DataError: As `read_records`; damage further down in the file shows when the stream comes to it.
@@ -124,6 +147,7 @@ def iter_records(data: str, columns: Columns = FOUND_BY_NAME) -> Iterator[Record
     path, _ = _find_single(data)
     table = open_table(path)
     selection = replace(select_columns(table, columns, path), label=None)
+    on_note(f"{path.name}: {describe_selection(selection, table)}")
     return (record for record, _ in iter_labelled(path, table, selection))
 
 
@@ -238,7 +262,7 @@ def find_splits(files: Sequence[tuple[str, Path]], where: str) -> dict[str, list
 
 
 def _read_split(
-    paths: Sequence[Path], columns: Columns, class_names: Mapping[str, tuple[str, ...]]
+    paths: Sequence[Path], columns: Columns, class_names: Mapping[str, tuple[str, ...]], on_note: Tell
 ) -> tuple[RawLabels, Selection]:
     records: list[Record] = []
     values: list[int | str | None] = []
@@ -247,6 +271,8 @@ def _read_split(
     for path in paths:
         table = open_table(path)
         selection = select_columns(table, columns, path)
+        if selection not in selections:
+            on_note(f"{path.name}: {describe_selection(selection, table)}")
         selections.append(selection)
         known = {**table.class_names, **known}
         for record, value in iter_labelled(path, table, selection, first_row=len(records)):
