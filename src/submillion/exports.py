@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from submillion.config import ExportFormat
 from submillion.data.clean import clean_records
 from submillion.errors import ConfigError, RunError
+from submillion.plain_text import escape_markdown
 from submillion.progress import Progress, Silent
 from submillion.records import Record
 from submillion.run_model import EXPORT_NAME, Trained, read_trained
@@ -366,7 +367,8 @@ _WRITERS: dict[ExportFormat, _Writer] = {
 
 def _describe(trained: Trained, exported: Exported) -> str:
     """Return the README of an exported folder."""
-    names = ", ".join(trained.labels.names)
+    base = escape_markdown(trained.base.name)
+    names = ", ".join(map(escape_markdown, trained.labels.names))
     limit = trained.config.model.num_tokens_kept
     pooled = "the mean of the last states" if trained.config.model.pooling == "mean" else "the first of the last states"
     head = (
@@ -378,7 +380,7 @@ def _describe(trained: Trained, exported: Exported) -> str:
     )
     return f"""# {trained.config.name}, {exported.format}
 
-A text classifier of {len(trained.labels)} classes ({names}), trained with submillion on {trained.base.name}.
+A text classifier of {len(trained.labels)} classes ({names}), trained with submillion on {base}.
 
 Load it with `{exported.loads_with}`. {head}
 

@@ -56,7 +56,9 @@ def run_program(load_app: Callable[[], Typer], name: str, arguments: Sequence[st
         return result if isinstance(result, int) else 0
     except Exception as error:
         if debug:
-            traceback.print_exc()
+            from submillion.cli.console import print_note
+
+            print_note(traceback.format_exc())
         return _explain(error)
 
 

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
 from submillion.errors import SubmillionError
+from submillion.plain_text import clean_controls
 
 PIPED_WIDTH = 160
 """Columns where there is no terminal to ask, so that tables are not folded in files and pipes."""
 
-# Control characters except tab and newline, and the marks that reverse the direction of what follows.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
+class CleanConsole(Console):
+    """A console that shows no control character of any text, whatever a command hands to it."""
 
-def clean_controls(text: str) -> str:
-    """Return the text with every control character replaced, so that it cannot steer a terminal."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield the segments of anything; what rich itself sends to steer the terminal stays as it is."""
+        for segment in super().render(renderable, options):
+            if segment.control:
+                yield segment
+            else:
+                yield Segment(clean_controls(segment.text), segment.style)
 
 
 def make_text(text: object, style: str = "") -> Text:
@@ -35,7 +40,7 @@ def open_console(*, stderr: bool = False) -> Console:
     """Return a console on the current stdout or stderr that interprets nothing."""
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else PIPED_WIDTH
-    return Console(stderr=stderr, width=width, markup=False, highlight=False, emoji=False)
+    return CleanConsole(stderr=stderr, width=width, markup=False, highlight=False, emoji=False)
 
 
 def print_result(result: RenderableType) -> None:
@@ -47,8 +52,8 @@ def print_result(result: RenderableType) -> None:
 
 
 def print_raw(text: str) -> None:
-    """Write text to stdout as it is, for output that other programs read."""
-    sys.stdout.write(text)
+    """Write text to stdout as it is, for output that other programs read; a terminal gets it without controls."""
+    sys.stdout.write(clean_controls(text) if sys.stdout.isatty() else text)
     sys.stdout.flush()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from submillion.cli.console import clean_controls, open_console, print_note
+from submillion.cli.console import open_console, print_note
 from submillion.progress import Progress
 
 LINE_INTERVAL_S = 10.0
@@ -35,7 +35,7 @@ class BarProgress:
             TextColumn("{task.fields[figures]}", markup=False),
         ]
         self._bars = Bars(*columns, console=console, refresh_per_second=5)
-        self._task = self._bars.add_task(clean_controls(stage), total=total, completed=done, figures="")
+        self._task = self._bars.add_task(stage, total=total, completed=done, figures="")
         self._bars.start()
 
     def advance(self, done: int, **figures: float) -> None:
@@ -46,7 +46,7 @@ class BarProgress:
     def note(self, message: str) -> None:
         """Print above the bar."""
         if self._bars is not None:
-            self._bars.console.print(clean_controls(message), soft_wrap=True)
+            self._bars.console.print(message, soft_wrap=True)
         else:
             print_note(message)
 

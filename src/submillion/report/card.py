@@ -9,6 +9,7 @@ from pathlib import Path
 from submillion import __version__
 from submillion.extra_rows import describe_file
 from submillion.model.sources import find_known_base
+from submillion.plain_text import clean_controls, escape_markdown, quote_code
 from submillion.report import verdict, words
 from submillion.report.findings import find_report
 from submillion.report.load import LoadedRun, load_run
@@ -30,7 +31,7 @@ def write_card(run: Path) -> Path:
     loaded = load_run(run)
     parts = [
         _describe_metadata(loaded),
-        f"# {_plain(str(loaded.config.get('name', loaded.title)))}",
+        f"# {escape_markdown(str(loaded.config.get('name', loaded.title)))}",
         _describe_model(loaded),
         "## Figures",
         _describe_figures(loaded),
@@ -45,16 +46,8 @@ def write_card(run: Path) -> Path:
         f"*Written by submillion {__version__}; report.html shows the curves, errors and settings behind it.*",
     ]
     file = RunDir(run).card
-    write_text(file, "\n\n".join(part for part in parts if part) + "\n")
+    write_text(file, clean_controls("\n\n".join(part for part in parts if part)) + "\n")
     return file
-
-
-def _plain(text: str) -> str:
-    """Return text on one line that Markdown and HTML take for nothing but text."""
-    line = " ".join(text.split())
-    return "".join(
-        f"\\{c}" if c in "\\`*_{}[]()#+!|~$" else {"<": "&lt;", ">": "&gt;", "&": "&amp;"}.get(c, c) for c in line
-    )
 
 
 def _find_base(run: LoadedRun) -> tuple[str, str | None]:
@@ -82,14 +75,14 @@ def _describe_model(run: LoadedRun) -> str:
     head = (
         "the architecture's own head"
         if model.get("head") == "native"
-        else f"a linear head on the {model.get('pooling', 'mean')} state"
+        else f"a linear head on the {escape_markdown(model.get('pooling', 'mean'))} state"
     )
-    pinned = f" at revision `{revision}`" if revision else ""
-    names = ", ".join(_plain(label) for label in run.labels)
-    text = f"A text classifier: {_plain(repo)}{pinned}, frozen, with low-rank adapters and {head}."
+    pinned = f" at revision {quote_code(revision)}" if revision else ""
+    names = ", ".join(escape_markdown(label) for label in run.labels)
+    text = f"A text classifier: {escape_markdown(repo)}{pinned}, frozen, with low-rank adapters and {head}."
     if names:
         text += f" Its {len(run.labels)} classes, in label order: {names}."
-    about = _plain(str(run.config.get("about") or ""))
+    about = escape_markdown(str(run.config.get("about") or ""))
     return f"{text}\n\n{about}" if about else text
 
 
@@ -106,7 +99,7 @@ def _describe_figures(run: LoadedRun) -> str:
         baseline = run.baselines.get(split)
         rows.append(
             [
-                split,
+                escape_markdown(split),
                 words.count(result["num_records"]),
                 f"{words.percent(result['accuracy'])} ({words.percent_range(result['accuracy_interval'])})",
                 f"{words.percent(result['macro_f1'])} ({words.percent_range(result['macro_f1_interval'])})",
@@ -145,7 +138,7 @@ def _describe_data(run: LoadedRun) -> str:
     lines = []
     report = find_report(run)
     for name, split in (report.get("splits") or {}).items():
-        lines.append(f"- {_plain(str(name))}: {words.count(split['num_records'])} records examined")
+        lines.append(f"- {escape_markdown(name)}: {words.count(split['num_records'])} records examined")
     kept = run.data.get("num_train")
     if isinstance(kept, int):
         dropped = run.data.get("num_dropped_leaks", 0)
@@ -156,11 +149,11 @@ def _describe_data(run: LoadedRun) -> str:
         by_words = run.data.get("num_dropped_short", 0) + run.data.get("num_dropped_long", 0)
         if by_words:
             lines.append(f"- {words.count(by_words)} training records were left out for their number of words")
-    lines += [f"- {_plain(describe_file(entry))}" for entry in run.data.get("extra") or []]
+    lines += [f"- {escape_markdown(describe_file(entry))}" for entry in run.data.get("extra") or []]
     files = run.data.get("files")
     if isinstance(files, dict):
         listed = [*files.items(), *((entry["data"], entry["sha256"]) for entry in run.data.get("extra") or [])]
-        lines += [f"- {_plain(str(name))}: SHA-256 `{digest}`" for name, digest in listed]
+        lines += [f"- {escape_markdown(name)}: SHA-256 {quote_code(digest)}" for name, digest in listed]
     return "\n".join(lines) or "The run holds no record of its data."
 
 
@@ -169,23 +162,26 @@ def _explain_length(run: LoadedRun) -> str:
     if not isinstance(chosen, dict):
         return ""
     share = words.percent(chosen["num_cut"] / chosen["num_records"])
-    return f", by the rule `{chosen['rule']}`, which cuts {share} of the training records"
+    return f", by the rule {quote_code(chosen['rule'])}, which cuts {share} of the training records"
 
 
 def _describe_limits(run: LoadedRun) -> str:
     model = run.config.get("model") or {}
     watched = [split for split in run.results if split not in ("test", "validation")]
+    limit = escape_markdown(model.get("max_length", "a fixed number of"))
     lines = [
         "- For sorting texts like those it was trained on into the classes above; every text gets one of them, "
         "also one that belongs to none.",
-        f"- Texts are cut after {model.get('max_length', 'a fixed number of')} tokens{_explain_length(run)}.",
+        f"- Texts are cut after {limit} tokens{_explain_length(run)}.",
         "- Its probabilities are calibrated on the validation split; on other kinds of text they are likely too sure.",
         "- The licences of the base model and of the data hold for what was made from them.",
     ]
     test = run.results.get("test")
     for split in watched if test else []:
         moved = words.points(run.results[split]["accuracy"] - test["accuracy"]) if test else ""
-        lines.insert(2, f"- On {_plain(split)}, texts from elsewhere, accuracy moves by {moved} points against test.")
+        lines.insert(
+            2, f"- On {escape_markdown(split)}, texts from elsewhere, accuracy moves by {moved} points against test."
+        )
     return "\n".join(lines)
 
 

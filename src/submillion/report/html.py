@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-# Control characters, which no page may hold, and those that turn the direction of the text around them.
-_UNSHOWABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+from submillion.plain_text import clean_controls
 
 
 class Html(str):
@@ -18,7 +16,7 @@ class Html(str):
 
 
 def _escape(text: str) -> str:
-    return html.escape(_UNSHOWABLE.sub("\N{REPLACEMENT CHARACTER}", text))
+    return html.escape(clean_controls(text))
 
 
 Child: TypeAlias = "str | Iterable[Child]"

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import io
 import json
+from collections.abc import Callable
 
 import pytest
+from rich.table import Table
+from rich.text import Text
 
 from submillion.cli import console
+from submillion.cli.progress import BarProgress, LineProgress
 from submillion.errors import DataError
 
 
@@ -26,10 +31,67 @@ def test_text_is_never_markup(capsys: pytest.CaptureFixture[str], text: str) -> 
     assert captured.err == f"error: {text}\n"
 
 
-def test_control_characters_do_not_reach_the_terminal() -> None:
-    mark = "\N{REPLACEMENT CHARACTER}"
-    assert console.clean_controls("a\x1b[2Jb\x9bc\u202ed\re\tf\ng") == f"a{mark}[2Jb{mark}c{mark}d{mark}e\tf\ng"
-    assert console.clean_controls("Zürich, 東京 🙂") == "Zürich, 東京 🙂"
+EVIL = "a\x1b[2Jb\x9bc\u202ed\re\u2066f\x07"
+
+
+def _make_table() -> Table:
+    table = Table(title=EVIL)
+    table.add_column(EVIL)
+    table.add_row(EVIL)
+    table.add_row(Text(EVIL))
+    return table
+
+
+@pytest.mark.parametrize(
+    "say",
+    [
+        lambda: console.print_result(EVIL),
+        lambda: console.print_result(Text(EVIL)),
+        lambda: console.print_result(_make_table()),
+        lambda: console.print_note(EVIL),
+        lambda: console.print_note(_make_table()),
+        lambda: console.print_error(EVIL, hint=EVIL),
+        lambda: console.print_submillion_error(DataError(EVIL, where=EVIL, hint=EVIL)),
+        lambda: console.open_console(stderr=True).print(EVIL),
+        lambda: LineProgress().note(EVIL),
+        lambda: LineProgress().start(EVIL, 3),
+        lambda: BarProgress().note(EVIL),
+    ],
+)
+def test_control_characters_do_not_reach_the_terminal(
+    capsys: pytest.CaptureFixture[str], say: Callable[[], object]
+) -> None:
+    say()
+    captured = capsys.readouterr()
+    shown = captured.out + captured.err
+    assert "[2J" in shown
+    assert not set(shown) & set("\x1b\x9b\u202e\r\u2066\x07")
+
+
+def test_bars_steer_the_terminal_and_texts_in_them_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    bars = BarProgress()
+    bars.start("st\x1b[2Jage", 3)
+    bars.note("no\x1b[2Jte")
+    bars.advance(2)
+    bars.finish()
+    assert "\x1b[2J" not in terminal.getvalue()
+    assert "\x1b[" in terminal.getvalue()
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_raw_output_is_raw_for_programs_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_terminal: bool
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: is_terminal)
+    console.print_raw(EVIL)
+    assert ("\x1b" in capsys.readouterr().out) == (not is_terminal)
 
 
 def test_long_lines_are_not_folded(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ import yaml
 from run_folders import write_run
 
 from submillion.report import write_card
-from submillion.rundir import read_json
+from submillion.rundir import read_json, write_json
 
 
 def test_card_states_figures_budget_and_digests(tmp_path: Path) -> None:
@@ -51,6 +51,20 @@ def test_class_names_and_about_are_text_in_the_card(tmp_path: Path) -> None:
     assert "<b>" not in text
     assert "a\\|b" in text
     assert "[link](" not in text
+
+
+def test_no_control_character_of_a_run_reaches_its_card(tmp_path: Path) -> None:
+    evil = "\x1b[2J\x9b\u202e|<i>"
+    run = write_run(tmp_path / "run", num_records=80, names=(f"a{evil}", "b", "c", "d"))
+    (run / "evaluation" / "bbc.json").rename(run / "evaluation" / f"bbc{evil}.json")
+    manifest = read_json(run / "manifest.json")
+    manifest["base"]["revision"] = "`\x1b`"
+    write_json(run / "manifest.json", manifest)
+    text = write_card(run).read_text(encoding="utf-8")
+    assert "[2J" in text
+    assert not set(text) & set("\x1b\x9b\u202e")
+    assert "<i>" not in text
+    assert "revision `` `\N{REPLACEMENT CHARACTER}` ``" in text
 
 
 def test_card_of_an_unevaluated_run_claims_nothing(tmp_path: Path) -> None:
