@@ -15,7 +15,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from submillion.errors import ConfigError
 from submillion.search_config import PARAMETERS, SearchConfig
-from submillion.sections import Fraction, Name, PositiveInt, Section
+from submillion.sections import Fraction, Name, PositiveInt, Section, Seed
+from submillion.settings_text import MAX_DEPTH, parse_yaml
 
 Kind = Literal["query", "key", "value", "attention_output", "ffn_in", "ffn_out"]
 KINDS: tuple[Kind, ...] = ("query", "key", "value", "attention_output", "ffn_in", "ffn_out")
@@ -63,9 +64,7 @@ class ExtraConfig(Section):
     """A file of synthetic rows, as `submillion augment` writes them, that are trained on beside the data's own."""
 
     data: str = Field(min_length=1, description="JSON-lines file with id, text, label and provenance.")
-    weight: float = Field(
-        1.0, gt=0, le=100, allow_inf_nan=False, description="Of each of its rows in the loss; the data's own have 1."
-    )
+    weight: float = Field(1.0, gt=0, le=100, description="Of each of its rows in the loss; the data's own have 1.")
 
 
 class SynonymConfig(Section):
@@ -78,12 +77,12 @@ class SynonymConfig(Section):
     rows: PositiveInt | None = Field(
         None, description="Rows wanted, in the proportions of the classes; all that can be made if absent."
     )
-    seed: int = Field(0, ge=0, description="Seed of the choices.")
+    seed: Seed = Field(0, description="Seed of the choices.")
     tagger: Literal["context", "nltk"] = Field(
         "context", description="Parts of speech by frequency and neighbours, or by nltk's trained tagger."
     )
     lexicon: str | None = Field(None, description="Folder of a WordNet database; found if absent.")
-    weight: float = Field(1.0, gt=0, le=100, allow_inf_nan=False, description="Of each of these rows in the loss.")
+    weight: float = Field(1.0, gt=0, le=100, description="Of each of these rows in the loss.")
 
 
 class DataConfig(Section):
@@ -99,7 +98,7 @@ class DataConfig(Section):
         0.1, gt=0, description="Share (below 1) or number of training rows set aside for validation."
     )
     test_size: float = Field(0.1, gt=0, description="The same for test, where the data is one single file.")
-    split_seed: int = Field(0, ge=0, description="Seed of the split; apart from the training seed.")
+    split_seed: Seed = Field(0, description="Seed of the split; apart from the training seed.")
     leaks: Literal["drop", "refuse", "keep"] = Field(
         "drop", description="What to do with training rows that stand in validation or test."
     )
@@ -232,7 +231,7 @@ class RunConfig(Section):
 
     name: str = Field("run", pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="Recipe name; begins the run folder.")
     about: str = Field("", description="What this recipe is, and what really ran where it follows others.")
-    seed: int = Field(0, ge=0, description="Seed of initialisation, data order and dropout.")
+    seed: Seed = Field(0, description="Seed of initialisation, data order and dropout.")
     budget: PositiveInt = Field(1_000_000, description="Trainable parameters stay strictly below this.")
     start_from: Name | None = Field(
         None, description="Run, checkpoint or PEFT adapter folder whose trained weights the run begins with."
@@ -344,12 +343,11 @@ def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
                 where="--set",
                 hint="For example --set train.learning_rate=2e-4",
             )
-        try:
-            value = yaml.safe_load(raw)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{raw!r} is not valid YAML: {error}", where=f"--set {path}") from None
+        value = parse_yaml(raw, where=f"--set {path[:80]}")
         node = result
         *sections, key = path.strip().split(".")
+        if len(sections) > MAX_DEPTH:
+            raise ConfigError(f"names {len(sections)} sections within each other", where=f"--set {path[:80]}")
         for section in sections:
             child = node.setdefault(section, {})
             if not isinstance(child, dict):
@@ -372,12 +370,9 @@ def load_yaml(text: str, *, where: str) -> dict[str, Any]:
     """Parse YAML text that must be a mapping.
 
     Raises:
-        ConfigError: Broken YAML, or anything but a mapping at the top.
+        ConfigError: As `parse_yaml`, or anything but a mapping at the top.
     """
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"not valid YAML: {error}", where=where) from None
+    values = parse_yaml(text, where=where)
     if not isinstance(values, dict):
         raise ConfigError(f"expected settings, found {type(values).__name__}", where=where)
     return values

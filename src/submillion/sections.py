@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
-PositiveInt = Annotated[int, Field(ge=1)]
+
+
+def _refuse_huge(value: int) -> int:
+    if value >= 1 << 63:
+        raise ValueError("whole numbers of 64 bits and more fit into no array")
+    return value
+
+
+PositiveInt = Annotated[int, Field(ge=1), AfterValidator(_refuse_huge)]
+Seed = Annotated[int, Field(ge=0), AfterValidator(_refuse_huge)]
 
 
 def _refuse_boolean(value: object) -> object:
@@ -21,6 +30,6 @@ Name = Annotated[str, BeforeValidator(_refuse_boolean)]
 
 
 class Section(BaseModel):
-    """A frozen group of settings that refuses keys it does not know."""
+    """A frozen group of settings that refuses keys it does not know, and numbers that are not finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

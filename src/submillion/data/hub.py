@@ -12,11 +12,10 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
 from submillion.data.formats import find_suffix
-from submillion.errors import DataError, RunError
+from submillion.errors import ConfigError, DataError, RunError
 from submillion.rundir import full_disk_is_run_error, write_text
+from submillion.settings_text import parse_yaml
 
 CARD = "README.md"
 # In order of preference where a data set comes in several formats.
@@ -114,8 +113,8 @@ def _read_card(path: Path) -> dict[str, Any]:
     if not lines or lines[0].strip() != "---" or "---" not in lines[1:]:
         return {}
     try:
-        header = yaml.safe_load("\n".join(lines[1 : lines.index("---", 1)]))
-    except (yaml.YAMLError, RecursionError):
+        header = parse_yaml("\n".join(lines[1 : lines.index("---", 1)]), where=str(path))
+    except ConfigError:
         return {}
     return header if isinstance(header, dict) else {}
 
