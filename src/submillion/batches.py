@@ -6,7 +6,7 @@ Shape letters: B records, N tokens of a packed batch, T longest record.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from submillion.text_encoder import Features
 
-__all__ = ["TOKEN_MULTIPLE", "Batch", "Features", "LengthGroup", "pack", "split_micro_batches"]
+__all__ = ["TOKEN_MULTIPLE", "Batch", "Features", "LengthGroup", "list_chunks", "pack", "split_micro_batches"]
 
 # Matrix libraries generate and cache code per shape: with a new N in every pass they would generate it anew each
 # time (a fifth of the step, and memory that never comes back). Passes are filled up to a multiple of this.
@@ -131,6 +131,13 @@ def _pack_weights(features: Sequence[Features]) -> torch.Tensor | None:
     if all(item.weight == 1 for item in features):
         return None
     return torch.tensor([item.weight for item in features], dtype=torch.float32)
+
+
+def list_chunks(item: Features) -> list[Features]:
+    """Return each chunk of a record as features of its own; the features as they are where there is one piece."""
+    if not item.chunks:
+        return [item]
+    return [replace(item, input_ids=ids, chunks=()) for ids in item.chunks]
 
 
 def split_micro_batches(features: Sequence[Features], max_tokens: int) -> list[list[Features]]:

@@ -172,6 +172,7 @@ def conclude_run(
                     ready.prepared.splits.labels,
                     temperature=temperature,
                     num_truncated=sum(item.truncated for item in ready.features[name]),
+                    legibility=ready.prepared.legibility[name],
                 )
             predicted = {name: values.argmax(axis=1) for name, values in logits.items()}
             baselines = _judge_baseline(run, config, ready, predicted=predicted, progress=progress)

@@ -25,6 +25,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Schedule = Literal["linear", "cosine", "cosine_restarts", "constant"]
 TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 ExportFormat = Literal["merged", "adapter"]
+LongTexts = Literal["head", "head_tail", "chunks"]
 
 LOWER_IS_BETTER = frozenset({"loss", "brier_raw", "ece_raw"})
 """Metrics that a better model has less of; of all others it has more."""
@@ -140,6 +141,11 @@ class ModelConfig(Section):
         256,
         description="Tokens kept of a text, special tokens included; or chosen from the training rows' lengths: "
         "`auto` for mean + 2 standard deviations, `p99` for their 99th percentile.",
+    )
+    long_texts: LongTexts = Field(
+        "head",
+        description="What is read of a text that is longer: its beginning; a quarter from its beginning and the rest "
+        "from its end; or all of it in chunks, whose logits are averaged (in training one chunk a record and epoch).",
     )
     precision: Precision = Field("auto", description="Frozen weights and activations; auto takes bf16 if fast.")
     dropout: Fraction | None = Field(None, description="Encoder dropout; the base model's own if absent.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -66,6 +66,7 @@ class Evaluation:
         reliability: The bins behind `ece`.
         reliability_raw: The bins behind `ece_raw`.
         coverage: Accuracy of the most confident shares of the rows.
+        legibility: How much of the texts reached the model, as `Legibility.to_json` has it; None where it is not known.
     """
 
     num_records: int
@@ -87,6 +88,7 @@ class Evaluation:
     reliability: tuple[ReliabilityBin, ...]
     reliability_raw: tuple[ReliabilityBin, ...]
     coverage: tuple[CoveragePoint, ...]
+    legibility: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain lists and numbers under the names of the attributes."""
@@ -181,6 +183,7 @@ def evaluate_logits(
     *,
     temperature: float = 1.0,
     num_truncated: int = 0,
+    legibility: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Evaluation:
     """Return all figures of scored rows.
@@ -191,6 +194,7 @@ def evaluate_logits(
         label_set: The C classes.
         temperature: Of `fit_temperature` on the validation split; never fitted on the rows given here.
         num_truncated: Rows cut to the model's length; reported, not computed.
+        legibility: How much of the texts reached the model, as `Legibility.to_json` has it; likewise.
         seed: Of the bootstrap.
 
     Raises:
@@ -227,6 +231,7 @@ def evaluate_logits(
         reliability=reliability,
         reliability_raw=reliability_raw,
         coverage=_cover(confidence, right),
+        legibility=legibility,
     )
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from submillion.config import LongTexts
+
 MIN_LENGTH = 8
 """Fewest tokens kept of a text, as `model.max_length` has it."""
 _NUM_DEVIATIONS = 2
@@ -27,6 +29,7 @@ class ChosenLength:
         longest: Tokens of the longest training row.
         num_records: Training rows measured.
         num_cut: Of them longer than the limit.
+        long_texts: What is read of those.
     """
 
     rule: str
@@ -37,6 +40,7 @@ class ChosenLength:
     longest: int
     num_records: int
     num_cut: int
+    long_texts: LongTexts = "head"
 
     def to_json(self) -> dict[str, Any]:
         """Return the attributes as JSON types."""
@@ -53,11 +57,14 @@ class ChosenLength:
         share = self.num_cut / self.num_records
         return (
             f"model.max_length={self.rule}: {self.max_length} tokens ({meaning} of {self.num_records:,} training rows"
-            f"{bounded}); {self.num_cut:,} of them ({share:.1%}) are longer and are cut"
+            f"{bounded}); {self.num_cut:,} of them ({share:.1%}) are longer and are "
+            f"{'read in chunks' if self.long_texts == 'chunks' else 'cut'}"
         )
 
 
-def choose_length(lengths: NDArray[np.integer[Any]], rule: str, *, window: int | None) -> ChosenLength:
+def choose_length(
+    lengths: NDArray[np.integer[Any]], rule: str, *, window: int | None, long_texts: LongTexts = "head"
+) -> ChosenLength:
     """Return the limit that a rule gives for rows of these lengths.
 
     Args:
@@ -65,6 +72,7 @@ def choose_length(lengths: NDArray[np.integer[Any]], rule: str, *, window: int |
         rule: ``auto`` for mean + 2 standard deviations, rounded up; ``pK`` for the smallest length that at least K
             percent of the rows do not exceed.
         window: Positions of the base model, or None if it has no limit.
+        long_texts: What is read of longer rows.
     """
     if rule == "auto":
         limit = math.ceil(lengths.mean() + _NUM_DEVIATIONS * lengths.std())
@@ -80,4 +88,5 @@ def choose_length(lengths: NDArray[np.integer[Any]], rule: str, *, window: int |
         longest=int(lengths.max()),
         num_records=len(lengths),
         num_cut=int((lengths > limit).sum()),
+        long_texts=long_texts,
     )

@@ -177,7 +177,8 @@ def _make_ready(
     window = find_window(base_config)
     limit = config.model.max_length
     # Where a rule is to choose the limit, nothing is encoded with this one.
-    tokens = TextEncoder(base.folder, limit if isinstance(limit, int) else window or sys.maxsize)
+    length = limit if isinstance(limit, int) else window or sys.maxsize
+    tokens = TextEncoder(base.folder, length, config.model.long_texts)
     prepared = prepare_data(config, encoder=tokens, progress=progress, window=window)
     splits = prepared.splits
     find_metric_class(config.train.metric, splits.labels)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from submillion.cache import Cache, digest_parts, open_cache
 from submillion.config import DataConfig, RunConfig
 from submillion.data.check import DataReport, check_records
 from submillion.data.clean import clean_records
+from submillion.data.legibility import Legibility, TokenCounts, describe_legibility, list_loud, measure_legibility
 from submillion.data.read import join_labels, read_records
 from submillion.data.split import sample_records, split_records
 from submillion.data_cache import recall_findings, recall_rows
@@ -40,6 +39,7 @@ class Prepared:
         features: Token ids of all these rows: train, validation, test and the watched sets, where they have rows.
         encoder: What made them.
         length: How the encoder's limit was chosen; None where the configuration gives a number.
+        legibility: How much of the texts of each set that is scored reaches the model.
     """
 
     splits: Splits
@@ -48,6 +48,7 @@ class Prepared:
     features: dict[str, list[Features]]
     encoder: TextEncoder
     length: ChosenLength | None
+    legibility: dict[str, Legibility]
 
 
 def prepare_data(config: RunConfig, *, encoder: TextEncoder, progress: Progress, window: int | None = None) -> Prepared:
@@ -93,7 +94,8 @@ def prepare_data(config: RunConfig, *, encoder: TextEncoder, progress: Progress,
     if isinstance(config.model.max_length, str):
         progress.start("measure lengths", len(train))
         counts = encoder.count_tokens([record.text for record in train], progress.advance)
-        length = choose_length(counts, config.model.max_length, window=window)
+        rule = config.model.max_length
+        length = choose_length(counts.lengths, rule, window=window, long_texts=encoder.long_texts)
         encoder = encoder.limited_to(length.max_length)
         progress.finish()
         progress.note(length.describe())
@@ -106,6 +108,7 @@ def prepare_data(config: RunConfig, *, encoder: TextEncoder, progress: Progress,
                 dataset.labels,
                 count_tokens={name: partial(_count_tokens, wait_for[name]) for name in splits},
                 max_length=encoder.max_length,
+                long_texts=encoder.long_texts,
                 column_names=dataset.column_names,
             )
 
@@ -115,6 +118,11 @@ def prepare_data(config: RunConfig, *, encoder: TextEncoder, progress: Progress,
         dropped = _choose_dropped(leaking, train, data)
         progress.start("encode")
         features = {name: make_features(rows, wait_for[name]()) for name, rows in sets.items() if rows}
+        legibility = {
+            name: _measure(rows, wait_for[name]().counts, dataset.labels, encoder)
+            for name, rows in sets.items()
+            if rows and name != "train"
+        }
         progress.finish()
     held_out = {"validation": validation, "test": test, **watched}
     extra = prepare_extra_rows(
@@ -144,7 +152,28 @@ def prepare_data(config: RunConfig, *, encoder: TextEncoder, progress: Progress,
         "watched": {name: len(rows) for name, rows in watched.items()},
         "check": findings,
     }
-    return Prepared(Splits(train, validation, test, dataset.labels), watched, report, features, encoder, length)
+    known = findings["splits"]["train"]["legibility"]
+    told = [describe_legibility(known, what="training texts")]
+    told += [
+        describe_legibility(figures.to_json(), what=f"{name} texts", loud_only=True, known=list_loud(known))
+        for name, figures in legibility.items()
+    ]
+    for line in chain.from_iterable(told):
+        progress.note(line)
+    return Prepared(
+        Splits(train, validation, test, dataset.labels), watched, report, features, encoder, length, legibility
+    )
+
+
+def _measure(rows: Sequence[Record], counts: TokenCounts, labels: LabelSet, encoder: TextEncoder) -> Legibility:
+    return measure_legibility(
+        [row.text for row in rows],
+        counts,
+        [row.label for row in rows],
+        labels.names,
+        max_length=encoder.max_length,
+        long_texts=encoder.long_texts,
+    )
 
 
 def _encode_extra(extra: ExtraRows, encoder: TextEncoder, cache: Cache) -> list[Features]:
@@ -159,8 +188,8 @@ def _sample(records: list[Record], count: int | None, data: DataConfig) -> list[
     return records if count is None else sample_records(records, count, seed=data.split_seed)
 
 
-def _count_tokens(wait: Callable[[], Tokens]) -> NDArray[np.int32]:
-    return wait().lengths
+def _count_tokens(wait: Callable[[], Tokens]) -> TokenCounts:
+    return wait().counts
 
 
 def _digest_splits(rows: str | None, data: DataConfig, encoder: TextEncoder) -> str | None:
@@ -169,7 +198,7 @@ def _digest_splits(rows: str | None, data: DataConfig, encoder: TextEncoder) -> 
         return None
     keys = {"validation_size", "test_size", "split_seed", "min_words", "max_words"}
     settings = data.model_dump(mode="json", include=keys | {"max_records", "max_validation_records"})
-    return digest_parts(rows, json.dumps(settings), encoder.sha256, str(encoder.max_length))
+    return digest_parts(rows, json.dumps(settings), encoder.sha256, str(encoder.max_length), encoder.long_texts)
 
 
 def _filter_by_words(train: list[Record], data: DataConfig) -> tuple[list[Record], int, int]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from submillion import stats
+from submillion.data.legibility import Legibility
 from submillion.evaluate import compare_correct, evaluate_logits
 from submillion.records import LabelSet, Record
 from submillion.rundir import RunDir, write_atomically, write_json
@@ -28,6 +29,7 @@ def write_results(
     *,
     temperature: float,
     num_truncated: int,
+    legibility: Legibility,
 ) -> dict[str, Any]:
     """Evaluate scored records; write ``evaluation/<split>.json`` and the predictions; return the figures.
 
@@ -39,10 +41,17 @@ def write_results(
         label_set: The classes.
         temperature: Fitted on validation.
         num_truncated: Records cut to the model's length.
+        legibility: How much of their texts reached the model.
     """
     labels = labels_of(records)
     evaluation = evaluate_logits(
-        logits, labels, label_set, temperature=temperature, num_truncated=num_truncated, seed=0
+        logits,
+        labels,
+        label_set,
+        temperature=temperature,
+        num_truncated=num_truncated,
+        legibility=legibility.to_json(),
+        seed=0,
     )
     probabilities = stats.softmax(logits, temperature)
     digest = _write_predictions(run, split, records, label_set, probabilities=probabilities)

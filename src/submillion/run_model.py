@@ -6,7 +6,7 @@ What takes long to import (torch, and what builds a model) is imported when a ru
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,6 +20,7 @@ from submillion.budget.folder import CONFIG_NAME, plan_adapter_folder, read_adap
 from submillion.budget.plan import Plan
 from submillion.config import ModelConfig, RunConfig, load_yaml, parse_config
 from submillion.data.clean import clean_records
+from submillion.data.legibility import Legibility, measure_legibility
 from submillion.errors import ConfigError, ModelError, RunError
 from submillion.evaluate import Evaluation, evaluate_logits
 from submillion.manifest import count_test_evaluation, read_manifest
@@ -28,7 +29,7 @@ from submillion.progress import Progress, Silent
 from submillion.records import LabelSet, Prediction, Record
 from submillion.results import hash_records, labels_of
 from submillion.rundir import RunDir, read_json
-from submillion.text_encoder import TextEncoder
+from submillion.text_encoder import TextEncoder, make_features
 
 if TYPE_CHECKING:
     from submillion.model.encoder import Classifier
@@ -48,10 +49,12 @@ class ScoredRecords:
     Attributes:
         logits: Shape (n, C), float32, in the records' order.
         num_truncated: Records cut to the model's length.
+        legibility: How much of the texts reached the model.
     """
 
     logits: NDArray[np.float32]
     num_truncated: int
+    legibility: Legibility
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,12 @@ class RunModel:
     classifier: Classifier | MergedClassifier
     encoder: TextEncoder
 
-    def classify(self, texts: Sequence[str]) -> list[Prediction]:
-        """Return the label and the probabilities of each text, in order."""
-        return list(self.predict_stream(Record(str(row), (text,)) for row, text in enumerate(texts)))
+    def classify(
+        self, texts: Sequence[str], *, on_read: Callable[[Legibility], None] | None = None
+    ) -> list[Prediction]:
+        """Return the label and the probabilities of each text, in order; `on_read` as in `predict_stream`."""
+        records = (Record(str(row), (text,)) for row, text in enumerate(texts))
+        return list(self.predict_stream(records, on_read=on_read))
 
     def score_records(self, records: Sequence[Record], *, progress: Progress | None = None) -> ScoredRecords:
         """Clean, encode and score records as the run's own were."""
@@ -88,18 +94,42 @@ class RunModel:
         cleaned = list(clean_records(records, self.config.data.clean))
         assert [r.id for r in cleaned] == [r.id for r in records]
         progress.start("score", len(cleaned))
-        features = self.encoder.encode(cleaned)
+        texts = [record.text for record in cleaned]
+        tokens = self.encoder.tokenise(texts)
+        features = make_features(cleaned, tokens)
         max_tokens = SCORE_TOKENS_FACTOR * self.config.train.micro_batch_tokens
         logits = score(self.classifier, features, max_tokens=max_tokens, on_progress=progress.advance)
         progress.finish()
-        return ScoredRecords(logits, sum(f.truncated for f in features))
+        legibility = measure_legibility(
+            texts,
+            tokens.counts,
+            [record.label for record in cleaned],
+            self.labels.names,
+            max_length=self.encoder.max_length,
+            long_texts=self.encoder.long_texts,
+        )
+        return ScoredRecords(logits, sum(f.truncated for f in features), legibility)
 
-    def predict_stream(self, records: Iterable[Record], *, progress: Progress | None = None) -> Iterator[Prediction]:
-        """Yield one prediction per record, in order, holding a window of records at a time."""
+    def predict_stream(
+        self,
+        records: Iterable[Record],
+        *,
+        progress: Progress | None = None,
+        on_read: Callable[[Legibility], None] | None = None,
+    ) -> Iterator[Prediction]:
+        """Yield one prediction per record, in order, holding a window of records at a time.
+
+        Args:
+            records: Records, labelled or not.
+            progress: Told how many records are done.
+            on_read: Told of each window how much of its texts reached the model; the sum of all is that of the stream.
+        """
         iterator = iter(records)
         done = 0
         while window := list(islice(iterator, STREAM_WINDOW)):
             scored = self.score_records(window)
+            if on_read is not None:
+                on_read(scored.legibility)
             probabilities = stats.softmax(scored.logits, self.temperature)
             for record, row in zip(window, probabilities, strict=True):
                 yield self.labels.decode(record.id, row)
@@ -153,7 +183,7 @@ def load_run(
         labels=trained.labels,
         temperature=trained.temperature,
         classifier=classifier,
-        encoder=TextEncoder(run.tokenizer, config.model.num_tokens_kept),
+        encoder=TextEncoder(run.tokenizer, config.model.num_tokens_kept, config.model.long_texts),
     )
 
 
@@ -245,7 +275,7 @@ def _load_export(folder: RunDir, threads: int | None, precision: ScorePrecision 
         labels=labels,
         temperature=temperature,
         classifier=classifier.to(device.device),
-        encoder=TextEncoder(folder.path, config.model.num_tokens_kept),
+        encoder=TextEncoder(folder.path, config.model.num_tokens_kept, config.model.long_texts),
     )
 
 
@@ -310,4 +340,5 @@ def evaluate_run(model: RunModel, records: Sequence[Record], *, progress: Progre
         model.labels,
         temperature=model.temperature,
         num_truncated=scored.num_truncated,
+        legibility=scored.legibility.to_json(),
     )

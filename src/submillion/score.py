@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from submillion.batches import Features, pack, split_micro_batches
+from submillion.batches import Features, list_chunks, pack, split_micro_batches
 from submillion.errors import RunError
+from submillion.text_encoder import sum_up
 from submillion.training.processes import ALONE, Processes
 
 if TYPE_CHECKING:  # Scoring itself needs no transformers, which take longer to import than a text to score.
@@ -31,6 +32,10 @@ def score(
 ) -> NDArray[np.float32]:
     """Return logits, float32 (n, C), row i for features i.
 
+    A text that is read in chunks has the mean of its chunks' logits. So the temperature keeps its meaning, with a
+    linear head they are what the head says of the mean of the chunks' states, and a chunk that is sure of something
+    outweighs several that say nothing, where a mean of probabilities would bound its say.
+
     Args:
         classifier: Its training flag is restored afterwards.
         features: Encoded records.
@@ -41,6 +46,8 @@ def score(
     Raises:
         RunError: Logits that are not finite, with the ids of their records. The same on all processes.
     """
+    if any(item.chunks for item in features):
+        return _score_chunks(classifier, features, max_tokens=max_tokens, on_progress=on_progress, processes=processes)
     if processes.count > 1:
         return _score_shares(classifier, features, max_tokens=max_tokens, on_progress=on_progress, processes=processes)
     logits = np.empty((len(features), classifier.plan.num_labels), dtype=np.float32)
@@ -70,6 +77,27 @@ def score(
             hint="The model has diverged: lower train.learning_rate or set train.clip_norm, and start again.",
         )
     return logits
+
+
+def _score_chunks(
+    classifier: Classifier | MergedClassifier,
+    features: Sequence[Features],
+    *,
+    max_tokens: int,
+    on_progress: Callable[[int], None] | None,
+    processes: Processes,
+) -> NDArray[np.float32]:
+    """Score each chunk as a text of its own, and return the mean of each text's; arguments as `score`."""
+    pieces = [piece for item in features for piece in list_chunks(item)]
+    firsts = sum_up([max(1, len(item.chunks)) for item in features])
+
+    def show(scored: int) -> None:
+        if on_progress is not None:
+            on_progress(scored * len(features) // len(pieces))
+
+    logits = score(classifier, pieces, max_tokens=max_tokens, on_progress=show, processes=processes)
+    sums = np.add.reduceat(logits.astype(np.float64), firsts[:-1], axis=0)
+    return (sums / np.diff(firsts)[:, None]).astype(np.float32)
 
 
 def _score_shares(

@@ -8,6 +8,8 @@ import pytest
 
 from submillion import token_cache
 from submillion.cache import Cache
+from submillion.config import LongTexts
+from submillion.data.legibility import TokenCounts
 from submillion.text_encoder import TextEncoder, Tokens
 from submillion.token_cache import recall_tokens
 
@@ -45,7 +47,10 @@ def assert_equal(left: Tokens, right: Tokens) -> None:
     for one, other in (
         (left.input_ids, right.input_ids),
         (left.offsets, right.offsets),
-        (left.lengths, right.lengths),
+        (left.firsts, right.firsts),
+        (left.counts.lengths, right.counts.lengths),
+        (left.counts.unknown, right.counts.unknown),
+        (left.counts.spelled, right.counts.spelled),
     ):
         assert one.dtype == other.dtype
         assert one.tolist() == other.tolist()
@@ -65,14 +70,16 @@ def test_a_second_call_tokenises_nothing_and_gives_the_same(
 
 
 def test_ids_beyond_two_bytes_come_back(encoder: TextEncoder, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
-    large = Tokens(np.array([1, 70_000, 65_536], np.int32), np.array([0, 3], np.int64), np.array([3], np.int32))
+    one, borders = np.array([3], np.int32), np.array([0, 3], np.int64)
+    counts = TokenCounts(one, one - 2, one - 3, 2, "token")
+    large = Tokens(np.array([1, 70_000, 65_536], np.int32), borders, np.array([0, 1], np.int64), counts)
     monkeypatch.setattr(TextEncoder, "tokenise", lambda *_: large)
     assert_equal(recall_tokens(encoder, ["x"], cache), large)
     monkeypatch.undo()
     assert_equal(recall_tokens(encoder, ["x"], cache), large)
 
 
-@pytest.mark.parametrize("change", ["text", "order", "border", "length", "tokenizer"])
+@pytest.mark.parametrize("change", ["text", "order", "border", "length", "rule", "tokenizer"])
 def test_whatever_the_ids_follow_from_is_part_of_the_key(tiny_base: Base, cache: Cache, change: str) -> None:
     recall_tokens(TextEncoder(tiny_base("bert"), 16), TEXTS, cache)
     changed = {
@@ -81,25 +88,29 @@ def test_whatever_the_ids_follow_from_is_part_of_the_key(tiny_base: Base, cache:
         "border": ["the river meta", "", " striker of nineteen scored twice in the derby of the year", "rate 4.5%"],
     }.get(change, TEXTS)
     base = tiny_base("roberta" if change == "tokenizer" else "bert")
-    encoder = Counting(base, 12 if change == "length" else 16)
-    assert_equal(recall_tokens(encoder, changed, cache), TextEncoder(base, encoder.max_length).tokenise(changed))
+    encoder = Counting(base, 12 if change == "length" else 16, "chunks" if change == "rule" else "head")
+    fresh = TextEncoder(base, encoder.max_length, encoder.long_texts)
+    assert_equal(recall_tokens(encoder, changed, cache), fresh.tokenise(changed))
     assert encoder.num_texts == len(TEXTS)
 
 
-def test_arrays_that_cannot_be_these_texts_tokens_are_not_used(encoder: TextEncoder) -> None:
+@pytest.mark.parametrize("rule", ["head", "head_tail", "chunks"])
+def test_arrays_that_cannot_be_these_texts_tokens_are_not_used(tiny_base: Base, rule: LongTexts) -> None:
+    encoder = TextEncoder(tiny_base("bert"), 8, rule)
     tokens = encoder.tokenise(TEXTS)
     good = token_cache._pack(tokens)
-    assert token_cache._unpack(good, len(TEXTS), 16) is not None
-    assert token_cache._unpack(good, len(TEXTS) + 1, 16) is None
-    assert token_cache._unpack(good, len(TEXTS), 8) is None
+    assert token_cache._unpack(good, len(TEXTS), encoder) is not None
+    assert token_cache._unpack(good, len(TEXTS) + 1, encoder) is None
+    assert token_cache._unpack(good, len(TEXTS), encoder.limited_to(10)) is None
     for damage in (
         {"input_ids": good["input_ids"][:-1]},
         {"offsets": good["offsets"] + 1},
         {"offsets": np.sort(good["offsets"])[::-1]},
         {"lengths": good["lengths"][::-1].copy()},
+        {"unknown": good["unknown"][1:]},
         {"other": good["lengths"]},
     ):
-        assert token_cache._unpack({**good, **damage}, len(TEXTS), 16) is None
+        assert token_cache._unpack({**good, **damage}, len(TEXTS), encoder) is None
 
 
 def test_a_damaged_file_is_made_anew(encoder: TextEncoder, cache: Cache, notes: list[str]) -> None:

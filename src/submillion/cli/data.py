@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ from submillion.cli import options
 from submillion.cli.console import make_text, print_json, print_note, print_result
 
 if TYPE_CHECKING:
+    from submillion.config import ModelConfig
     from submillion.data.read import Dataset
     from submillion.text_encoder import TextEncoder
 
@@ -27,17 +29,23 @@ def check(
     text: options.Text = None,
     label: options.Label = None,
     row_id: options.Id = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", metavar="RECIPE", help="Whose base, max_length and long_texts to check for."),
+    ] = None,
+    base: options.Base = None,
+    settings: options.Settings = None,
     strict: Annotated[bool, typer.Option("--strict", help="End in 3 where there are findings.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Examine data: duplicates, label conflicts, leaks, lengths, damage. Lengths are in tokens of minilm-l6."""
+    """Examine data: duplicates, label conflicts, leaks, damage, and what a base (minilm-l6 if absent) can read."""
     from submillion.cli.progress import open_progress
-    from submillion.config import ModelConfig
     from submillion.data.check import check_records
     from submillion.data.read import read_dataset
     from submillion.text_encoder import started_beside
 
     progress = open_progress()
+    model = _choose_model(recipe, base, settings)
     columns = options.choose_columns(text, label, row_id)
     progress.start("read")
     dataset = read_dataset(data, columns)
@@ -45,7 +53,7 @@ def check(
     progress.finish()
     for note in (*dataset.notes, *(others.notes if others is not None else ())):
         print_note(note)
-    encoder = _find_encoder()
+    encoder = _find_encoder(model, is_chosen=recipe is not None or base is not None)
     counts = {
         name: partial(encoder.count_tokens, [record.text for record in rows])
         for name, rows in dataset.splits.items()
@@ -56,7 +64,8 @@ def check(
             dataset.splits,
             dataset.labels,
             count_tokens=count_tokens or None,
-            max_length=ModelConfig().num_tokens_kept,
+            max_length=model.num_tokens_kept,
+            long_texts=model.long_texts,
             column_names=dataset.column_names,
             against=_name_splits(against, others),
             on_progress=progress.start,
@@ -77,21 +86,41 @@ def _name_splits(against: str | None, dataset: Dataset | None) -> dict[str, Sequ
     return {name if name == "all" else f"{against}:{name}": rows for name, rows in dataset.splits.items()}
 
 
-def _find_encoder() -> TextEncoder | None:
-    """Return the tokenizer of the default base model, or None, with a note, where that is not installed."""
-    from submillion.config import ModelConfig
+def _choose_model(recipe: str | None, base: str | None, settings: Sequence[str] | None) -> ModelConfig:
+    """Return the model that texts are checked for."""
+    from submillion.config import apply_overrides, parse_config
+    from submillion.errors import ConfigError
+    from submillion.recipes import load_recipe
+
+    overrides = [*(settings or ()), *([] if base is None else [f"model.base={json.dumps(base)}"])]
+    if recipe is None:
+        model = parse_config(apply_overrides({}, overrides), where="--set").model
+    else:
+        model = load_recipe(recipe, overrides).model
+    if not isinstance(model.max_length, int):
+        raise ConfigError(
+            f"{model.max_length} is chosen when a run has split its data; `check` needs a number",
+            where="model.max_length",
+            hint="Give one: --set model.max_length=256",
+        )
+    return model
+
+
+def _find_encoder(model: ModelConfig, *, is_chosen: bool) -> TextEncoder | None:
+    """Return the tokenizer of a base model; for the default one None, with a note, where that is not installed."""
     from submillion.errors import ModelError
     from submillion.model.sources import find_base
 
-    settings = ModelConfig()
     try:
-        folder = find_base(settings.base, settings.revision).folder
+        folder = find_base(model.base, model.revision).folder
     except ModelError as error:
-        print_note(f"lengths are in words, not tokens: {error.message}")
+        if is_chosen:
+            raise
+        print_note(f"lengths are in words, not tokens, and unknown tokens are not counted: {error.message}")
         return None
     from submillion.text_encoder import TextEncoder
 
-    return TextEncoder(folder, settings.num_tokens_kept)
+    return TextEncoder(folder, model.num_tokens_kept, model.long_texts)
 
 
 _COUNTS = {
@@ -105,11 +134,15 @@ _COUNTS = {
 
 
 def _has_findings(findings: Mapping[str, Any]) -> bool:
-    return bool(findings["leaks"]) or any(findings[key] for key in _COUNTS)
+    from submillion.data.legibility import list_loud
+
+    is_loud = findings["legibility"] is not None and list_loud(findings["legibility"])
+    return bool(findings["leaks"] or is_loud) or any(findings[key] for key in _COUNTS)
 
 
 def _print_findings(findings: Mapping[str, Any]) -> None:
     from submillion.cli.tables import make_table
+    from submillion.data.legibility import describe_legibility
 
     splits = make_table("split", "records", "median length", "longest", "classes")
     splits.columns[-1].justify = "left"
@@ -126,6 +159,9 @@ def _print_findings(findings: Mapping[str, Any]) -> None:
     for key, name in _COUNTS.items():
         table.add_row(name, f"{findings[key]:,}")
     print_result(table)
+    for line in describe_legibility(findings["legibility"] or {}, what="texts"):
+        print_result("")
+        print_result(line)
     for leak in findings["leaks"]:
         kind = {"exact": "equal texts", "near": "nearly equal texts", "column": "one column equal"}[leak["kind"]]
         print_result("")

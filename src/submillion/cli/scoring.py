@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from submillion.data.legibility import Legibility
     from submillion.data.read import Columns
     from submillion.records import LabelSet, Prediction, Record
 
@@ -41,6 +42,7 @@ def evaluate(
     """Evaluate a run on labelled data: metrics with 95 % intervals, confusion, calibration."""
     from submillion.cli.progress import open_progress
     from submillion.cli.tables import tabulate_evaluation
+    from submillion.data.legibility import describe_legibility
     from submillion.run_model import evaluate_run, load_run
 
     progress = open_progress()
@@ -55,6 +57,9 @@ def evaluate(
         return
     for block in tabulate_evaluation(figures):
         print_result(block)
+    for line in describe_legibility(figures["legibility"], what="texts"):
+        print_result("")
+        print_result(line)
 
 
 def compare(
@@ -93,7 +98,9 @@ def compare(
         columns = options.choose_columns(text, label, row_id, model.config.data)
         records = _read_labelled(data, columns, model.labels, labels)
         progress.finish()
-        predicted = model.score_records(records, progress=progress).logits.argmax(axis=1)
+        scored = model.score_records(records, progress=progress)
+        _warn_unread(scored.legibility, f"texts, as {folder} reads them,")
+        predicted = scored.logits.argmax(axis=1)
         right.append(predicted == [record.label for record in records])
     comparison = compare_correct(right[0], right[1]).to_json()
     if as_json:
@@ -137,6 +144,7 @@ def predict(
     """Predict the labels of a file, row by row in its order, as the columns ID,Label."""
     from submillion.cli.predictions import check_out, write_predictions
     from submillion.cli.progress import open_progress
+    from submillion.data.legibility import describe_legibility
     from submillion.data.read import iter_records
     from submillion.run_model import load_run
 
@@ -148,10 +156,16 @@ def predict(
     records = iter_records(source, columns, on_note=print_note)
     progress.finish()
     progress.start("predict")
+    read: Legibility | None = None
+
+    def add(part: Legibility) -> None:
+        nonlocal read
+        read = part if read is None else read + part
+
     num_records = write_predictions(
         out,
         records,
-        lambda rows: model.predict_stream(rows, progress=progress),
+        lambda rows: model.predict_stream(rows, progress=progress, on_read=add),
         model.labels,
         names=labels == "names",
         probabilities=probabilities,
@@ -159,6 +173,9 @@ def predict(
     )
     progress.finish()
     print_note(f"{num_records:,} predictions")
+    if read is not None:
+        for line in describe_legibility(read.to_json(), what="texts"):
+            print_note(line)
     print_result(str(out))
 
 
@@ -176,12 +193,19 @@ def classify(
     if not lines:
         raise DataError("no text is given", where="stdin", hint="Write one text a line.")
     model = load_run(run, precision=precision)
-    predictions = model.classify(lines)
+    predictions = model.classify(lines, on_read=lambda read: _warn_unread(read, "these texts"))
     if as_json:
         print_json([_describe_prediction(prediction, model.labels) for prediction in predictions])
         return
     for line, prediction in zip(lines, predictions, strict=True):
         _print_prediction(line, prediction, model.labels)
+
+
+def _warn_unread(read: Legibility, what: str) -> None:
+    from submillion.data.legibility import describe_legibility
+
+    for line in describe_legibility(read.to_json(), what=what, loud_only=True):
+        print_note(line)
 
 
 def _describe_prediction(prediction: Prediction, labels: LabelSet) -> dict[str, object]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from submillion.config import LongTexts
 from submillion.data.findings import (
     KINDS,
     MAX_EXAMPLES,
@@ -25,10 +27,11 @@ from submillion.data.findings import (
     find_damage,
     shorten,
 )
+from submillion.data.legibility import Legibility, TokenCounts, measure_legibility
 from submillion.data.near import Progress, find_near_links, normalise_text
 from submillion.records import LabelSet, Record
 
-CountTokens = Callable[[], Sequence[int] | NDArray[np.integer]]
+CountTokens = Callable[[], TokenCounts]
 
 MIN_COLUMN_WORDS = 5
 """Shorter columns repeat without meaning anything ("Business briefs")."""
@@ -73,7 +76,12 @@ class DataReport:
             "leaks": [leak.to_json() for leak in self.leaks],
             "splits": {name: split.to_json() for name, split in self.splits.items()},
             "label_conflicts": self.label_conflicts.to_json(),
+            "legibility": None if (legibility := self._sum_legibility()) is None else legibility.to_json(),
         }
+
+    def _sum_legibility(self) -> Legibility | None:
+        parts = [split.legibility for split in self.splits.values() if split.legibility is not None]
+        return reduce(add, parts) if parts else None
 
 
 def check_records(
@@ -82,6 +90,7 @@ def check_records(
     *,
     count_tokens: Mapping[str, CountTokens] | None = None,
     max_length: int | None = None,
+    long_texts: LongTexts = "head",
     column_names: tuple[str, ...] = (),
     against: Mapping[str, Sequence[Record]] | None = None,
     on_progress: Progress | None = None,
@@ -94,9 +103,10 @@ def check_records(
     Args:
         splits: Rows by split; the split ``all`` goes by the name of its file.
         labels: Class names, for the balance.
-        count_tokens: By split, what returns the number of tokens of each row, shape (n,). It is called last, so that
-            counting can go on beside the rest. Lengths are in words without it.
-        max_length: Tokens that the model reads; longer rows are counted where `count_tokens` is given.
+        count_tokens: By split, what returns the counts of tokens of each row. It is called last, so that counting can
+            go on beside the rest. Lengths are in words without it, and nothing is known of unknown tokens.
+        max_length: Tokens that the model reads at once; longer rows are counted where `count_tokens` is given.
+        long_texts: What the model reads of them.
         column_names: Names of the text columns, for the places of column leaks.
         against: Rows that are only compared with, such as a test file from elsewhere.
         on_progress: Told what is being done.
@@ -109,7 +119,12 @@ def check_records(
     neighbours = _find_neighbours([*parts, *others], keys, on_progress)
     reports = {
         part.name: _check_split(
-            part, neighbours, labels, count_tokens=count_tokens[split] if count_tokens else None, max_length=max_length
+            part,
+            neighbours,
+            labels,
+            count_tokens=count_tokens[split] if count_tokens else None,
+            max_length=max_length,
+            long_texts=long_texts,
         )
         for split, part in zip(splits, parts, strict=True)
     }
@@ -202,8 +217,10 @@ def _check_split(
     *,
     count_tokens: CountTokens | None,
     max_length: int | None,
+    long_texts: LongTexts,
 ) -> SplitReport:
-    lengths = np.array(count_tokens() if count_tokens else [len(text.split()) for text in part.contents], np.int64)
+    counts = count_tokens() if count_tokens else None
+    lengths = np.array([len(text.split()) for text in part.contents] if counts is None else counts.lengths, np.int64)
     too_long = lengths > max_length if count_tokens and max_length is not None else np.zeros(len(lengths), np.bool_)
     class_counts = Counter(record.label for record in part.records if record.label is not None)
     return SplitReport(
@@ -215,6 +232,16 @@ def _check_split(
         exact_duplicates=_find_exact_duplicates(part),
         near_duplicates=_find_near_duplicates(part, neighbours),
         damage={name: _list_rows(part, rows) for name, rows in find_damage(part.contents).items()},
+        legibility=None
+        if counts is None or max_length is None
+        else measure_legibility(
+            part.contents,
+            counts,
+            [record.label for record in part.records],
+            labels.names if labels else (),
+            max_length=max_length,
+            long_texts=long_texts,
+        ),
     )
 
 

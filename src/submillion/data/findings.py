@@ -10,6 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from submillion.data.legibility import Legibility
+
 Kind = Literal["exact", "near", "column"]
 KINDS: tuple[Kind, ...] = ("exact", "near", "column")
 
@@ -102,6 +104,7 @@ class SplitReport:
         exact_duplicates: Rows beyond the first of a group of equal texts.
         near_duplicates: Distinct texts beyond the first of a group linked by near pairs.
         damage: By sign of damage.
+        legibility: How much of the texts reaches the model; None where no tokens were counted.
     """
 
     num_records: int
@@ -112,6 +115,7 @@ class SplitReport:
     exact_duplicates: Finding
     near_duplicates: Finding
     damage: Mapping[str, Finding]
+    legibility: Legibility | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values."""
@@ -124,6 +128,7 @@ class SplitReport:
             "exact_duplicates": self.exact_duplicates.to_json(),
             "near_duplicates": self.near_duplicates.to_json(),
             "damage": {name: finding.to_json() for name, finding in self.damage.items()},
+            "legibility": None if self.legibility is None else self.legibility.to_json(),
         }
 
 

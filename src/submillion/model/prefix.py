@@ -82,6 +82,12 @@ def reuse_prefix(classifier: Classifier, features: Sequence[Features], folder: P
     if num_layers == 0 or len({item.key for item in features}) < len(features):
         yield ""
         return
+    if any(item.chunks for item in features):
+        yield (
+            f"{_name_layers(num_layers)} not train, but the states are computed in every epoch: each reads another "
+            "chunk of a long text (model.long_texts)"
+        )
+        return
     hidden_size = int(classifier.hidden_size)
     needed = sum(len(item) for item in features) * hidden_size * _STATE_BYTES
     if needed > _DISK_SHARE * shutil.disk_usage(folder).free:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from submillion.batches import Batch, Features, pack, split_micro_batches
+from submillion.batches import Batch, Features, list_chunks, pack, split_micro_batches
 from submillion.config import TrainConfig
 from submillion.training.processes import Processes
 
@@ -46,6 +46,24 @@ def count_steps(num_records: int, config: TrainConfig) -> tuple[int, int]:
 def order_epoch(num_records: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
     """Return the order of the records in an epoch: a permutation drawn without regard to their lengths."""
     return np.random.default_rng([seed, epoch]).permutation(num_records)
+
+
+def choose_chunk(item: Features, *, seed: int, epoch: int) -> Features:
+    """Return the part of a record that an epoch trains on: one chunk of a text that is read in chunks.
+
+    The chunks come in an order drawn from (seed, record, round), so that all have been read once before any is read
+    again, and the choice is the same in every process and after every restart.
+
+    Args:
+        item: The record.
+        seed: Seed of the order.
+        epoch: Number of the epoch, from 0.
+    """
+    if not item.chunks:
+        return item
+    turn, place = divmod(epoch, len(item.chunks))
+    order = np.random.default_rng([seed, item.key, turn]).permutation(len(item.chunks))
+    return list_chunks(item)[int(order[place])]
 
 
 def deal_records(items: Sequence[Features], num_shares: int) -> list[list[Features]]:
@@ -100,7 +118,7 @@ def feed_steps(
         if epoch != order_of:
             order, order_of = order_epoch(len(features), seed=seed, epoch=epoch), epoch
         rows = order[place * config.batch_size : (place + 1) * config.batch_size]
-        items = [features[row] for row in rows]
+        items = [choose_chunk(features[row], seed=seed, epoch=epoch) for row in rows]
         share = items if processes.count == 1 else deal_records(items, processes.count)[processes.rank]
         batches = [pack(part) for part in split_micro_batches(share, config.micro_batch_tokens)]
         if device.type == "cuda":

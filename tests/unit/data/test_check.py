@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from submillion.data.check import check_records
+from submillion.data.legibility import TokenCounts
 from submillion.data.near import find_near_links, normalise_text
 from submillion.records import LabelSet, Record
 
@@ -126,8 +127,10 @@ def test_single_files_go_by_their_names_and_joined_columns_equal_one() -> None:
 
 def test_lengths_in_tokens_and_rows_that_are_too_long() -> None:
     records = make_records([make_text(seed, 10 + seed) for seed in range(20)], "a.csv")
-    counts = [2 * len(record.text.split()) for record in records]
-    split = check_records({"all": records}, None, count_tokens={"all": lambda: counts}, max_length=50).splits["a.csv"]
+    lengths = np.array([2 * len(record.text.split()) for record in records], np.int32)
+    counted = TokenCounts(lengths, lengths // 10, lengths // 5, 2, "token")
+    report = check_records({"all": records}, None, count_tokens={"all": lambda: counted}, max_length=50)
+    split = report.splits["a.csv"]
     assert split.too_long.num_records == 4
     assert split.too_long.examples[0]["place"] == "a.csv:17"
     assert (split.lengths["unit"], split.lengths["min"], split.lengths["max"]) == ("tokens", 20, 58)

@@ -13,6 +13,7 @@ from pyarrow import parquet
 from submillion.budget.plan import make_plan
 from submillion.config import dump_config, parse_config
 from submillion.data.check import check_records
+from submillion.data.legibility import TokenCounts
 from submillion.evaluate import compare_correct, evaluate_logits, fit_temperature
 from submillion.model.sources import load_base_config
 from submillion.records import LabelSet, Record
@@ -173,7 +174,10 @@ def _write_log(run: RunDir, splits: tuple[str, ...], num_steps: int, random: np.
 
 def _write_data(run: RunDir, records: list[Record], label_set: LabelSet) -> None:
     parts = {"train": records[: len(records) // 2], "validation": records[len(records) // 2 :], "test": records[:5]}
-    counts = {name: [4 * len(record.text.split()) // 3 for record in rows] for name, rows in parts.items()}
+    counts = {}
+    for name, rows in parts.items():
+        lengths = np.array([4 * len(record.text.split()) // 3 for record in rows], np.int32)
+        counts[name] = TokenCounts(lengths, lengths // 50, lengths // 20, 2, "token")
     count_tokens = {name: (lambda name=name: counts[name]) for name in parts}
     report = check_records(parts, label_set, count_tokens=count_tokens, max_length=64)
     dropped = len(report.leaking_ids("train"))
