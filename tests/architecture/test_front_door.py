@@ -24,7 +24,9 @@ COMMANDS = {
     "recipes show": {"NAME"},
     "recipes copy": {"NAME", "FILE"},
     "plan": {"RECIPE_OR_ADAPTER_DIR", "--base", "--budget", "--set", "--data", "--json"},
-    "check": {"DATA", "--against", "--text", "--label", "--id", "--strict", "--json"},
+    "check": {
+        *("DATA", "--against", "--text", "--label", "--id", "--recipe", "--base", "--set", "--strict", "--json"),
+    },
     "train": {
         *("RECIPE", "--data", "--base", "--budget", "--seed", "--text", "--label", "--id", "--set"),
         *("--extra", "--out", "--from", "--resume", "--json"),

@@ -9,12 +9,17 @@ import numpy as np
 import pytest
 
 from submillion import run_model
+from submillion.data.legibility import Legibility, TextFigures
 from submillion.progress import Silent
 from submillion.records import LabelSet, Record
 from submillion.run_model import RunModel, ScoredRecords
 
 LABELS = LabelSet(("zero", "one", "two"))
 WINDOW = 5
+
+
+def read_one(num_records: int) -> Legibility:
+    return Legibility(8, "head", "token", TextFigures(num_records=num_records, num_tokens=3 * num_records), {})
 
 
 @pytest.fixture
@@ -24,7 +29,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> RunModel:
     def score(_: RunModel, records: Sequence[Record], **__: Any) -> ScoredRecords:
         assert 0 < len(records) <= WINDOW
         labels = np.array([int(record.text) % 3 for record in records])
-        return ScoredRecords(np.eye(3, dtype=np.float32)[labels] * 9, 0)
+        return ScoredRecords(np.eye(3, dtype=np.float32)[labels] * 9, 0, read_one(len(records)))
 
     monkeypatch.setattr(run_model, "STREAM_WINDOW", WINDOW)
     monkeypatch.setattr(RunModel, "score_records", score)
@@ -58,3 +63,10 @@ def test_progress_counts_rows(model: RunModel) -> None:
 
     list(model.predict_stream((Record(str(row), (str(row),)) for row in range(12)), progress=Counts()))
     assert seen == [5, 10, 12]
+
+
+def test_what_was_read_adds_up_over_the_windows(model: RunModel) -> None:
+    parts: list[Legibility] = []
+    list(model.predict_stream((Record(str(row), (str(row),)) for row in range(12)), on_read=parts.append))
+    assert [part.whole.num_records for part in parts] == [5, 5, 2]
+    assert (parts[0] + parts[1] + parts[2]).whole.num_tokens == 36
