@@ -19,9 +19,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from submillion.budget.count import Linear
+from submillion.budget.families import FAMILIES
 from submillion.errors import ModelError
 
-COUNTED_FAMILIES = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra"})
+COUNTED_FAMILIES = tuple(sorted(name for name, family in FAMILIES.items() if family.is_plain))
 """Families whose every layer attends to whole records and has the linear layers of `_STAGES`, once each."""
 
 # The order in which the parts of one layer compute; parts of one stage read the same input.
@@ -113,6 +114,6 @@ def open_flops(family: str, linears: Sequence[Linear], ranks: Mapping[tuple[int,
     if family not in COUNTED_FAMILIES:
         raise ModelError(
             f"the operations of {family!r} encoders are not counted",
-            hint=f"bench knows these families: {', '.join(sorted(COUNTED_FAMILIES))}.",
+            hint=f"bench knows these families: {', '.join(COUNTED_FAMILIES)}.",
         )
     return EncoderFlops(tuple(linear for linear in linears if linear.kind in _STAGES), dict(ranks))

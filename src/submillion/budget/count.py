@@ -7,10 +7,11 @@ defaults of `transformers`' configuration classes, as they would when the model 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from submillion.budget.families import Family, FusedLayerNames, LayerNames, read_family
 from submillion.config import KINDS
 from submillion.errors import ModelError
 
@@ -61,7 +62,10 @@ class _Facts:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._config = config
-        self.family = str(config.get("model_type"))
+
+    def find_name(self, names: Sequence[str]) -> str:
+        """Return the first of several names of a setting that is there, else the last."""
+        return next((name for name in names if name in self._config), names[-1])
 
     def get_size(self, name: str, default: int, *, least: int = 1) -> int:
         value = self._config.get(name, default)
@@ -85,128 +89,20 @@ class _Facts:
         return [str(part).strip().lower() for part in parts]
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """Names of the parts of one transformer layer, relative to the layer."""
-
-    stack: str
-    query: str
-    key: str
-    value: str
-    attention_output: str
-    ffn_in: str
-    ffn_out: str
-    norms: tuple[str, str]
-
-
-_BERT_FFN = {"ffn_in": "intermediate.dense", "ffn_out": "output.dense"}
-_BERT = _Layout(
-    stack="encoder.layer",
-    query="attention.self.query",
-    key="attention.self.key",
-    value="attention.self.value",
-    attention_output="attention.output.dense",
-    norms=("attention.output.LayerNorm", "output.LayerNorm"),
-    **_BERT_FFN,
-)
-_LAYOUTS: dict[str, _Layout] = {
-    "bert": _BERT,
-    "roberta": _BERT,
-    "xlm-roberta": _BERT,
-    "camembert": _BERT,
-    "electra": _BERT,
-    "deberta-v2": _Layout(
-        stack="encoder.layer",
-        query="attention.self.query_proj",
-        key="attention.self.key_proj",
-        value="attention.self.value_proj",
-        attention_output="attention.output.dense",
-        norms=("attention.output.LayerNorm", "output.LayerNorm"),
-        **_BERT_FFN,
-    ),
-    "mpnet": _Layout(
-        stack="encoder.layer",
-        query="attention.attn.q",
-        key="attention.attn.k",
-        value="attention.attn.v",
-        attention_output="attention.attn.o",
-        norms=("attention.LayerNorm", "output.LayerNorm"),
-        **_BERT_FFN,
-    ),
-    "distilbert": _Layout(
-        stack="transformer.layer",
-        query="attention.q_lin",
-        key="attention.k_lin",
-        value="attention.v_lin",
-        attention_output="attention.out_lin",
-        ffn_in="ffn.lin1",
-        ffn_out="ffn.lin2",
-        norms=("sa_layer_norm", "output_layer_norm"),
-    ),
-    "albert": _Layout(
-        stack="encoder.albert_layer_groups",
-        query="attention.query",
-        key="attention.key",
-        value="attention.value",
-        attention_output="attention.dense",
-        ffn_in="ffn",
-        ffn_out="ffn_output",
-        norms=("attention.LayerNorm", "full_layer_layer_norm"),
-    ),
-}
-
-# Configuration defaults of transformers' classes that differ between families, as (hidden, intermediate, layers,
-# heads, vocabulary, token types).
-_DEFAULTS: dict[str, tuple[int, int, int, int, int, int]] = {
-    "bert": (768, 3072, 12, 12, 30522, 2),
-    "roberta": (768, 3072, 12, 12, 50265, 2),
-    "xlm-roberta": (768, 3072, 12, 12, 30522, 2),
-    "camembert": (768, 3072, 12, 12, 30522, 2),
-    "electra": (256, 1024, 12, 4, 30522, 2),
-    "deberta-v2": (1536, 6144, 24, 24, 128100, 0),
-    "mpnet": (768, 3072, 12, 12, 30527, 0),
-    "distilbert": (768, 3072, 6, 12, 30522, 0),
-    "albert": (4096, 16384, 12, 64, 30000, 2),
-    "modernbert": (768, 1152, 22, 12, 50368, 0),
-}
-FAMILIES: tuple[str, ...] = tuple(sorted(_DEFAULTS))
-"""Values of ``model_type`` that can be counted."""
-
-_POOLERS = {"bert": "pooler.dense", "roberta": "pooler.dense", "xlm-roberta": "pooler.dense"}
-_POOLERS |= {"camembert": "pooler.dense", "mpnet": "pooler.dense", "albert": "pooler"}
-
-
-def read_family(config: Mapping[str, Any]) -> str:
-    """Return the model family, the configuration's ``model_type``.
-
-    Raises:
-        ModelError: A family that cannot be counted, with those that can.
-    """
-    family = str(config.get("model_type"))
-    if family not in FAMILIES:
-        raise ModelError(
-            f"models of type {family!r} are not supported", hint=f"Supported encoder types: {', '.join(FAMILIES)}."
-        )
-    if config.get("add_cross_attention"):
-        raise ModelError(f"this {family} has cross-attention", hint="Use an encoder: add_cross_attention false.")
-    return family
-
-
 def read_num_layers(config: Mapping[str, Any]) -> int:
     """Return the number of layers with weights of their own (ALBERT's layers share theirs)."""
     family = read_family(config)
     facts = _Facts(config)
-    if family == "albert":
+    if family.shared_layers:
         return facts.get_size("num_hidden_groups", 1) * facts.get_size("inner_group_num", 1)
-    name = "n_layers" if family == "distilbert" and "n_layers" in config else "num_hidden_layers"
-    return facts.get_size(name, _DEFAULTS[family][2])
+    return facts.get_size(facts.find_name(family.sizes.layers), family.defaults.layers)
 
 
 def read_hidden_size(config: Mapping[str, Any]) -> int:
     """Return the width of the encoder's output."""
     family = read_family(config)
-    name = "dim" if family == "distilbert" and "dim" in config else "hidden_size"
-    return _Facts(config).get_size(name, _DEFAULTS[family][0])
+    facts = _Facts(config)
+    return facts.get_size(facts.find_name(family.sizes.hidden), family.defaults.hidden)
 
 
 def list_modules(config: Mapping[str, Any], *, pooler: bool = False) -> list[Module]:
@@ -220,11 +116,13 @@ def list_modules(config: Mapping[str, Any], *, pooler: bool = False) -> list[Mod
         ModelError: Unsupported family or a damaged configuration.
     """
     family = read_family(config)
-    facts = _Facts(config)
-    modules = list(_list_modernbert(facts, config) if family == "modernbert" else _list_bert_like(facts, config))
-    if pooler and family in _POOLERS:
+    if isinstance(family.layers, LayerNames):
+        modules = list(_list_encoder(family, family.layers, config))
+    else:
+        modules = list(_list_fused_encoder(family, family.layers, config))
+    if pooler and family.pooler:
         hidden = read_hidden_size(config)
-        modules.append(Module(_POOLERS[family], hidden * hidden, hidden))
+        modules.append(Module(family.pooler, hidden * hidden, hidden))
     return modules
 
 
@@ -266,61 +164,53 @@ def _make_norm(name: str, size: int, bias: bool = True) -> Module:
     return Module(name, size, size if bias else 0)
 
 
-def _list_bert_like(facts: _Facts, config: Mapping[str, Any]) -> Iterator[Module]:
-    family = facts.family
-    _, intermediate, _, heads, vocabulary, types = _DEFAULTS[family]
+def _list_encoder(family: Family, names: LayerNames, config: Mapping[str, Any]) -> Iterator[Module]:
+    facts = _Facts(config)
     hidden = read_hidden_size(config)
-    ffn_name = "hidden_dim" if family == "distilbert" else "intermediate_size"
-    ffn = facts.get_size(ffn_name, intermediate)
-    heads_name = "n_heads" if family == "distilbert" and "n_heads" in config else "num_attention_heads"
-    heads = facts.get_size(heads_name, heads)
+    ffn = facts.get_size(facts.find_name(family.sizes.intermediate), family.defaults.intermediate)
+    heads = facts.get_size(facts.find_name(family.sizes.heads), family.defaults.heads)
     if hidden % heads:
         raise ModelError(f"hidden size {hidden} is no multiple of {heads} attention heads", where="config.json")
-    # Only these two families map narrower embeddings to the hidden size by default.
-    narrow = {"electra": 128, "albert": 128}.get(family, hidden)
-    embedding = facts.get_size("embedding_size", narrow) if family in ("electra", "albert", "deberta-v2") else hidden
-
-    yield Module("embeddings.word_embeddings", facts.get_size("vocab_size", vocabulary) * embedding, 0)
     positions = facts.get_size("max_position_embeddings", 512)
-    if family != "deberta-v2" or facts.get_flag("position_biased_input", True):
-        yield Module("embeddings.position_embeddings", positions * embedding, 0)
-    if family not in ("distilbert", "mpnet"):
-        num_types = facts.get_size("type_vocab_size", types, least=0)
-        if num_types or family != "deberta-v2":
-            yield Module("embeddings.token_type_embeddings", num_types * embedding, 0)
-    yield _make_norm("embeddings.LayerNorm", hidden if family == "deberta-v2" else embedding)
-    yield from _list_projections(family, embedding, hidden)
-
-    layout = _LAYOUTS[family]
+    yield from _list_embeddings(family, facts, hidden, positions)
     inner = hidden
-    if family == "deberta-v2":
+    extras: tuple[tuple[str, str], ...] = ()
+    if family.is_disentangled:
         inner = heads * facts.get_size("attention_head_size", hidden // heads)
-        yield from _list_deberta_extras(facts, hidden, positions)
-    if family == "mpnet":
-        buckets = facts.get_size("relative_attention_num_buckets", 32)
-        yield Module("encoder.relative_attention_bias", buckets * heads, 0)
-    extras = _list_position_kinds(facts) if family == "deberta-v2" else ()
+        yield from _list_disentangled(facts, hidden, positions)
+        extras = _list_position_kinds(facts)
+    if family.position_bias:
+        yield Module(family.position_bias, facts.get_size("relative_attention_num_buckets", 32) * heads, 0)
     for layer in range(read_num_layers(config)):
-        prefix = f"{layout.stack}.{layer}"
-        if family == "albert":
-            group, position = divmod(layer, facts.get_size("inner_group_num", 1))
-            prefix = f"{layout.stack}.{group}.albert_layers.{position}"
-        for kind, name in (("query", layout.query), ("key", layout.key), ("value", layout.value), *extras):
+        prefix = f"{names.stack}.{layer}"
+        if family.shared_layers:
+            group, place = divmod(layer, facts.get_size("inner_group_num", 1))
+            prefix = f"{names.stack}.{group}.{family.shared_layers}.{place}"
+        for kind, name in (("query", names.query), ("key", names.key), ("value", names.value), *extras):
             yield _make_linear(f"{prefix}.{name}", kind, layer, (hidden, inner))
-        yield _make_linear(f"{prefix}.{layout.attention_output}", "attention_output", layer, (hidden, hidden))
-        yield _make_linear(f"{prefix}.{layout.ffn_in}", "ffn_in", layer, (hidden, ffn))
-        yield _make_linear(f"{prefix}.{layout.ffn_out}", "ffn_out", layer, (ffn, hidden))
-        for norm in layout.norms:
+        yield _make_linear(f"{prefix}.{names.attention_output}", "attention_output", layer, (hidden, hidden))
+        yield _make_linear(f"{prefix}.{names.ffn_in}", "ffn_in", layer, (hidden, ffn))
+        yield _make_linear(f"{prefix}.{names.ffn_out}", "ffn_out", layer, (ffn, hidden))
+        for norm in (names.attention_norm, names.ffn_norm):
             yield _make_norm(f"{prefix}.{norm}", hidden)
 
 
-def _list_projections(family: str, embedding: int, hidden: int) -> Iterator[Module]:
-    if family == "albert":
-        yield Module("encoder.embedding_hidden_mapping_in", embedding * hidden, hidden)
-    elif family == "electra" and embedding != hidden:
-        yield Module("embeddings_project", embedding * hidden, hidden)
-    elif family == "deberta-v2" and embedding != hidden:
-        yield Module("embeddings.embed_proj", embedding * hidden, 0)
+def _list_embeddings(family: Family, facts: _Facts, hidden: int, positions: int) -> Iterator[Module]:
+    projection, width = family.projection, hidden
+    if projection:
+        width = facts.get_size("embedding_size", projection.width or hidden)
+    words = facts.get_size("vocab_size", family.defaults.vocabulary)
+    yield Module("embeddings.word_embeddings", words * width, 0)
+    if family.positions == "table" or facts.get_flag("position_biased_input", True):
+        yield Module("embeddings.position_embeddings", positions * width, 0)
+    if family.defaults.types is not None:
+        num_types = facts.get_size("type_vocab_size", family.defaults.types, least=0)
+        if num_types or family.defaults.types:
+            yield Module("embeddings.token_type_embeddings", num_types * width, 0)
+    is_late = projection is not None and projection.is_before_norm
+    yield _make_norm("embeddings.LayerNorm", hidden if is_late else width)
+    if projection and (projection.is_always_there or width != hidden):
+        yield Module(projection.name, width * hidden, hidden if projection.bias else 0)
 
 
 def _list_position_kinds(facts: _Facts) -> tuple[tuple[str, str], ...]:
@@ -332,7 +222,7 @@ def _list_position_kinds(facts: _Facts) -> tuple[tuple[str, str], ...]:
     return tuple((kind, name) for kind, (mode, name) in named.items() if mode in attention)
 
 
-def _list_deberta_extras(facts: _Facts, hidden: int, positions: int) -> Iterator[Module]:
+def _list_disentangled(facts: _Facts, hidden: int, positions: int) -> Iterator[Module]:
     if facts.get_flag("relative_attention", False):
         # -1 means "as many as positions", and buckets override both.
         span = facts.get_size("max_relative_positions", -1, least=-1)
@@ -348,23 +238,23 @@ def _list_deberta_extras(facts: _Facts, hidden: int, positions: int) -> Iterator
         yield _make_norm("encoder.conv.LayerNorm", hidden)
 
 
-def _list_modernbert(facts: _Facts, config: Mapping[str, Any]) -> Iterator[Module]:
-    _, intermediate, _, _, vocabulary, _ = _DEFAULTS["modernbert"]
+def _list_fused_encoder(family: Family, names: FusedLayerNames, config: Mapping[str, Any]) -> Iterator[Module]:
+    facts = _Facts(config)
     hidden = read_hidden_size(config)
-    ffn = facts.get_size("intermediate_size", intermediate)
+    ffn = facts.get_size(facts.find_name(family.sizes.intermediate), family.defaults.intermediate)
     norm_bias = facts.get_flag("norm_bias", False)
     attention_bias = facts.get_flag("attention_bias", False)
     mlp_bias = facts.get_flag("mlp_bias", False)
-    yield Module("embeddings.tok_embeddings", facts.get_size("vocab_size", vocabulary) * hidden, 0)
-    yield _make_norm("embeddings.norm", hidden, norm_bias)
+    yield Module(names.words, facts.get_size("vocab_size", family.defaults.vocabulary) * hidden, 0)
+    yield _make_norm(names.words_norm, hidden, norm_bias)
     for layer in range(read_num_layers(config)):
-        prefix = f"layers.{layer}"
+        prefix = f"{names.stack}.{layer}"
         if layer > 0:  # The first layer takes the normalised embeddings as they are.
-            yield _make_norm(f"{prefix}.attn_norm", hidden, norm_bias)
-        yield _make_linear(f"{prefix}.attn.Wqkv", "qkv", layer, (hidden, 3 * hidden), attention_bias)
-        yield _make_linear(f"{prefix}.attn.Wo", "attention_output", layer, (hidden, hidden), attention_bias)
-        yield _make_norm(f"{prefix}.mlp_norm", hidden, norm_bias)
-        # One matrix holds the input and the gate of the gated linear unit.
-        yield _make_linear(f"{prefix}.mlp.Wi", "ffn_in", layer, (hidden, 2 * ffn), mlp_bias)
-        yield _make_linear(f"{prefix}.mlp.Wo", "ffn_out", layer, (ffn, hidden), mlp_bias)
-    yield _make_norm("final_norm", hidden, norm_bias)
+            yield _make_norm(f"{prefix}.{names.attention_norm}", hidden, norm_bias)
+        yield _make_linear(f"{prefix}.{names.qkv}", "qkv", layer, (hidden, 3 * hidden), attention_bias)
+        output = f"{prefix}.{names.attention_output}"
+        yield _make_linear(output, "attention_output", layer, (hidden, hidden), attention_bias)
+        yield _make_norm(f"{prefix}.{names.ffn_norm}", hidden, norm_bias)
+        yield _make_linear(f"{prefix}.{names.ffn_in}", "ffn_in", layer, (hidden, 2 * ffn), mlp_bias)
+        yield _make_linear(f"{prefix}.{names.ffn_out}", "ffn_out", layer, (ffn, hidden), mlp_bias)
+    yield _make_norm(names.last_norm, hidden, norm_bias)

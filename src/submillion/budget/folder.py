@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from submillion.budget.count import Linear, list_linears, list_modules, read_family
+from submillion.budget.count import Linear, list_linears, list_modules
+from submillion.budget.families import read_family
 from submillion.budget.headers import read_tensor_shapes
 from submillion.budget.heads import HeadKind, HeadModule, get_model_prefix, list_head_modules, uses_pooler
 from submillion.budget.plan import Plan, PlannedModule
@@ -111,7 +112,7 @@ def plan_adapter_folder(folder: Path, config: Mapping[str, Any], *, budget: int,
     total = _count_model(tensors, head, head_modules, num_labels, config) + adapter_params
     return Plan(
         base=base or str(settings.get("base_model_name_or_path") or ""),
-        family=read_family(config),
+        family=read_family(config).name,
         num_labels=num_labels,
         head=head,
         head_modules=head_modules,
@@ -208,7 +209,7 @@ def _check_targets(tensors: _Tensors, settings: Mapping[str, Any], config: Mappi
     names = {tensors.prefix + linear.name for linear in list_linears(config)}
     unknown = sorted(tensors.a.keys() - names)
     if unknown:
-        raise _fail(folder, f"{unknown[0]!r} is no linear layer of this {read_family(config)} model")
+        raise _fail(folder, f"{unknown[0]!r} is no linear layer of this {read_family(config).name} model")
     targets = settings.get("target_modules")
     if targets is None or targets == "all-linear":
         return

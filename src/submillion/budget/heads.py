@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from submillion.budget.count import read_family, read_hidden_size
+from submillion.budget.count import read_hidden_size
+from submillion.budget.families import read_family
 from submillion.errors import ModelError
 
 HeadKind = Literal["native", "linear"]
@@ -42,42 +43,14 @@ class HeadModule:
         return sum(math.prod(shape) for name, shape in self.tensors if name == "bias")
 
 
-# Stock models whose module for the encoder has this name (their base_model_prefix).
-_PREFIXES: dict[str, str] = {
-    "albert": "albert",
-    "bert": "bert",
-    "camembert": "roberta",
-    "deberta-v2": "deberta",
-    "distilbert": "distilbert",
-    "electra": "electra",
-    "modernbert": "model",
-    "mpnet": "mpnet",
-    "roberta": "roberta",
-    "xlm-roberta": "roberta",
-}
-
-# Native heads before the last layer: a dense layer of hidden size under this name, started at random.
-_DENSE: dict[str, str] = {
-    "camembert": "classifier.dense",
-    "deberta-v2": "pooler.dense",
-    "distilbert": "pre_classifier",
-    "electra": "classifier.dense",
-    "mpnet": "classifier.dense",
-    "roberta": "classifier.dense",
-    "xlm-roberta": "classifier.dense",
-}
-
-_NATIVE_POOLER = frozenset({"bert", "albert"})
-
-
 def get_model_prefix(config: Mapping[str, Any]) -> str:
     """Return the name under which a stock classification model holds its encoder, such as ``roberta``."""
-    return _PREFIXES[read_family(config)]
+    return read_family(config).prefix
 
 
 def uses_pooler(config: Mapping[str, Any], head: HeadKind) -> bool:
     """Return whether the head reads the encoder's own pooler, which then belongs to the (frozen) encoder."""
-    return head == "native" and read_family(config) in _NATIVE_POOLER
+    return head == "native" and read_family(config).head_reads_pooler
 
 
 def list_head_modules(config: Mapping[str, Any], *, head: HeadKind, num_labels: int) -> list[HeadModule]:
@@ -97,22 +70,19 @@ def list_head_modules(config: Mapping[str, Any], *, head: HeadKind, num_labels: 
     hidden = read_hidden_size(config)
     if head == "linear":
         return [_make_linear("head", hidden, num_labels)]
-    if family == "modernbert":
-        return _list_modernbert(config, hidden, num_labels)
+    if family.head == "prediction":
+        return _list_prediction_head(config, hidden, num_labels)
     modules = []
-    if family in _DENSE:
-        width = hidden
-        if family == "deberta-v2":
-            width = config.get("pooler_hidden_size", hidden)
-            if width != hidden:
-                raise ModelError(f"pooler_hidden_size {width!r} is not the hidden size {hidden}", where="config.json")
-        modules.append(_make_linear(_DENSE[family], width, width))
-    inside = family in _DENSE and _DENSE[family].startswith("classifier.")
-    modules.append(_make_linear("classifier.out_proj" if inside else "classifier", hidden, num_labels))
+    if family.head_dense:
+        width = config.get("pooler_hidden_size", hidden) if family.head == "context_pooler" else hidden
+        if width != hidden:
+            raise ModelError(f"pooler_hidden_size {width!r} is not the hidden size {hidden}", where="config.json")
+        modules.append(_make_linear(family.head_dense, hidden, hidden))
+    modules.append(_make_linear(family.head_last, hidden, num_labels))
     return modules
 
 
-def _list_modernbert(config: Mapping[str, Any], hidden: int, num_labels: int) -> list[HeadModule]:
+def _list_prediction_head(config: Mapping[str, Any], hidden: int, num_labels: int) -> list[HeadModule]:
     # The masked-language checkpoint carries head.dense and head.norm under the same names.
     dense = _make_linear("head.dense", hidden, hidden, bias=bool(config.get("classifier_bias", False)), provided=True)
     norm: tuple[tuple[str, tuple[int, ...]], ...] = (("weight", (hidden,)),)

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from submillion.budget.count import Linear, count_biases, count_encoder, list_modules, read_family
+from submillion.budget.count import Linear, count_biases, count_encoder
+from submillion.budget.families import read_family
 from submillion.budget.heads import HeadKind, HeadModule, get_model_prefix, list_head_modules, uses_pooler
 from submillion.budget.targets import list_fixed_ranks, list_targets
 from submillion.config import AdapterConfig, ModelConfig, Variant
@@ -184,7 +185,7 @@ def make_plan(
     total = encoder + sum(module.params for module in head) + adapter_params
     return Plan(
         base=base,
-        family=read_family(config),
+        family=read_family(config).name,
         num_labels=num_labels,
         head=model.head,
         head_modules=tuple(module for module in head if not module.provided),
@@ -323,21 +324,3 @@ def _explain_excess(
         where="budget",
         hint=f"What fits: {'; '.join(options)}.",
     )
-
-
-def list_trained_biases(config: Mapping[str, Any], plan: Plan) -> list[str]:
-    """List the encoder biases that a plan trains, by parameter name in the saved model.
-
-    Biases of trained head modules are not among them; they belong to the head.
-    """
-    prefix = f"{get_model_prefix(config)}." if plan.head == "native" else ""
-    if plan.bias == "none":
-        return []
-    modules = list_modules(config, pooler=uses_pooler(config, plan.head))
-    if plan.bias == "lora_only":
-        names = {module.name for module in plan.modules}
-        return [f"{prefix}{module.name}.bias" for module in modules if module.bias and prefix + module.name in names]
-    frozen = [m for m in list_head_modules(config, head=plan.head, num_labels=plan.num_labels) if m.provided]
-    return [f"{prefix}{module.name}.bias" for module in modules if module.bias] + [
-        f"{module.name}.bias" for module in frozen if module.num_biases
-    ]

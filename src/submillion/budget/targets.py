@@ -6,7 +6,8 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from submillion.budget.count import ENCODER_KINDS, Linear, list_linears, read_family, read_num_layers
+from submillion.budget.count import ENCODER_KINDS, Linear, list_linears, read_num_layers
+from submillion.budget.families import read_family
 from submillion.budget.heads import get_model_prefix
 from submillion.config import AdapterConfig
 from submillion.errors import ConfigError
@@ -101,7 +102,7 @@ def find_linears(config: Mapping[str, Any], target: str, linears: Sequence[Linea
     named = [linear for linear in linears if is_full_name(config, target, linear)]
     if named:
         return named
-    family = read_family(config)
+    family = read_family(config).name
     if target in _FUSED and "qkv" in kinds:
         fused = next(linear for linear in linears if linear.kind == "qkv")
         raise ConfigError(

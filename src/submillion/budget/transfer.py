@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from submillion.budget.count import Linear, list_linears, read_family, read_num_layers
+from submillion.budget.count import Linear, list_linears, read_num_layers
+from submillion.budget.families import read_family
 from submillion.budget.targets import check_layers, find_linears, is_full_name
 from submillion.config import AdapterConfig
 

@@ -18,6 +18,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from submillion.batches import Batch
+from submillion.budget.families import get_family, read_family
 from submillion.budget.plan import Plan
 from submillion.config import ModelConfig
 from submillion.errors import BudgetError, ConfigError, ModelError
@@ -35,7 +36,7 @@ from submillion.model.adapter import (
 from submillion.model.dropout import DropoutState, replace_dropout, set_probabilities
 from submillion.model.families import explain_stock, first_position, read_sizes
 from submillion.model.fused_encoder import FusedEncoder
-from submillion.model.heads import LinearHead, find_native_head
+from submillion.model.heads import NATIVE_HEADS, LinearHead
 from submillion.model.pooling import pool_first, pool_mean
 from submillion.model.prefix import PrefixStore
 from submillion.model.recompute import recompute_layers
@@ -75,7 +76,8 @@ class Classifier(nn.Module):
         self.pooling = pooling
         self._dtype = dtype
         self.dropout_state = dropout_state
-        self.is_packed = plan.family in packed.PACKED_FAMILIES
+        self._family = get_family(plan.family)
+        self.is_packed = self._family.is_packed
         self._fused: FusedEncoder | None = None
         self._recomputes = False
         # Set by `prefix.reuse_prefix` for the length of a training.
@@ -118,7 +120,7 @@ class Classifier(nn.Module):
             pool = pool_mean if self.pooling == "mean" else pool_first
             logits: torch.Tensor = self.head(pool(hidden, batch.offsets))
             return logits
-        return find_native_head(self.plan.family)(self.stock_model, hidden, batch.offsets)
+        return NATIVE_HEADS[self._family.head](self.stock_model, hidden, batch.offsets)
 
     def _find_fused(self) -> FusedEncoder:
         # Made on first use: weights are where they will stay, and what trains is marked.
@@ -217,11 +219,12 @@ def find_window(config: Mapping[str, Any]) -> int | None:
     Args:
         config: The base model's ``config.json``.
     """
-    family = config.get("model_type")
+    family = read_family(config)
     limit = config.get("max_position_embeddings")
-    if limit is None or family == "modernbert" or config.get("position_biased_input") is False:
+    is_optional = family.positions == "optional" and config.get("position_biased_input") is False
+    if limit is None or family.positions == "rotary" or is_optional:
         return None
-    if family in {"roberta", "xlm-roberta", "camembert", "mpnet"}:
+    if family.counts_from_padding:
         limit -= int(config.get("pad_token_id", 1)) + 1
     return int(limit)
 
@@ -268,12 +271,6 @@ def build_classifier(
         ModelError: Unsupported architecture, or weights that do not fit it.
         BudgetError: The realised parameters differ from the plan.
     """
-    if plan.family not in packed.PACKED_FAMILIES | packed.PADDED_FAMILIES:
-        raise ModelError(
-            f"{plan.family!r} encoders are not supported",
-            where=base.name,
-            hint=f"Supported: {', '.join(sorted(packed.PACKED_FAMILIES | packed.PADDED_FAMILIES))}.",
-        )
     packed.register()
     stock = load_stock(base, plan, model)
     head = None
@@ -308,13 +305,14 @@ def load_stock(base: BaseModel, plan: Plan, model: ModelConfig) -> Any:
     Raises:
         ModelError: Files that cannot be read, or that lack more than the planned head.
     """
+    family = get_family(plan.family)
     config = AutoConfig.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
     if plan.head == "native":
         config.num_labels = plan.num_labels
     set_probabilities(config, model)
     kind = AutoModelForSequenceClassification if plan.head == "native" else AutoModel
-    options: dict[str, Any] = {"add_pooling_layer": False} if _has_optional_pooler(config, plan) else {}
-    implementation = packed.IMPLEMENTATION if plan.family in packed.PACKED_FAMILIES else "eager"
+    options: dict[str, Any] = {"add_pooling_layer": False} if plan.head == "linear" and family.pooler else {}
+    implementation = packed.IMPLEMENTATION if family.is_packed else "eager"
     with quiet_loading():
         try:
             stock, info = kind.from_pretrained(
@@ -339,11 +337,6 @@ def load_stock(base: BaseModel, plan: Plan, model: ModelConfig) -> Any:
             hint="Only the planned head may be new. Use model.head=linear, or a complete checkpoint.",
         )
     return stock
-
-
-def _has_optional_pooler(config: Any, plan: Plan) -> bool:
-    poolers = {"bert", "roberta", "xlm-roberta", "camembert", "albert", "mpnet"}
-    return plan.head == "linear" and config.model_type in poolers
 
 
 @contextmanager

@@ -1,58 +1,14 @@
-"""Encoders of the BERT kind as the CPU kernels know them: names of their parts, sizes, and what keeps others away."""
+"""What a loaded configuration says of its family: sizes, positions, and what keeps an encoder off the CPU kernels."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from submillion.budget.families import get_family
 from submillion.kernels import calls
 from submillion.kernels.native import find_kernels
-
-
-@dataclass(frozen=True)
-class LayerNames:
-    """Names of a layer's modules, below the layer."""
-
-    query: str = "attention.self.query"
-    key: str = "attention.self.key"
-    value: str = "attention.self.value"
-    attention: str = "attention.self"
-    attention_output: str = "attention.output.dense"
-    attention_output_dropout: str | None = "attention.output.dropout"
-    attention_norm: str = "attention.output.LayerNorm"
-    ffn_in: str = "intermediate.dense"
-    ffn_out: str = "output.dense"
-    ffn_output_dropout: str = "output.dropout"
-    ffn_norm: str = "output.LayerNorm"
-    layers: str = "encoder.layer"
-
-
-_BERT = LayerNames()
-_DISTILBERT = LayerNames(
-    query="attention.q_lin",
-    key="attention.k_lin",
-    value="attention.v_lin",
-    attention="attention",
-    attention_output="attention.out_lin",
-    attention_output_dropout=None,
-    attention_norm="sa_layer_norm",
-    ffn_in="ffn.lin1",
-    ffn_out="ffn.lin2",
-    ffn_output_dropout="ffn.dropout",
-    ffn_norm="output_layer_norm",
-    layers="transformer.layer",
-)
-LAYER_NAMES: Mapping[str, LayerNames] = {
-    "bert": _BERT,
-    "roberta": _BERT,
-    "xlm-roberta": _BERT,
-    "camembert": _BERT,
-    "electra": _BERT,
-    "distilbert": _DISTILBERT,
-}
 
 
 def explain_stock(config: Any, *, variant: str, dtype: torch.dtype) -> str:
@@ -63,7 +19,7 @@ def explain_stock(config: Any, *, variant: str, dtype: torch.dtype) -> str:
         variant: The adapters' variant.
         dtype: Of frozen weights and activations.
     """
-    if config.model_type not in LAYER_NAMES:
+    if get_family(config.model_type).kernels is None:
         return f"{config.model_type} encoders have no kernels"
     if dtype != torch.bfloat16:
         return "the kernels compute in bf16"
@@ -79,14 +35,15 @@ def explain_stock(config: Any, *, variant: str, dtype: torch.dtype) -> str:
 
 
 def read_sizes(config: Any) -> tuple[int, int, int]:
-    """Return (hidden, intermediate, heads) of a configuration of a family with kernels."""
-    if config.model_type == "distilbert":
-        return int(config.dim), int(config.hidden_dim), int(config.n_heads)
-    return int(config.hidden_size), int(config.intermediate_size), int(config.num_attention_heads)
+    """Return (hidden, intermediate, heads) of a configuration."""
+    sizes = get_family(config.model_type).sizes
+    hidden, intermediate, heads = (
+        next(int(getattr(config, name)) for name in names if hasattr(config, name))
+        for names in (sizes.hidden, sizes.intermediate, sizes.heads)
+    )
+    return hidden, intermediate, heads
 
 
 def first_position(config: Any) -> int:
-    """Return the position id of a record's first token: RoBERTa's count from padding_idx + 1, others from 0."""
-    if config.model_type in {"roberta", "xlm-roberta", "camembert"}:
-        return int(config.pad_token_id) + 1
-    return 0
+    """Return the position id of a record's first token."""
+    return int(config.pad_token_id) + 1 if get_family(config.model_type).counts_from_padding else 0

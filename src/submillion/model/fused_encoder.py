@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from submillion.batches import Batch
+from submillion.budget.families import KernelFacts, LayerNames, get_family
 from submillion.kernels import calls
 from submillion.model.dropout import DropoutState, KeyedDropout
-from submillion.model.families import LAYER_NAMES, LayerNames, read_sizes
+from submillion.model.families import read_sizes
 from submillion.model.fused_layer import AttentionSite, FusedLayer, FusedNorm
 from submillion.model.fused_linear import Adapter, FusedLinear, make_mask
 from submillion.model.prefix import PrefixStore
@@ -33,10 +34,12 @@ class FusedEncoder:
         config = encoder.config
         self._embeddings = encoder.embeddings
         self._projection: nn.Linear | None = getattr(encoder, "embeddings_project", None)
-        names = LAYER_NAMES[config.model_type]
-        num_heads = read_sizes(config)[2]
-        reader = _LayerReader(names, adapter, num_heads)
-        self._stock_layers = list(encoder.get_submodule(names.layers))
+        family = get_family(config.model_type)
+        names, facts = family.layers, family.kernels
+        assert isinstance(names, LayerNames)
+        assert facts is not None
+        reader = _LayerReader(names, facts, adapter, num_heads=read_sizes(config)[2])
+        self._stock_layers = list(encoder.get_submodule(names.stack))
         self.layers = [reader.read(layer) for layer in self._stock_layers]
         self._places = _join_places(self._embeddings)
         norm = self._embeddings.LayerNorm
@@ -126,12 +129,13 @@ def _as_keyed(module: Any) -> KeyedDropout | None:
 @dataclass(frozen=True)
 class _LayerReader:
     names: LayerNames
+    facts: KernelFacts
     adapter: str
     num_heads: int
 
     def read(self, layer: nn.Module) -> FusedLayer:
         names = self.names
-        attention = layer.get_submodule(names.attention)
+        attention = layer.get_submodule(self.facts.attention)
         dropout = _as_keyed(getattr(attention, "dropout", None))
         return FusedLayer(
             qkv=self._join([layer.get_submodule(name) for name in (names.query, names.key, names.value)]),
@@ -142,8 +146,8 @@ class _LayerReader:
             ffn_norm=_read_norm(layer.get_submodule(names.ffn_norm)),
             num_heads=self.num_heads,
             attention_site=AttentionSite(dropout, 0 if dropout is None else dropout.site),
-            attention_output_dropout=self._find_dropout(layer, names.attention_output_dropout),
-            ffn_output_dropout=self._find_dropout(layer, names.ffn_output_dropout),
+            attention_output_dropout=self._find_dropout(layer, self.facts.attention_output_dropout),
+            ffn_output_dropout=self._find_dropout(layer, self.facts.ffn_output_dropout),
         )
 
     @staticmethod

@@ -1,17 +1,18 @@
 """Classification heads on packed encoder states: the architecture's own, or one linear layer.
 
-Heads run in float32 on one state per record. `budget.heads` knows their shapes; this module knows how to apply them.
+Heads run in float32 on one state per record. `budget.families` knows which family has which head, `budget.heads` their
+shapes, and this module how to apply them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from submillion.errors import ModelError
+from submillion.budget.families import HeadForm
 from submillion.model.pooling import pool_first, pool_mean
 
 
@@ -40,28 +41,29 @@ def _apply_token_head(model: Any, hidden: torch.Tensor, offsets: torch.Tensor) -
     return _as_tensor(model.classifier(pool_first(hidden, offsets)[:, None]))
 
 
-def _apply_bert(model: Any, hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-    pooled = model.bert.pooler(pool_first(hidden, offsets)[:, None])
+def _apply_pooler_head(model: Any, hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    pooled = model.base_model.pooler(pool_first(hidden, offsets)[:, None])
     return _as_tensor(model.classifier(model.dropout(pooled)))
 
 
-def _apply_distilbert(model: Any, hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+def _apply_pre_classifier_head(model: Any, hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
     pooled = torch.relu(model.pre_classifier(pool_first(hidden, offsets)))
     return _as_tensor(model.classifier(model.dropout(pooled)))
 
 
-def _apply_deberta(model: Any, hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+def _apply_context_pooler_head(model: Any, hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
     pooled = model.pooler(pool_first(hidden, offsets)[:, None])
     return _as_tensor(model.classifier(model.dropout(pooled)))
 
 
-def _apply_albert(model: Any, hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-    albert = model.albert
-    pooled = albert.pooler_activation(albert.pooler(pool_first(hidden, offsets)))
+def _apply_plain_pooler_head(model: Any, hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    # This encoder's pooler is a linear layer with its activation beside it.
+    encoder = model.base_model
+    pooled = encoder.pooler_activation(encoder.pooler(pool_first(hidden, offsets)))
     return _as_tensor(model.classifier(model.dropout(pooled)))
 
 
-def _apply_modernbert(model: Any, hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+def _apply_prediction_head(model: Any, hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
     pool = pool_first if model.config.classifier_pooling == "cls" else pool_mean
     return _as_tensor(model.classifier(model.drop(model.head(pool(hidden, offsets)))))
 
@@ -71,32 +73,12 @@ def _as_tensor(value: Any) -> torch.Tensor:
     return value
 
 
-NATIVE_HEADS: dict[str, Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]] = {
-    "albert": _apply_albert,
-    "bert": _apply_bert,
-    "camembert": _apply_token_head,
-    "deberta": _apply_deberta,
-    "deberta-v2": _apply_deberta,
-    "distilbert": _apply_distilbert,
-    "electra": _apply_token_head,
-    "modernbert": _apply_modernbert,
-    "mpnet": _apply_token_head,
-    "roberta": _apply_token_head,
-    "xlm-roberta": _apply_token_head,
+NATIVE_HEADS: Mapping[HeadForm, Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "token": _apply_token_head,
+    "pooler": _apply_pooler_head,
+    "plain_pooler": _apply_plain_pooler_head,
+    "context_pooler": _apply_context_pooler_head,
+    "pre_classifier": _apply_pre_classifier_head,
+    "prediction": _apply_prediction_head,
 }
-
-
-def find_native_head(family: str) -> Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]:
-    """Return the function (stock model, states (N, H), offsets (B+1,)) -> logits (B, C) of a family.
-
-    Raises:
-        ModelError: The family's head is not known.
-    """
-    try:
-        return NATIVE_HEADS[family]
-    except KeyError:
-        raise ModelError(
-            f"no native head is known for {family!r}",
-            where="model.head",
-            hint=f"Use model.head=linear, or one of: {', '.join(sorted(NATIVE_HEADS))}.",
-        ) from None
+"""Functions (stock model, states (N, H), offsets (B+1,)) -> logits (B, C), by `Family.head`."""

@@ -20,13 +20,15 @@ from torch import nn
 from torch.nn import functional
 
 from submillion.batches import Batch
+from submillion.budget.count import read_num_layers
+from submillion.budget.families import LayerNames, get_family
 from submillion.budget.heads import get_model_prefix
 from submillion.budget.plan import Plan
 from submillion.errors import ModelError
 from submillion.kernels import calls
 from submillion.kernels.calls import AttentionCall, Norm
 from submillion.kernels.weights import Int8Weight, PackedWeight, pack_weight, quantise_weight
-from submillion.model.families import LAYER_NAMES, LayerNames, explain_stock, first_position, read_sizes
+from submillion.model.families import explain_stock, first_position, read_sizes
 from submillion.model.pooling import pool_first, pool_mean
 
 ScorePrecision = Literal["bf16", "int8"]
@@ -74,9 +76,10 @@ class MergedClassifier(nn.Module):
         self._num_heads = read_sizes(settings)[2]
         self._first_position = first_position(settings)
         epsilon = float(config.get("layer_norm_eps", 1e-12))
-        reader = _Reader(tensors, LAYER_NAMES[plan.family], epsilon, precision)
-        count = int(config["n_layers"] if plan.family == "distilbert" else config["num_hidden_layers"])
-        self._layers = [reader.read_layer(number) for number in range(count)]
+        names = get_family(plan.family).layers
+        assert isinstance(names, LayerNames)
+        reader = _Reader(tensors, names, epsilon, precision)
+        self._layers = [reader.read_layer(number) for number in range(read_num_layers(config))]
         self._words = tensors["embeddings.word_embeddings.weight"].to(torch.bfloat16).contiguous()
         self._places = reader.read_places()
         self._norm = reader.read_norm("embeddings.LayerNorm")
@@ -128,7 +131,7 @@ class _Reader:
     precision: ScorePrecision
 
     def read_layer(self, number: int) -> _Layer:
-        names, prefix = self.names, f"{self.names.layers}.{number}."
+        names, prefix = self.names, f"{self.names.stack}.{number}."
         return _Layer(
             qkv=self._read_linears([prefix + name for name in (names.query, names.key, names.value)]),
             attention_output=self._read_linears([prefix + names.attention_output]),
@@ -163,14 +166,10 @@ class _Reader:
         return _Linear(pack_weight(weight.to(torch.bfloat16)), bias)
 
 
-# The dense layer and the activation before a native head's last layer; BERT's is its pooler.
-_NATIVE: Mapping[str, tuple[str, Callable[[torch.Tensor], torch.Tensor], str]] = {
-    "bert": ("pooler.dense", torch.tanh, "classifier"),
-    "roberta": ("classifier.dense", torch.tanh, "classifier.out_proj"),
-    "xlm-roberta": ("classifier.dense", torch.tanh, "classifier.out_proj"),
-    "camembert": ("classifier.dense", torch.tanh, "classifier.out_proj"),
-    "electra": ("classifier.dense", functional.gelu, "classifier.out_proj"),
-    "distilbert": ("pre_classifier", torch.relu, "classifier"),
+_ACTIVATIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "tanh": torch.tanh,
+    "gelu": functional.gelu,
+    "relu": torch.relu,
 }
 
 
@@ -182,8 +181,12 @@ def _make_head(plan: Plan, tensors: _Tensors, pooling: str) -> Callable[[torch.T
         last = read("head")
         pool = pool_mean if pooling == "mean" else pool_first
         return lambda hidden, offsets: functional.linear(pool(hidden, offsets), *last)
-    dense_name, activate, last_name = _NATIVE[plan.family]
-    dense, last = read(dense_name), read(last_name)
+    family = get_family(plan.family)
+    dense_name = family.head_dense or family.pooler
+    assert dense_name is not None
+    assert family.kernels is not None
+    activate = _ACTIVATIONS[family.kernels.head_activation]
+    dense, last = read(dense_name), read(family.head_last)
     return lambda hidden, offsets: functional.linear(
         activate(functional.linear(pool_first(hidden, offsets), *dense)), *last
     )
@@ -193,7 +196,7 @@ def explain_unmerged(plan: Plan, config: Mapping[str, Any], *, dtype: torch.dtyp
     """Return why a plan cannot be scored merged, as the end of a sentence; empty if it can."""
     if plan.variant not in _MERGEABLE:
         return f"{plan.variant} changes more than a low-rank update"
-    if "n_layers" not in config and "num_hidden_layers" not in config:
+    if not any(name in config for name in get_family(plan.family).sizes.layers):
         return "its configuration names no number of layers"
     return explain_stock(SimpleNamespace(**config), variant=plan.variant, dtype=dtype)
 

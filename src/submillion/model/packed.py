@@ -20,11 +20,6 @@ from submillion.model.dropout import DropoutState, KeyedDropout, attention_keep_
 
 IMPLEMENTATION = "submillion_packed"
 
-# Families whose attention goes through the AttentionInterface and hands it the forward keywords; others take the
-# padded path (`PADDED_FAMILIES`) or are refused. Setting the implementation on an unsupported model only warns.
-PACKED_FAMILIES = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "modernbert"})
-PADDED_FAMILIES = frozenset({"deberta", "deberta-v2", "mpnet", "albert"})
-
 
 @dataclass(frozen=True, eq=False)
 class PackedLayout:
