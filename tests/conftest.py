@@ -13,6 +13,7 @@ import string
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,6 @@ def hub() -> Iterator[Any]:
 
 # ---------------------------------------------------------------------------------------------- tiny base models
 
-FAMILIES = ("roberta", "bert", "distilbert", "electra", "deberta-v2", "modernbert")
-
 _SENTENCES = (
     "The river council met at dawn to settle the quarrel over the northern bridge.",
     "A striker of nineteen scored twice before the break and the visitors never recovered.",
@@ -85,28 +84,81 @@ _SENTENCES = (
     'Her coach said: "She ran the last lap as if it were the first," and he meant it.',
     "New rules let shops keep the records of their customers for no longer than 90 days.",
 )
-_TEXT_SIZES: dict[str, Any] = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "initializer_range": 0.3,
+
+
+@dataclass(frozen=True)
+class _TinyModel:
+    """A random model in the form in which the family's checkpoints are published.
+
+    Most are masked language models without a pooler; bert's is a bare encoder with a pooler, as MiniLM's, and albert's
+    has one too.
+    """
+
+    settings: dict[str, Any]
+    kind: str = "AutoModelForMaskedLM"
+    is_byte_level: bool = False
+    has_roberta_tokens: bool = False
+
+
+_SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+_COMMON = {**_SIZES, "initializer_range": 0.3, "max_position_embeddings": 64}
+# Positions count from that of padding, which is 1.
+_FROM_PADDING = {**_COMMON, "max_position_embeddings": 66}
+_ROBERTA = _TinyModel(
+    {**_FROM_PADDING, "type_vocab_size": 1, "layer_norm_eps": 1e-5}, is_byte_level=True, has_roberta_tokens=True
+)
+_TINY_MODELS = {
+    # Two groups of layers, and each computes twice.
+    "albert": _TinyModel(
+        {**_COMMON, "num_hidden_layers": 4, "num_hidden_groups": 2, "embedding_size": 16},
+        kind="AutoModelForPreTraining",
+    ),
+    "bert": _TinyModel(_COMMON, kind="AutoModel"),
+    "camembert": _ROBERTA,
+    "deberta-v2": _TinyModel(
+        # The settings of DeBERTa-v3: disentangled attention with shared keys and log buckets, no absolute positions.
+        {
+            **_COMMON,
+            "relative_attention": True,
+            "position_buckets": 16,
+            "max_relative_positions": -1,
+            "norm_rel_ebd": "layer_norm",
+            "share_att_key": True,
+            "pos_att_type": ["p2c", "c2p"],
+            "position_biased_input": False,
+            "type_vocab_size": 0,
+        }
+    ),
+    "distilbert": _TinyModel(
+        {
+            **{"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64},
+            **{"initializer_range": 0.3, "max_position_embeddings": 64},
+        }
+    ),
+    "electra": _TinyModel({**_COMMON, "embedding_size": 32}, kind="AutoModelForPreTraining"),
+    "modernbert": _TinyModel(
+        {**_COMMON, "local_attention": 16, "global_attn_every_n_layers": 2, "cls_token_id": 2, "sep_token_id": 3},
+        is_byte_level=True,
+    ),
+    "mpnet": _TinyModel(_FROM_PADDING, has_roberta_tokens=True),
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
 }
 
 
-def _make_tokenizer(family: str) -> Any:
+def _make_tokenizer(tiny: _TinyModel) -> Any:
     """Return a small fast tokenizer with the special tokens and the template that the family uses."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
-    if family == "roberta":
+    if tiny.has_roberta_tokens:
         specials = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
         specials |= {"bos": "<s>", "eos": "</s>"}
     else:
         specials = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
     tokens = list(dict.fromkeys(specials.values()))
     tokenizer: Any
-    if family in ("roberta", "modernbert"):
+    if tiny.is_byte_level:
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
@@ -128,7 +180,7 @@ def _make_tokenizer(family: str) -> Any:
     first, last = ((specials[name], tokenizer.token_to_id(specials[name])) for name in ("cls", "sep"))
     tokenizer.post_processor = (
         processors.RobertaProcessing(last, first)
-        if family == "roberta"
+        if tiny.has_roberta_tokens
         else processors.TemplateProcessing(
             single=f"{first[0]} $A {last[0]}",
             pair=f"{first[0]} $A {last[0]} $B:1 {last[0]}:1",
@@ -142,67 +194,19 @@ def _make_tokenizer(family: str) -> Any:
     )
 
 
-def _make_tiny_model(family: str, tokenizer: Any) -> Any:
-    """Return a random model in the form in which the family's checkpoints are published.
-
-    Most are masked language models without a pooler; the bert one is a bare encoder with a pooler, as MiniLM's.
-    """
-    import transformers
-
-    ids = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
-    if family == "roberta":
-        ids |= {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-        config: Any = transformers.RobertaConfig(
-            **_TEXT_SIZES, **ids, max_position_embeddings=66, type_vocab_size=1, layer_norm_eps=1e-5
-        )
-        return transformers.RobertaForMaskedLM(config)
-    if family == "bert":
-        return transformers.BertModel(transformers.BertConfig(**_TEXT_SIZES, **ids, max_position_embeddings=64))
-    if family == "distilbert":
-        config = transformers.DistilBertConfig(
-            **ids, dim=32, n_layers=2, n_heads=4, hidden_dim=64, initializer_range=0.3, max_position_embeddings=64
-        )
-        return transformers.DistilBertForMaskedLM(config)
-    if family == "electra":
-        config = transformers.ElectraConfig(**_TEXT_SIZES, **ids, embedding_size=32, max_position_embeddings=64)
-        return transformers.ElectraForPreTraining(config)
-    if family == "deberta-v2":
-        # The settings of DeBERTa-v3: disentangled attention with shared keys and log buckets, no absolute positions.
-        config = transformers.DebertaV2Config(
-            **_TEXT_SIZES,
-            **ids,
-            max_position_embeddings=64,
-            relative_attention=True,
-            position_buckets=16,
-            max_relative_positions=-1,
-            norm_rel_ebd="layer_norm",
-            share_att_key=True,
-            pos_att_type=["p2c", "c2p"],
-            position_biased_input=False,
-            type_vocab_size=0,
-        )
-        return transformers.DebertaV2ForMaskedLM(config)
-    if family == "modernbert":
-        ids |= {
-            "cls_token_id": tokenizer.cls_token_id,
-            "sep_token_id": tokenizer.sep_token_id,
-            "bos_token_id": tokenizer.cls_token_id,
-            "eos_token_id": tokenizer.sep_token_id,
-        }
-        config = transformers.ModernBertConfig(
-            **_TEXT_SIZES, **ids, max_position_embeddings=64, local_attention=16, global_attn_every_n_layers=2
-        )
-        return transformers.ModernBertForMaskedLM(config)
-    raise ValueError(f"unknown family {family!r}; one of {FAMILIES}")
-
-
 def _build_tiny_base(family: str, folder: Path) -> Path:
     import torch
+    import transformers
 
-    tokenizer = _make_tokenizer(family)
+    tiny = _TINY_MODELS[family]
+    tokenizer = _make_tokenizer(tiny)
+    ids = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    if tiny.is_byte_level:
+        ids |= {"bos_token_id": tokenizer.cls_token_id, "eos_token_id": tokenizer.sep_token_id}
+    config = transformers.AutoConfig.for_model(family, **tiny.settings, **ids)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(20)
-        model = _make_tiny_model(family, tokenizer)
+        model = getattr(transformers, tiny.kind).from_config(config)
         with torch.no_grad():
             # Fresh biases are zero and fresh norms one, which would hide a lost or doubled one.
             for name, parameter in model.named_parameters():

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from submillion.batches import Features, LengthGroup, pack
+from submillion.budget.families import FAMILIES
 from submillion.errors import ModelError
 from submillion.model.dropout import DropoutState, attention_keep_mask
-from submillion.model.packed import PADDED_FAMILIES, PackedLayout, _PackedAttention, packed_attention
+from submillion.model.packed import PackedLayout, _PackedAttention, packed_attention
 from submillion.score import score
 from tiny_classifiers import (
     Tiny,
@@ -28,7 +29,6 @@ from tiny_classifiers import (
 # PEFT still asks transformers by the old name.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
-FAMILIES = ("roberta", "bert", "distilbert", "electra", "deberta-v2", "modernbert")
 HEADS = (("native", "first"), ("linear", "mean"), ("linear", "first"))
 
 Base = Callable[[str], Path]
@@ -38,7 +38,7 @@ def score_all(tiny: Tiny, features: list[Features], max_tokens: int = 10_000) ->
     return torch.from_numpy(score(tiny.classifier, features, max_tokens=max_tokens))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", sorted(FAMILIES))
 @pytest.mark.parametrize(("head", "pooling"), HEADS)
 def test_packed_logits_are_the_stock_models(
     family: str, head: str, pooling: str, tiny_base: Base, tmp_path: Path
@@ -52,7 +52,7 @@ def test_packed_logits_are_the_stock_models(
     assert ours.std(dim=0).min() > 0.01
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_a_record_does_not_move_its_neighbours(family: str, tiny_base: Base) -> None:
     tiny = build_tiny_classifier(tiny_base(family), head="linear")
     features = make_features()
@@ -64,7 +64,7 @@ def test_a_record_does_not_move_its_neighbours(family: str, tiny_base: Base) -> 
         assert moves[torch.arange(len(features)) != row].max() < 1e-6
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_logits_do_not_depend_on_the_batch(family: str, tiny_base: Base) -> None:
     tiny = build_tiny_classifier(tiny_base(family))
     features = make_features()
@@ -90,9 +90,8 @@ def test_modernberts_window_is_kept_in_records_longer_than_it(tiny_base: Base, t
 
 
 def test_families_without_boundaries_take_the_padded_path(tiny_base: Base) -> None:
-    padded = {family: not build_tiny_classifier(tiny_base(family)).classifier.is_packed for family in FAMILIES}
-    assert [family for family, is_padded in padded.items() if is_padded] == ["deberta-v2"]
-    assert "deberta-v2" in PADDED_FAMILIES
+    padded = {family for family in FAMILIES if not build_tiny_classifier(tiny_base(family)).classifier.is_packed}
+    assert padded == {"albert", "deberta-v2", "mpnet"}
 
 
 def test_an_unknown_family_is_refused(tiny_base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +105,7 @@ def test_an_unknown_family_is_refused(tiny_base: Base, monkeypatch: pytest.Monke
         build_tiny_classifier(tiny_base("roberta"))
 
 
-@pytest.mark.parametrize("family", ["roberta", "bert", "distilbert", "electra", "modernbert"])
+@pytest.mark.parametrize("family", [name for name, family in FAMILIES.items() if family.is_packed])
 def test_a_layer_that_loses_the_boundaries_ends_in_an_error(family: str, tiny_base: Base) -> None:
     tiny = build_tiny_classifier(tiny_base(family))
     with pytest.raises(ModelError, match="boundaries"):

@@ -11,7 +11,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
-from submillion.budget.count import FAMILIES, count_biases, count_encoder, list_linears, list_modules
+from submillion.budget.count import count_biases, count_encoder, list_linears, list_modules
+from submillion.budget.families import FAMILIES
 from submillion.budget.heads import get_model_prefix, list_head_modules, uses_pooler
 from submillion.errors import ModelError
 

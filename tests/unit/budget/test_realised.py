@@ -15,8 +15,9 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from submillion.budget.heads import HeadKind
-from submillion.budget.plan import Plan, list_trained_biases, make_plan
+from submillion.budget.plan import Plan, make_plan
 from submillion.config import AdapterConfig, ModelConfig
+from trained_biases import list_trained_biases
 
 # PEFT still asks transformers by the old name.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

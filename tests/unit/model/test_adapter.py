@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from submillion.batches import pack
+from submillion.budget.families import FAMILIES
 from submillion.budget.folder import plan_adapter_folder
-from submillion.budget.plan import list_trained_biases
 from submillion.errors import BudgetError, ModelError
 from submillion.model.adapter import check_realised, strip_wrappers
 from submillion.model.sources import load_base_config
@@ -32,11 +32,11 @@ from tiny_classifiers import (
     save_run_files,
     score_stock,
 )
+from trained_biases import list_trained_biases
 
 # PEFT still asks transformers by the old name.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
-FAMILIES = ("roberta", "bert", "distilbert", "electra", "deberta-v2", "modernbert")
 VARIANTS = ("lora", "rslora", "dora", "pissa")
 BIASES = ("none", "lora_only", "all")
 FEATURES = make_features((5, 30, 9))
@@ -51,7 +51,7 @@ def score_tiny(tiny: Tiny) -> torch.Tensor:
 # --------------------------------------------------------------------------------------------------- what is realised
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", sorted(FAMILIES))
 @pytest.mark.parametrize("bias", BIASES)
 @pytest.mark.parametrize(("variant", "head"), [*((v, "native") for v in VARIANTS), ("lora", "linear")])
 def test_realised_is_planned(family: str, variant: str, bias: str, head: str, tiny_base: Base) -> None:
@@ -103,7 +103,7 @@ STOCK_CASES: tuple[dict[str, Any], ...] = (
 )
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", sorted(FAMILIES))
 @pytest.mark.parametrize("adapter", STOCK_CASES, ids=str)
 def test_peft_loads_what_was_saved(family: str, adapter: dict[str, Any], tiny_base: Base, tmp_path: Path) -> None:
     tiny = build_tiny_classifier(tiny_base(family), **adapter)
@@ -190,7 +190,7 @@ def test_a_damaged_file_is_a_model_error(damage: str, file: str, tiny_base: Base
 # ----------------------------------------------------------------------------------------------- precision and seeds
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", sorted(FAMILIES))
 @pytest.mark.parametrize("adapter", [{"bias": "all"}, {"variant": "dora", "bias": "lora_only"}], ids=str)
 def test_trained_values_and_heads_stay_float32_on_a_bf16_base(
     family: str, adapter: dict[str, Any], tiny_base: Base
@@ -232,7 +232,7 @@ def test_initial_values_follow_from_the_seed_and_the_modules_name(tiny_base: Bas
     assert not any(value.any() for value in read(first, ".lora_B.").values())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_no_two_fresh_matrices_share_their_values(family: str, tiny_base: Base) -> None:
     tiny = build_tiny_classifier(tiny_base(family), moved=False)
     starts = [

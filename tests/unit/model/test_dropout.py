@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from submillion.batches import Features, pack
+from submillion.budget.families import FAMILIES
 from submillion.model.dropout import DropoutState, KeyedDropout, replace_dropout
 from submillion.model.packed import PackedLayout, _attention_site, _dropout_mask
 from submillion.text_encoder import hash_id
 from tiny_classifiers import build_tiny_classifier, make_features
 
-FAMILIES = ("roberta", "bert", "distilbert", "electra", "deberta-v2", "modernbert")
+# The stock attention of albert drops with torch's generator, so its masks depend on the batch.
+UNKEYED = pytest.mark.xfail(strict=True, reason="albert's attention weights are not dropped by key")
+KEYED_FAMILIES = [pytest.param(name, marks=UNKEYED) if name == "albert" else name for name in sorted(FAMILIES)]
 
 Base = Callable[[str], Path]
 
@@ -210,7 +213,7 @@ def count_sites(model: nn.Module) -> Iterator[int]:
             yield module.site
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", KEYED_FAMILIES)
 @pytest.mark.parametrize("head", ["native", "linear"])
 def test_training_logits_of_a_record_do_not_depend_on_the_batch(family: str, head: str, tiny_base: Base) -> None:
     tiny = build_tiny_classifier(tiny_base(family), head=head, dropout=0.2, adapter_dropout=0.3, head_dropout=0.2)
@@ -261,7 +264,7 @@ def test_a_site_that_is_used_twice_draws_twice() -> None:
     assert torch.equal(first, layer.mask(torch.zeros(1, 2048, 64)))
 
 
-@pytest.mark.parametrize("family", ["roberta", "bert", "distilbert", "electra", "modernbert"])
+@pytest.mark.parametrize("family", [name for name, family in FAMILIES.items() if family.is_packed])
 def test_attention_has_a_site_that_nothing_else_draws_from(
     family: str, tiny_base: Base, monkeypatch: pytest.MonkeyPatch
 ) -> None:

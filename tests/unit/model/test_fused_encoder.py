@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from submillion.batches import Batch, Features, pack
+from submillion.budget.families import FAMILIES
 from submillion.kernels.native import find_kernels
 from submillion.model.encoder import Classifier
 from tiny_classifiers import build_tiny_classifier, build_wide_base, make_features
@@ -71,7 +72,7 @@ def compare(base: Path, features: list[Features], *, training: bool = True, **se
         assert error <= 2.5 * allowed + 1e-2, f"{name}: {error:.4f}, stock {allowed:.4f}"
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra"])
+@pytest.mark.parametrize("family", [name for name, family in FAMILIES.items() if family.kernels])
 @pytest.mark.parametrize("head", ["native", "linear"])
 def test_every_family_agrees(wide_base: Wide, family: str, head: str) -> None:
     compare(wide_base(family), make_features(LONG), head=head, dropout=0.0)

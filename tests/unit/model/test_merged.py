@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from submillion.batches import Features, pack
+from submillion.budget.families import FAMILIES
 from submillion.errors import ModelError
 from submillion.kernels.native import find_kernels
 from submillion.model.base_files import read_config
@@ -58,7 +59,7 @@ def distance(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.linalg.norm(first - second) / np.linalg.norm(second))
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra"])
+@pytest.mark.parametrize("family", [name for name, family in FAMILIES.items() if family.kernels])
 @pytest.mark.parametrize(
     "settings",
     [

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from submillion.batches import pack
+from submillion.budget.families import FAMILIES
 from submillion.config import TrainConfig
 from submillion.kernels.native import find_kernels
 from submillion.model.encoder import Classifier
@@ -17,8 +18,10 @@ from submillion.training.loop import train_steps
 from submillion.training.optim import build_optimizer
 from tiny_classifiers import build_tiny_classifier, build_wide_base, make_features
 
+# The stock attention of albert drops with torch's generator, which is not set back for a second pass.
+UNKEYED = pytest.mark.xfail(strict=True, reason="albert's attention weights are not dropped by key")
+KEYED_FAMILIES = [pytest.param(name, marks=UNKEYED) if name == "albert" else name for name in sorted(FAMILIES)]
 DROPPING: dict[str, Any] = {"dropout": 0.2, "adapter_dropout": 0.3, "head_dropout": 0.1}
-FAMILIES = ("roberta", "bert", "distilbert", "electra", "deberta-v2", "modernbert")
 
 
 class Saved:
@@ -47,7 +50,7 @@ def run(classifier: Classifier) -> tuple[torch.Tensor, dict[str, torch.Tensor], 
 
 
 @pytest.mark.parametrize("head", ["linear", "native"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", KEYED_FAMILIES)
 def test_stock_layers_give_the_same_bits_and_keep_less(
     family: str, head: str, tiny_base: Callable[[str], Path]
 ) -> None:

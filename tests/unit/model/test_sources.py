@@ -14,6 +14,7 @@ import pytest
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
+from submillion.budget.families import FAMILIES
 from submillion.errors import ConfigError, ModelError
 from submillion.model import base_files, sources
 from submillion.model.sources import KNOWN_BASES, find_base, find_known_base, load_base_config
@@ -345,7 +346,7 @@ print(sorted(heavy.intersection(sys.modules)))
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("family", ["roberta", "bert", "distilbert", "electra", "deberta-v2", "modernbert"])
+@pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_tiny_bases_are_whole(family: str, tiny_base: Callable[[str], Path]) -> None:
     folder = tiny_base(family)
     assert find_base(str(folder)).folder == folder.resolve()
