@@ -13,6 +13,7 @@ from submillion.budget.plan import Plan, make_plan
 from submillion.budget.transfer import adapt_to_base
 from submillion.config import AdapterConfig, ExportFormat, RunConfig, apply_overrides, load_yaml, parse_config
 from submillion.corpus import CORPUS_FOLDER
+from submillion.data.labels import NumbersChoice
 from submillion.errors import ConfigError
 from submillion.model.sources import load_base_config
 from submillion.progress import Progress, Silent
@@ -234,6 +235,7 @@ def resolve_config(
     text: Sequence[str] = (),
     label: str | None = None,
     row_id: str | None = None,
+    numbers: NumbersChoice | None = None,
     extra: Sequence[str | PathLike[str] | tuple[str | PathLike[str], float]] = (),
     start_from: str | None = None,
     settings: Sequence[str] = (),
@@ -251,7 +253,14 @@ def resolve_config(
     given, where = _read_values(recipe)
     files = [{"data": str(path), "weight": weight} for path, weight in map(_pair_with_weight, extra)]
     arguments: dict[str, Any] = {
-        "data": {"source": data, "text": list(text) or None, "label": label, "id": row_id, "extra": files or None},
+        "data": {
+            "source": data,
+            "text": list(text) or None,
+            "label": label,
+            "id": row_id,
+            "numbers": numbers,
+            "extra": files or None,
+        },
         "model": {"base": base},
         "budget": budget,
         "seed": seed,

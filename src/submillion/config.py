@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from submillion.errors import ConfigError
 from submillion.search_config import PARAMETERS, SearchConfig
-from submillion.sections import Fraction, Name, PositiveInt, Section, Seed
+from submillion.sections import ClassName, Fraction, Name, PositiveInt, Section, Seed
 from submillion.settings_text import MAX_DEPTH, parse_yaml
 
 Kind = Literal["query", "key", "value", "attention_output", "ffn_in", "ffn_out"]
@@ -94,7 +94,12 @@ class DataConfig(Section):
     text: tuple[Name, ...] = Field((), description="Text columns, joined by a space; found by name if empty.")
     label: Name | None = Field(None, description="Label column; found by name if absent.")
     id: Name | None = Field(None, description="Id column; row numbers if absent.")
-    labels: tuple[Name, ...] = Field((), description="Class names in label order; from the data if empty.")
+    labels: tuple[ClassName, ...] = Field((), description="Class names in label order; from the data if empty.")
+    numbers: Literal["names", "ids", "ids-from-1"] | None = Field(
+        None,
+        description="What numbers as labels are: names of classes, or label ids that count from 0 or from 1; decided "
+        "by the training rows if absent, and the same wherever the run is used.",
+    )
     validation_size: float = Field(
         0.1, gt=0, description="Share (below 1) or number of training rows set aside for validation."
     )

@@ -14,7 +14,9 @@ from submillion.config import DataConfig
 from submillion.data.check import DataReport
 from submillion.data.clean import clean_records
 from submillion.data.columns import Columns
+from submillion.data.labels import Numbering
 from submillion.data.read import Dataset, digest_source, read_dataset
+from submillion.data.reading import Reading
 from submillion.errors import DataError
 from submillion.records import LabelSet, Record
 
@@ -46,7 +48,8 @@ def recall_rows(source: str, data: DataConfig, cache: Cache) -> tuple[Dataset, s
     if stored is not None:
         return _unpack_rows(stored), key
     labels = LabelSet(data.labels) if data.labels else None
-    dataset = read_dataset(source, columns_of(data), labels=labels, revision=data.revision)
+    numbering = Numbering.parse(data.numbers)
+    dataset = read_dataset(source, columns_of(data), labels=labels, numbering=numbering, revision=data.revision)
     splits = {name: list(clean_records(rows, data.clean)) for name, rows in dataset.splits.items()}
     dataset = replace(dataset, splits=splits)
     if key is None or key != _digest_rows(source, data):
@@ -60,7 +63,7 @@ def _digest_rows(source: str, data: DataConfig) -> str | None:
         content = digest_source(source, columns_of(data), revision=data.revision)
     except (OSError, DataError):  # reading it says what is wrong, and where
         return None
-    settings = data.model_dump(mode="json", include={"labels", "clean"})
+    settings = data.model_dump(mode="json", include={"labels", "numbers", "clean"})
     return digest_parts(digest_code("data", "data_cache.py", "records.py"), content, json.dumps(settings))
 
 
@@ -78,6 +81,7 @@ def _pack_rows(dataset: Dataset) -> Arrays:
         "files": dataset.files,
         "column_names": dataset.column_names,
         "notes": dataset.notes,
+        "reading": None if dataset.reading is None else dataset.reading.to_json(),
         "counts": counts,
     }
     return {**arrays, "header": _pack_json(header)}
@@ -98,6 +102,7 @@ def _unpack_rows(arrays: Arrays) -> Dataset:
         files=header["files"],
         column_names=tuple(header["column_names"]),
         notes=tuple(header["notes"]),
+        reading=None if header["reading"] is None else Reading.from_json(header["reading"], where=_ROWS),
     )
 
 

@@ -156,6 +156,7 @@ def _write_and_prove(run: RunDir, trained: Trained, folder: Path, final: Path, f
         "clean": trained.config.data.clean.model_dump(mode="json"),
         "labels": list(trained.labels.names),
         "temperature": trained.temperature,
+        "reading": trained.reading.to_json(),
         "plan": trained.plan.to_json(),
         "proof": {"num_probes": exported.num_probes, "max_logit_difference": difference, "bound": bound},
     }

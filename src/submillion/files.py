@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import json
 import os
 import re
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -175,7 +176,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """
     with full_disk_is_run_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        handle, temporary = _open_temporary(path)
         try:
             with os.fdopen(handle, "wb") as file:
                 write(file)
@@ -187,6 +188,30 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             Path(temporary).unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
+
+
+def _open_temporary(path: Path) -> tuple[int, str]:
+    """Return a new file beside another one, locked while it is open, so that `remove_stale` leaves it alone."""
+    while True:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        with suppress(OSError):  # a file system without locks; then nothing is taken for stale either
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.path.exists(temporary):
+            return handle, temporary
+        os.close(handle)  # another process had it before the lock did
+
+
+def remove_stale(path: Path) -> None:
+    """Remove what killed writers of one file left beside it; the temporary files of living ones are locked."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with suppress(OSError):
+            handle = os.open(leftover, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                if stat.S_ISREG(os.fstat(handle).st_mode):
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    leftover.unlink()
+            finally:
+                os.close(handle)
 
 
 def _umask() -> int:

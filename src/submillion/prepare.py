@@ -13,10 +13,9 @@ from typing import Any
 from submillion.cache import Cache, digest_parts, open_cache
 from submillion.config import DataConfig, RunConfig
 from submillion.data.check import DataReport, check_records
-from submillion.data.clean import clean_records
 from submillion.data.legibility import Legibility, TokenCounts, describe_legibility, list_loud, measure_legibility
-from submillion.data.read import join_labels, read_records
 from submillion.data.split import sample_records, split_records
+from submillion.data.watched import read_watched
 from submillion.data_cache import recall_findings, recall_rows
 from submillion.errors import ConfigError, DataError
 from submillion.extra_rows import ExtraRows, prepare_extra_rows
@@ -77,9 +76,12 @@ def prepare_data(config: RunConfig, *, encoder: TextEncoder, progress: Progress,
     cache = open_cache(progress.note)
     progress.start("read")
     dataset, digest = recall_rows(data.source, data, cache)
-    if dataset.labels is None:
+    if dataset.labels is None or dataset.reading is None:
         raise DataError("has no label column", where=data.source, hint="Name it with --label.")
-    watched = {watch.name: _read_watched(watch.data, watch.labels, config, dataset.labels) for watch in config.watch}
+    watched = {
+        watch.name: read_watched(watch, data.clean, dataset.labels, dataset.reading, on_note=progress.note)
+        for watch in config.watch
+    }
     progress.finish()
     for note in dataset.notes:
         progress.note(note)
@@ -138,6 +140,7 @@ def prepare_data(config: RunConfig, *, encoder: TextEncoder, progress: Progress,
         "files": dataset.files,
         "labels": list(dataset.labels.names),
         "column_names": list(dataset.column_names),
+        "reading": dataset.reading.to_json(),
         "split": how,
         "num_train": num_train,
         "num_validation": len(validation),
@@ -288,19 +291,3 @@ def _refuse_unlabelled(splits: dict[str, list[Record]], source: str) -> None:
                 where=source,
                 hint="Label them, or leave the file out; `submillion predict` is for unlabelled rows.",
             )
-
-
-def _read_watched(source: str, labels_file: str | None, config: RunConfig, labels: LabelSet) -> list[Record]:
-    # Watched files have columns of their own making; they are found by name.
-    if labels_file is None:
-        records = read_records(source, labels=labels)
-    else:
-        records = join_labels(read_records(source), labels_file, labels)
-    missing = [record.source for record in records if record.label is None]
-    if missing or not records:
-        raise DataError(
-            f"{len(missing)} rows have no label" if records else "has no rows",
-            where=source,
-            hint="Watched sets need labels: give watch.labels, a CSV with id,label.",
-        )
-    return list(clean_records(records, config.data.clean))

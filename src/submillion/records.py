@@ -59,12 +59,13 @@ class LabelSet:
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
 
-    def decode(self, record_id: str, probabilities: NDArray[np.floating]) -> Prediction:
+    def decode(self, record_id: str, probabilities: NDArray[np.floating], *, has_text: bool = True) -> Prediction:
         """Turn one row of probabilities into a prediction.
 
         Args:
             record_id: The record's id.
             probabilities: Shape (C,), sums to one.
+            has_text: Whether the record holds any text.
         """
         label_id = int(np.argmax(probabilities))
         return Prediction(
@@ -72,6 +73,7 @@ class LabelSet:
             label_id=label_id,
             label=self.names[label_id],
             probabilities=tuple(float(p) for p in probabilities),
+            has_text=has_text,
         )
 
 
@@ -94,9 +96,11 @@ class Prediction:
         label_id: The most probable class, ``0..C-1``.
         label: Its name.
         probabilities: One probability a class, in label order.
+        has_text: Whether the record holds any text once it is cleaned; where it does not, its label says nothing.
     """
 
     id: str
     label_id: int
     label: str
     probabilities: tuple[float, ...]
+    has_text: bool = True

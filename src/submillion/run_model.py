@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ from submillion.budget.plan import Plan
 from submillion.config import ModelConfig, RunConfig, load_yaml, parse_config
 from submillion.data.clean import clean_records
 from submillion.data.legibility import Legibility, measure_legibility
+from submillion.data.reading import Reading, read_labels, read_reading, read_temperature, recover_reading
+from submillion.data.texts import list_texts
 from submillion.errors import ConfigError, ModelError, RunError
 from submillion.evaluate import Evaluation, evaluate_logits
 from submillion.manifest import count_test_evaluation, read_manifest
@@ -50,11 +52,13 @@ class ScoredRecords:
         logits: Shape (n, C), float32, in the records' order.
         num_truncated: Records cut to the model's length.
         legibility: How much of the texts reached the model.
+        is_blank: Which records hold no text once they are cleaned, shape (n,); their logits say nothing.
     """
 
     logits: NDArray[np.float32]
     num_truncated: int
     legibility: Legibility
+    is_blank: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ class RunModel:
         temperature: Fitted on its validation rows.
         classifier: The model itself.
         encoder: Text to token ids.
+        reading: How its data was read: other files are read the same way.
+        notes: What is to be known of the folder, one sentence each.
     """
 
     folder: RunDir
@@ -78,12 +84,22 @@ class RunModel:
     temperature: float
     classifier: Classifier | MergedClassifier
     encoder: TextEncoder
+    reading: Reading
+    notes: tuple[str, ...] = ()
 
     def classify(
-        self, texts: Sequence[str], *, on_read: Callable[[Legibility], None] | None = None
+        self, texts: str | Iterable[str], *, on_read: Callable[[Legibility], None] | None = None
     ) -> list[Prediction]:
-        """Return the label and the probabilities of each text, in order; `on_read` as in `predict_stream`."""
-        records = (Record(str(row), (text,)) for row, text in enumerate(texts))
+        """Return the label and the probabilities of each text, in order.
+
+        Args:
+            texts: A list, tuple, array, Series or generator of texts. One single text is a list of one.
+            on_read: Told what reached the model, as in `predict_stream`.
+
+        Raises:
+            DataError: Something that is no text, such as None, NaN, bytes or a table, with its position.
+        """
+        records = (Record(str(row), (text,)) for row, text in enumerate(list_texts(texts)))
         return list(self.predict_stream(records, on_read=on_read))
 
     def score_records(self, records: Sequence[Record], *, progress: Progress | None = None) -> ScoredRecords:
@@ -108,7 +124,8 @@ class RunModel:
             max_length=self.encoder.max_length,
             long_texts=self.encoder.long_texts,
         )
-        return ScoredRecords(logits, sum(f.truncated for f in features), legibility)
+        is_blank = np.array([not record.text.strip() for record in cleaned], dtype=np.bool_)
+        return ScoredRecords(logits, sum(f.truncated for f in features), legibility, is_blank)
 
     def predict_stream(
         self,
@@ -131,8 +148,8 @@ class RunModel:
             if on_read is not None:
                 on_read(scored.legibility)
             probabilities = stats.softmax(scored.logits, self.temperature)
-            for record, row in zip(window, probabilities, strict=True):
-                yield self.labels.decode(record.id, row)
+            for record, row, is_blank in zip(window, probabilities, scored.is_blank.tolist(), strict=True):
+                yield self.labels.decode(record.id, row, has_text=not is_blank)
             done += len(window)
             if progress is not None:
                 progress.advance(done)
@@ -184,6 +201,8 @@ def load_run(
         temperature=trained.temperature,
         classifier=classifier,
         encoder=TextEncoder(run.tokenizer, config.model.num_tokens_kept, config.model.long_texts),
+        reading=trained.reading,
+        notes=trained.notes,
     )
 
 
@@ -198,6 +217,8 @@ class Trained:
         labels: Its classes.
         temperature: Fitted on its validation rows.
         head: The linear head's file; None for a native head.
+        reading: How its data was read.
+        notes: What is to be known of the folder, one sentence each.
     """
 
     config: RunConfig
@@ -206,6 +227,8 @@ class Trained:
     labels: LabelSet
     temperature: float
     head: Path | None
+    reading: Reading
+    notes: tuple[str, ...] = ()
 
 
 def read_trained(run: RunDir) -> Trained:
@@ -237,13 +260,18 @@ def read_trained(run: RunDir) -> Trained:
             where=str(run.path),
             hint="The base model has changed since; restore the one that the manifest names.",
         )
+    data = read_json(run.data)
+    labels = read_labels(data, plan.num_labels, where=str(run.data))
+    reading, notes = read_reading(data, labels, config.data, where=str(run.data))
     return Trained(
         config=config,
         plan=plan,
         base=found,
-        labels=LabelSet(tuple(read_json(run.data)["labels"])),
-        temperature=cast(float, manifest["temperature"]),
+        labels=labels,
+        temperature=read_temperature(manifest, where=str(run.manifest)),
         head=run.head if plan.head == "linear" else None,
+        reading=reading,
+        notes=notes,
     )
 
 
@@ -255,11 +283,13 @@ def _load_export(folder: RunDir, threads: int | None, precision: ScorePrecision 
     values = read_json(where)
     try:
         settings = {"model": {**values["model"], "base": str(folder.path)}, "data": {"clean": values["clean"]}}
-        labels, temperature = LabelSet(tuple(values["labels"])), float(values["temperature"])
         plan = Plan.from_json(values["plan"], where=str(where))
     except (KeyError, TypeError) as error:
         raise RunError(f"is damaged: {error!r}", where=str(where), hint="Export the run again.") from None
     config = parse_config(settings, where=str(where))
+    labels = read_labels(values, plan.num_labels, where=str(where))
+    temperature = read_temperature(values, where=str(where))
+    reading, notes = read_reading(values, labels, config.data, where=str(where))
     device = open_device(config.model.precision, threads)
     if precision is not None and precision != device.precision:
         raise ConfigError(
@@ -276,6 +306,8 @@ def _load_export(folder: RunDir, threads: int | None, precision: ScorePrecision 
         temperature=temperature,
         classifier=classifier.to(device.device),
         encoder=TextEncoder(folder.path, config.model.num_tokens_kept, config.model.long_texts),
+        reading=reading,
+        notes=notes,
     )
 
 
@@ -299,14 +331,17 @@ def _load_adapter_folder(
     found = find_base(name)
     device = open_device(model.precision, threads)
     classifier = load_scorer(found, plan, model, folder.path, None, device=device, precision=precision)
+    labels = LabelSet(tuple(str(label) for label in range(plan.num_labels)))
     return RunModel(
         folder=folder,
         config=config,
         plan=plan,
-        labels=LabelSet(tuple(str(label) for label in range(plan.num_labels))),
+        labels=labels,
         temperature=1.0,
         classifier=classifier,
         encoder=TextEncoder(found.folder, model.num_tokens_kept),
+        reading=recover_reading(labels),
+        notes=("an adapter folder names no classes and no columns: classes are numbered, columns are found by name",),
     )
 
 
@@ -327,12 +362,19 @@ def read_config(run: RunDir) -> RunConfig:
 def evaluate_run(model: RunModel, records: Sequence[Record], *, progress: Progress | None = None) -> Evaluation:
     """Evaluate a run on labelled records.
 
-    Where these are the run's own test rows, the manifest counts one more test evaluation.
+    Where these are the run's own test rows, the manifest counts one more test evaluation; where the folder cannot be
+    written, a note says that it does not.
     """
     cleaned = list(clean_records(records, model.config.data.clean))
     data = model.folder.data
     if data.exists() and read_json(data).get("test_sha256") == hash_records(cleaned):
-        count_test_evaluation(model.folder)
+        try:
+            count_test_evaluation(model.folder)
+        except OSError as error:
+            (progress or Silent()).note(
+                f"{model.folder.manifest} cannot be written ({error.strerror}): it does not count "
+                "this evaluation of the test rows"
+            )
     scored = model.score_records(records, progress=progress)
     return evaluate_logits(
         scored.logits,

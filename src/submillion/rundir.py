@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from submillion.errors import ConfigError
 from submillion.files import (
     expand_home,
     explain_odd_file,
@@ -14,6 +16,7 @@ from submillion.files import (
     read_json,
     read_log,
     remove_leftovers,
+    remove_stale,
     sync_folder,
     write_atomically,
     write_bytes,
@@ -34,6 +37,7 @@ __all__ = [
     "read_json",
     "read_log",
     "remove_leftovers",
+    "remove_stale",
     "sync_folder",
     "write_atomically",
     "write_bytes",
@@ -42,6 +46,13 @@ __all__ = [
 ]
 
 RUN_FORMAT = 1
+
+_OWN_NAMES = frozenset(
+    {
+        *("config.yaml", "plan.json", "data.json", "manifest.json", "log.jsonl", ".lock", "head.safetensors"),
+        *("checkpoints", "adapter", "tokenizer", "plots", "evaluation", "report.html", "README.md", "rows.parquet"),
+    }
+)
 
 CACHE_SETTING, CACHE_OFF = "SUBMILLION_CACHE", "off"
 """Environment variable that names another folder for the cache; ``off`` keeps nothing of the data."""
@@ -145,3 +156,42 @@ def find_cache_folder() -> Path:
             "~/.cache", where="the cache", hint=f"Name a folder of your own: {CACHE_SETTING}=/path/to/folder"
         )
     ) / "submillion"
+
+
+def refuse_overwriting(out: Path, inputs: Iterable[Path] = (), *, where: str) -> None:
+    """Refuse an output that would take the place of something that is read, or of a part of a run.
+
+    Links and other spellings of a path are seen through, since it is the files themselves that are compared.
+
+    Args:
+        out: The file or folder to be written.
+        inputs: Files that are read, and folders in which nothing may be written.
+        where: What the output was given as, for messages.
+
+    Raises:
+        ConfigError: It is one of them, or lies in one of the folders, or among the files of a run.
+    """
+    place = Path(os.path.realpath(out))
+    for path in inputs:
+        if _is_same(out, path) or (path.is_dir() and any(_is_same(parent, path) for parent in place.parents)):
+            raise ConfigError(
+                f"is read by this command: {path}" if _is_same(out, path) else f"lies in a folder that is read: {path}",
+                where=where,
+                hint="Name another place; nothing was written.",
+            )
+    for parent in place.parents:
+        run = RunDir(parent)
+        inner = place.relative_to(parent).parts[0]
+        if inner.lower() in {name.lower() for name in _OWN_NAMES} and run.config.is_file() and run.manifest.is_file():
+            raise ConfigError(
+                f"belongs to the run {parent}",
+                where=where,
+                hint="Name a place outside of the run; nothing was written.",
+            )
+
+
+def _is_same(first: Path, second: Path) -> bool:
+    try:
+        return os.path.samefile(first, second)
+    except OSError:
+        return os.path.realpath(first) == os.path.realpath(second)

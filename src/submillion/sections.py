@@ -26,7 +26,13 @@ def _refuse_boolean(value: object) -> object:
     return value
 
 
+def _spell_number(value: object) -> object:
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
 Name = Annotated[str, BeforeValidator(_refuse_boolean)]
+ClassName = Annotated[Name, BeforeValidator(_spell_number)]
+"""Classes may be called by numbers, which YAML does not read as text."""
 
 
 class Section(BaseModel):

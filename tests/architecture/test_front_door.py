@@ -25,11 +25,12 @@ COMMANDS = {
     "recipes copy": {"NAME", "FILE"},
     "plan": {"RECIPE_OR_ADAPTER_DIR", "--base", "--budget", "--set", "--data", "--json"},
     "check": {
-        *("DATA", "--against", "--text", "--label", "--id", "--recipe", "--base", "--set", "--strict", "--json"),
+        *("DATA", "--against", "--text", "--label", "--id", "--numbers", "--recipe", "--base", "--set"),
+        *("--strict", "--json"),
     },
     "train": {
         *("RECIPE", "--data", "--base", "--budget", "--seed", "--text", "--label", "--id", "--set"),
-        *("--extra", "--out", "--from", "--resume", "--json"),
+        *("--numbers", "--extra", "--out", "--from", "--resume", "--json"),
     },
     "augment synonyms": {
         *("DATA", "--out", "--copies", "--rate", "--rows", "--seed", "--lexicon", "--tagger"),
@@ -56,8 +57,8 @@ COMMANDS = {
         *("--validation-rows", "--steps", "--sampler", "--pruner", "--seeds", "--storage", "--study", "--workers"),
         *("--out", "--json"),
     },
-    "evaluate": {"RUN", "DATA", "--labels", "--text", "--label", "--id", "--precision", "--json"},
-    "compare": {"RUN", "DATA", "--labels", "--text", "--label", "--id", "--json"},
+    "evaluate": {"RUN", "DATA", "--labels", "--text", "--label", "--id", "--numbers", "--precision", "--json"},
+    "compare": {"RUN", "DATA", "--labels", "--text", "--label", "--id", "--numbers", "--json"},
     "predict": {
         *("RUN", "INPUT", "--out", "--precision", "--labels", "--probabilities", "--defuse-formulas"),
         *("--text", "--id"),

@@ -91,18 +91,24 @@ def test_compare_is_paired(cli: Cli, trained: Any) -> None:
     assert "McNemar" in shown.out
 
 
-def test_predict_writes_ids_and_label_ids_in_order(cli: Cli, trained: Any, tmp_path: Path) -> None:
+def test_predict_writes_ids_and_labels_in_order(cli: Cli, trained: Any, tmp_path: Path) -> None:
     out = tmp_path / "answers.csv"
     outcome = cli("predict", trained.folder, trained.data / "test.csv", "--out", out)
     assert outcome.code == 0, outcome.err
     header, *rows = read_csv(out)
     assert header == ["ID", "Label"]
     assert [row[0] for row in rows] == [str(number) for number in range(40)]
-    assert {row[1] for row in rows} <= {"0", "1", "2", "3"}
+    assert {row[1] for row in rows} <= set(NAMES)
     labels = [row[0] for row in read_csv(trained.data / "test.csv")[1:]]
-    right = sum(NAMES[int(row[1])] == label for row, label in zip(rows, labels, strict=True))
+    right = sum(row[1] == label for row, label in zip(rows, labels, strict=True))
     assert right / 40 == trained.outcome.json["evaluations"]["test"]["accuracy"]
     assert os.listdir(tmp_path) == ["answers.csv"]
+    ids = tmp_path / "ids.csv"
+    assert cli("predict", trained.folder, trained.data / "test.csv", "--out", ids, "--labels", "ids").code == 0
+    header, *numbered = read_csv(ids)
+    assert header == ["ID", "Label", "LabelId"]
+    assert [NAMES[int(row[1])] for row in numbered] == [row[1] for row in rows]
+    assert all(row[1] == row[2] for row in numbered)
 
 
 @pytest.mark.parametrize("kind", ["csv.gz", "tsv", "jsonl", "parquet", "txt"])
@@ -124,11 +130,13 @@ def test_predict_reads_every_format_to_the_same_answers(cli: Cli, trained: Any, 
             "txt": texts,
         }
         source.write_text("\n".join(lines[kind]) + "\n")
-    assert cli("predict", trained.folder, source, "--out", out).code == 0
+    # The run was trained on title and description, so another column has to be named; lines have none.
+    chosen = () if kind == "txt" else ("--text", "text")
+    assert cli("predict", trained.folder, source, "--out", out, *chosen).code == 0
     expected = tmp_path / "expected.csv"
     cli("predict", trained.folder, trained.data / "test.csv", "--out", expected)
     answers = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [[row["ID"], str(row["Label"])] for row in answers] == read_csv(expected)[1:]
+    assert [[row["ID"], row["Label"]] for row in answers] == read_csv(expected)[1:]
 
 
 def test_predict_adds_names_and_probabilities(cli: Cli, trained: Any, tmp_path: Path) -> None:
@@ -146,7 +154,7 @@ def test_predict_adds_names_and_probabilities(cli: Cli, trained: Any, tmp_path: 
 
 def test_predict_defuses_formulas_on_request(cli: Cli, trained: Any, tmp_path: Path) -> None:
     source, out = tmp_path / "in.csv", tmp_path / "out.csv"
-    source.write_text("id,text\n=1+1,Rain\n@x,Snow\nplain,Wind\n")
+    source.write_text("id,title,description\n=1+1,Rain,\n@x,Snow,\nplain,Wind,\n")
     assert cli("predict", trained.folder, source, "--out", out).code == 0
     assert [row[0] for row in read_csv(out)[1:]] == ["=1+1", "@x", "plain"]
     assert cli("predict", trained.folder, source, "--out", out, "--defuse-formulas").code == 0
@@ -158,7 +166,7 @@ def test_predict_defuses_formulas_on_request(cli: Cli, trained: Any, tmp_path: P
 def test_predict_leaves_the_old_file_where_it_fails(cli: Cli, trained: Any, tmp_path: Path) -> None:
     source, out = tmp_path / "in.jsonl", tmp_path / "out.csv"
     out.write_text("old\n")
-    source.write_text('{"text": "Rain"}\n{"text": "Snow"}\n{"text": \n')
+    source.write_text('{"title": "Rain", "description": ""}\n{"title": "Snow", "description": ""}\n{"title": \n')
     outcome = cli("predict", trained.folder, source, "--out", out)
     assert outcome.code == 3
     assert "in.jsonl:3" in outcome.err

@@ -10,6 +10,7 @@ import pytest
 
 from submillion import run_model
 from submillion.data.legibility import Legibility, TextFigures
+from submillion.data.reading import recover_reading
 from submillion.progress import Silent
 from submillion.records import LabelSet, Record
 from submillion.run_model import RunModel, ScoredRecords
@@ -29,12 +30,14 @@ def model(monkeypatch: pytest.MonkeyPatch) -> RunModel:
     def score(_: RunModel, records: Sequence[Record], **__: Any) -> ScoredRecords:
         assert 0 < len(records) <= WINDOW
         labels = np.array([int(record.text) % 3 for record in records])
-        return ScoredRecords(np.eye(3, dtype=np.float32)[labels] * 9, 0, read_one(len(records)))
+        is_blank = np.zeros(len(records), np.bool_)
+        return ScoredRecords(np.eye(3, dtype=np.float32)[labels] * 9, 0, read_one(len(records)), is_blank)
 
     monkeypatch.setattr(run_model, "STREAM_WINDOW", WINDOW)
     monkeypatch.setattr(RunModel, "score_records", score)
     unused: Any = None
-    return RunModel(unused, unused, unused, LABELS, 1.0, unused, unused)
+    reading = recover_reading(LABELS)
+    return RunModel(unused, unused, unused, LABELS, 1.0, unused, unused, reading)
 
 
 @pytest.mark.parametrize("num_rows", [0, 1, 5, 6, 23])

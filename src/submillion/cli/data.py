@@ -35,12 +35,14 @@ def check(
     ] = None,
     base: options.Base = None,
     settings: options.Settings = None,
+    numbers: options.Numbers = None,
     strict: Annotated[bool, typer.Option("--strict", help="End in 3 where there are findings.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Examine data: duplicates, label conflicts, leaks, damage, and what a base (minilm-l6 if absent) can read."""
     from submillion.cli.progress import open_progress
     from submillion.data.check import check_records
+    from submillion.data.labels import Numbering
     from submillion.data.read import read_dataset
     from submillion.text_encoder import started_beside
 
@@ -48,8 +50,9 @@ def check(
     model = _choose_model(recipe, base, settings)
     columns = options.choose_columns(text, label, row_id)
     progress.start("read")
-    dataset = read_dataset(data, columns)
-    others = read_dataset(against, columns, labels=dataset.labels) if against is not None else None
+    dataset = read_dataset(data, columns, numbering=Numbering.parse(numbers))
+    numbering = dataset.reading.numbering if dataset.reading is not None else None
+    others = read_dataset(against, columns, labels=dataset.labels, numbering=numbering) if against is not None else None
     progress.finish()
     for note in (*dataset.notes, *(others.notes if others is not None else ())):
         print_note(note)

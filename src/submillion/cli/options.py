@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from submillion.config import DataConfig
     from submillion.data.read import Columns
 
 ExportFormat = Literal["merged", "adapter"]
@@ -20,6 +19,10 @@ RecipeData = Annotated[
 Text = Annotated[str | None, typer.Option("--text", metavar="A,B", help="Text columns, joined by a space.")]
 Label = Annotated[str | None, typer.Option("--label", metavar="COLUMN", help="Label column.")]
 Id = Annotated[str | None, typer.Option("--id", metavar="COLUMN", help="Id column; row numbers if there is none.")]
+Numbers = Annotated[
+    Literal["names", "ids", "ids-from-1"] | None,
+    typer.Option("--numbers", help="Numbers as labels: class names, or ids from 0 or 1; as in training if absent."),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON value on stdout; everything else on stderr.")]
 Base = Annotated[str | None, typer.Option("--base", metavar="MODEL", help="Base model: short name, hub id or folder.")]
 Budget = Annotated[int | None, typer.Option("--budget", metavar="N", help="Trainable parameters stay below N.")]
@@ -38,12 +41,8 @@ def split_names(text: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip()) if text else ()
 
 
-def choose_columns(text: str | None, label: str | None, row_id: str | None, data: DataConfig | None = None) -> Columns:
-    """Return the columns asked for; where a flag is absent, those that a run was trained with, if it named any."""
+def choose_columns(text: str | None, label: str | None, row_id: str | None) -> Columns:
+    """Return the columns asked for."""
     from submillion.data.read import Columns
 
-    return Columns(
-        text=split_names(text) or (data.text if data else ()),
-        label=label or (data.label if data else None),
-        id=row_id or (data.id if data else None),
-    )
+    return Columns(text=split_names(text), label=label, id=row_id)

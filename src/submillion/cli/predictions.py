@@ -7,27 +7,52 @@ import io
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
+from submillion.data.label_files import ID, LABEL, LABEL_ID, Spelling
 from submillion.errors import ConfigError, RunError
 from submillion.records import LabelSet, Prediction, Record
-from submillion.rundir import write_atomically
+from submillion.rundir import refuse_overwriting, remove_stale, write_atomically
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 ROW_GROUP = 8192
 """Rows of a parquet row group; what is held in memory at once."""
 
+SHOWN_BLANK = 5
+
 # What makes a spreadsheet compute a cell instead of showing it.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
-def check_out(out: Path, *, defuse_formulas: bool) -> None:
-    """Refuse an output file that could not be written, before any work is done.
+@dataclass(frozen=True)
+class Written:
+    """What a file of predictions holds.
+
+    Attributes:
+        num_rows: Its rows.
+        num_blank: Rows without any text, whose labels say nothing.
+        blank_ids: Ids of the first of these.
+    """
+
+    num_rows: int
+    num_blank: int
+    blank_ids: tuple[str, ...]
+
+
+def check_out(out: Path, *, defuse_formulas: bool, inputs: Iterable[Path] = ()) -> None:
+    """Refuse an output file that could not be written or would destroy something, before any work is done.
+
+    Args:
+        out: The file.
+        defuse_formulas: Whether cells are to be defused.
+        inputs: Files that are read.
 
     Raises:
-        ConfigError: An unknown ending, a missing folder, a folder in its place, or defusing where there are no cells.
+        ConfigError: An unknown ending, a missing folder, a folder in its place, defusing where there are no cells, or
+            a file that is read or belongs to a run.
     """
     if out.suffix not in FORMATS:
         raise ConfigError(
@@ -45,6 +70,7 @@ def check_out(out: Path, *, defuse_formulas: bool) -> None:
             where="--defuse-formulas",
             hint="Only csv cells can be taken for formulas; leave the flag out.",
         )
+    refuse_overwriting(out, inputs, where=f"--out {out}")
 
 
 def write_predictions(
@@ -53,10 +79,10 @@ def write_predictions(
     predict: Callable[[Iterable[Record]], Iterator[Prediction]],
     labels: LabelSet,
     *,
-    names: bool,
+    spelling: Spelling,
     probabilities: bool,
     defuse_formulas: bool,
-) -> int:
+) -> Written:
     """Predict records and write one row for each, in order; the file appears when the last one is done.
 
     Args:
@@ -64,23 +90,21 @@ def write_predictions(
         records: Rows of any number; few are held at once.
         predict: Yields one prediction a record, in order.
         labels: The classes.
-        names: Write class names instead of label ids.
+        spelling: What the column `Label` holds for each class.
         probabilities: Add one column a class.
         defuse_formulas: Put a quote before csv cells that a spreadsheet would compute.
-
-    Returns:
-        The number of rows.
 
     Raises:
         RunError: The disk is full, or a prediction does not belong to its row.
     """
-    header = ["ID", "Label"]
+    header = [ID, LABEL, *([LABEL_ID] if spelling.with_ids else [])]
     if probabilities:
         header += [f"probability_{name}" for name in labels]
-    num_rows = 0
+    num_rows = num_blank = 0
+    blank_ids: list[str] = []
 
     def iter_rows() -> Iterator[list[Any]]:
-        nonlocal num_rows
+        nonlocal num_rows, num_blank
         waiting: deque[str] = deque()
 
         def note_ids() -> Iterator[Record]:
@@ -91,10 +115,16 @@ def write_predictions(
         for prediction in predict(note_ids()):
             if not waiting or waiting.popleft() != prediction.id:
                 raise RunError(f"the prediction of row {prediction.id!r} is out of order", where=str(out))
-            row: list[Any] = [prediction.id, prediction.label if names else prediction.label_id]
+            row: list[Any] = [prediction.id, spelling.values[prediction.label_id]]
+            if spelling.with_ids:
+                row.append(prediction.label_id)
             if probabilities:
                 row += prediction.probabilities
             num_rows += 1
+            if not prediction.has_text:
+                num_blank += 1
+                if num_blank <= SHOWN_BLANK:
+                    blank_ids.append(prediction.id)
             yield row
         if waiting:
             raise RunError(f"{len(waiting)} rows have no prediction", where=str(out))
@@ -102,8 +132,9 @@ def write_predictions(
     writers: dict[str, Callable[[IO[bytes]], None]] = {
         ".csv": lambda file: _write_csv(file, header, iter_rows(), defuse_formulas),
         ".jsonl": lambda file: _write_jsonl(file, header, iter_rows()),
-        ".parquet": lambda file: _write_parquet(file, header, iter_rows(), names),
+        ".parquet": lambda file: _write_parquet(file, header, iter_rows(), spelling),
     }
+    remove_stale(out)
     try:
         write_atomically(out, writers[out.suffix])
     except RunError as error:
@@ -112,7 +143,7 @@ def write_predictions(
             hint = "Free some space and run the command again; a file that was there before is as it was."
             raise RunError(error.message, where=error.where, hint=hint) from error
         raise
-    return num_rows
+    return Written(num_rows, num_blank, tuple(blank_ids))
 
 
 def defuse(cell: object) -> object:
@@ -135,13 +166,17 @@ def _write_jsonl(file: IO[bytes], header: Sequence[str], rows: Iterator[list[Any
         file.write(line.encode("utf-8", "backslashreplace") + b"\n")
 
 
-def _write_parquet(file: IO[bytes], header: Sequence[str], rows: Iterator[list[Any]], names: bool) -> None:
+def _write_parquet(file: IO[bytes], header: Sequence[str], rows: Iterator[list[Any]], spelling: Spelling) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    types = [pa.string(), pa.string() if names else pa.int64(), *[pa.float64()] * (len(header) - 2)]
-    schema = pa.schema(list(zip(header, types, strict=True)))
+    label = pa.int64() if isinstance(spelling.values[0], int) else pa.string()
+    ids = [pa.int64()] if spelling.with_ids else []
+    types = [pa.string(), label, *ids]
+    schema = pa.schema(list(zip(header, [*types, *[pa.float64()] * (len(header) - len(types))], strict=True)))
     with pq.ParquetWriter(file, schema) as writer:
         while group := list(islice(rows, ROW_GROUP)):
-            columns = [pa.array(column, kind) for column, kind in zip(zip(*group, strict=True), types, strict=True)]
+            columns = [
+                pa.array(column, kind) for column, kind in zip(zip(*group, strict=True), schema.types, strict=True)
+            ]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))

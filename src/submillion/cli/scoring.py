@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from submillion.data.legibility import Legibility
-    from submillion.data.read import Columns
-    from submillion.records import LabelSet, Prediction, Record
+    from submillion.records import LabelSet, Prediction
 
 BAR_WIDTH = 30
 
@@ -36,10 +35,12 @@ def evaluate(
     text: options.Text = None,
     label: options.Label = None,
     row_id: options.Id = None,
+    numbers: options.Numbers = None,
     precision: options.ScorePrecision = None,
     as_json: options.Json = False,
 ) -> None:
     """Evaluate a run on labelled data: metrics with 95 % intervals, confusion, calibration."""
+    from submillion.cli.labelled import read_labelled
     from submillion.cli.progress import open_progress
     from submillion.cli.tables import tabulate_evaluation
     from submillion.data.legibility import describe_legibility
@@ -48,8 +49,8 @@ def evaluate(
     progress = open_progress()
     progress.start("load")
     model = load_run(run, precision=precision)
-    columns = options.choose_columns(text, label, row_id, model.config.data)
-    records = _read_labelled(data, columns, model.labels, labels)
+    columns = options.choose_columns(text, label, row_id)
+    records = read_labelled(model, data, columns, labels_file=labels, numbers=numbers)
     progress.finish()
     figures = evaluate_run(model, records, progress=progress).to_json()
     if as_json:
@@ -73,9 +74,11 @@ def compare(
     text: options.Text = None,
     label: options.Label = None,
     row_id: options.Id = None,
+    numbers: options.Numbers = None,
     as_json: options.Json = False,
 ) -> None:
     """Compare two runs on the same rows: paired McNemar test and bootstrap."""
+    from submillion.cli.labelled import read_labelled
     from submillion.cli.progress import open_progress
     from submillion.cli.tables import make_table, show_p, show_percent, show_points
     from submillion.errors import ConfigError
@@ -95,8 +98,8 @@ def compare(
                 where=str(second),
                 hint="Only runs with the same classes can be compared.",
             )
-        columns = options.choose_columns(text, label, row_id, model.config.data)
-        records = _read_labelled(data, columns, model.labels, labels)
+        columns = options.choose_columns(text, label, row_id)
+        records = read_labelled(model, data, columns, labels_file=labels, numbers=numbers)
         progress.finish()
         scored = model.score_records(records, progress=progress)
         _warn_unread(scored.legibility, f"texts, as {folder} reads them,")
@@ -129,8 +132,9 @@ def predict(
         Path, typer.Option("--out", metavar="FILE", help="A .csv, .jsonl or .parquet file.", show_default=False)
     ],
     labels: Annotated[
-        Literal["ids", "names"], typer.Option("--labels", help="Write label ids or class names.")
-    ] = "ids",
+        Literal["ids", "names"] | None,
+        typer.Option("--labels", help="Positions from 0, or class names.  [default: as the training rows had them]"),
+    ] = None,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Add a column probability_<class> for every class.")
     ] = False,
@@ -142,37 +146,55 @@ def predict(
     precision: options.ScorePrecision = None,
 ) -> None:
     """Predict the labels of a file, row by row in its order, as the columns ID,Label."""
-    from submillion.cli.predictions import check_out, write_predictions
+    from submillion.cli.labelled import choose_input_columns
+    from submillion.cli.predictions import check_out, defuse, write_predictions
     from submillion.cli.progress import open_progress
+    from submillion.data.label_files import choose_spelling
     from submillion.data.legibility import describe_legibility
-    from submillion.data.read import iter_records
+    from submillion.data.read import iter_records, list_inputs
+    from submillion.model.sources import find_base
     from submillion.run_model import load_run
+    from submillion.rundir import refuse_overwriting
 
-    check_out(out, defuse_formulas=defuse_formulas)
+    check_out(out, defuse_formulas=defuse_formulas, inputs=list_inputs(source))
     progress = open_progress()
     progress.start("load")
     model = load_run(run, precision=precision)
-    columns = options.choose_columns(text, None, row_id, model.config.data)
-    records = iter_records(source, columns, on_note=print_note)
+    base = find_base(model.config.model.base, model.config.model.revision).folder
+    refuse_overwriting(out, [base], where=f"--out {out}")
+    columns = choose_input_columns(model, source, options.choose_columns(text, None, row_id))
+    progress.start("read")
+    # A row that cannot be read is told before hours of work, not after them.
+    num_rows = sum(1 for _ in iter_records(source, columns))
     progress.finish()
-    progress.start("predict")
+    records = iter_records(source, columns, on_note=print_note)
+    spelling = choose_spelling(model.labels, model.reading, labels, write=defuse if defuse_formulas else str)
+    if spelling.note:
+        print_note(spelling.note)
+    progress.start("predict", num_rows)
     read: Legibility | None = None
 
     def add(part: Legibility) -> None:
         nonlocal read
         read = part if read is None else read + part
 
-    num_records = write_predictions(
+    written = write_predictions(
         out,
         records,
         lambda rows: model.predict_stream(rows, progress=progress, on_read=add),
         model.labels,
-        names=labels == "names",
+        spelling=spelling,
         probabilities=probabilities,
         defuse_formulas=defuse_formulas,
     )
     progress.finish()
-    print_note(f"{num_records:,} predictions")
+    print_note(f"{written.num_rows:,} predictions")
+    if written.num_blank:
+        more = ", ..." if written.num_blank > len(written.blank_ids) else ""
+        print_note(
+            f"{written.num_blank:,} of {written.num_rows:,} rows hold no text, so their labels say nothing: "
+            f"ID {', '.join(written.blank_ids)}{more}"
+        )
     if read is not None:
         for line in describe_legibility(read.to_json(), what="texts"):
             print_note(line)
@@ -186,13 +208,17 @@ def classify(
     as_json: options.Json = False,
 ) -> None:
     """Classify texts: label and probabilities. A text that begins with a dash goes after --."""
+    from submillion.data.texts import list_texts
     from submillion.errors import DataError
     from submillion.run_model import load_run
 
-    lines = [line.removesuffix("\n").removesuffix("\r") for line in sys.stdin] if texts == ["-"] else texts
+    lines = _read_stdin() if texts == ["-"] else texts
     if not lines:
         raise DataError("no text is given", where="stdin", hint="Write one text a line.")
+    lines = list_texts(lines)
     model = load_run(run, precision=precision)
+    for note in model.notes:
+        print_note(note)
     predictions = model.classify(lines, on_read=lambda read: _warn_unread(read, "these texts"))
     if as_json:
         print_json([_describe_prediction(prediction, model.labels) for prediction in predictions])
@@ -208,49 +234,27 @@ def _warn_unread(read: Legibility, what: str) -> None:
         print_note(line)
 
 
+def _read_stdin() -> list[str]:
+    from submillion.errors import DataError
+
+    try:
+        return [line.removesuffix("\n").removesuffix("\r") for line in sys.stdin]
+    except UnicodeDecodeError as error:
+        raise DataError(f"is not UTF-8: {error.reason}", where="stdin", hint="Convert it, as with iconv.") from None
+
+
 def _describe_prediction(prediction: Prediction, labels: LabelSet) -> dict[str, object]:
     shares = dict(zip(labels, prediction.probabilities, strict=True))
-    return {"label": prediction.label, "label_id": prediction.label_id, "probabilities": shares}
+    described = {"label": prediction.label, "label_id": prediction.label_id, "probabilities": shares}
+    return described if prediction.has_text else {**described, "has_text": False}
 
 
 def _print_prediction(text: str, prediction: Prediction, labels: LabelSet) -> None:
     print_result(text if len(text) <= 200 else f"{text[:199]}\N{HORIZONTAL ELLIPSIS}")
+    if not prediction.has_text:
+        print_note("this text is empty once it is cleaned, so its label says nothing")
     width = max(len(name) for name in labels)
     for name, share in zip(labels, prediction.probabilities, strict=True):
         bar = "\N{FULL BLOCK}" * round(BAR_WIDTH * share)
         style = "bold" if name == prediction.label else ""
         print_result(make_text(f"  {name:<{width}}  {share:6.1%}  {bar}", style))
-
-
-def _read_labelled(data: str, columns: Columns, labels: LabelSet, file: Path | None) -> list[Record]:
-    """Return the labelled records of a file, or of a folder's test split."""
-    from submillion.data.read import join_labels, read_dataset
-    from submillion.errors import DataError
-
-    dataset = read_dataset(data, columns, labels=labels)
-    for note in dataset.notes:
-        print_note(note)
-    splits = dataset.splits
-    name = "test" if "test" in splits else next(iter(splits))
-    if len(splits) > 1:
-        if name != "test":
-            raise DataError(
-                f"has no test split, only {', '.join(splits)}", where=data, hint="Give the path of one of its files."
-            )
-        print_note(f"{data}: evaluating its test split")
-    # Numbers in a label column are taken as ids, which a reader should be able to see to be right.
-    print_note("label ids: " + ", ".join(f"{label_id} {label}" for label_id, label in enumerate(labels)))
-    records = splits[name]
-    if file is not None:
-        joined = join_labels(records, str(file), labels)
-        if len(joined) < len(records):
-            print_note(f"{file}: labels {len(joined):,} of {len(records):,} rows; the others are left out")
-        records = joined
-    missing = [record.source for record in records if record.label is None]
-    if missing or not records:
-        raise DataError(
-            f"{len(missing):,} rows have no label: {', '.join(missing[:5])}" if missing else "has no labelled rows",
-            where=data,
-            hint="Give their labels: --labels FILE with id,label rows; or name the column: --label.",
-        )
-    return records

@@ -37,6 +37,7 @@ def train(
     text: options.Text = None,
     label: options.Label = None,
     row_id: options.Id = None,
+    numbers: options.Numbers = None,
     extra: Annotated[
         list[str] | None,
         typer.Option(
@@ -67,6 +68,7 @@ def train(
             "--text": text,
             "--label": label,
             "--id": row_id,
+            "--numbers": numbers,
             "--extra": extra or None,
             "--set": settings or None,
             "--out": out,
@@ -97,6 +99,7 @@ def train(
         text=options.split_names(text),
         label=label,
         row_id=row_id,
+        numbers=numbers,
         extra=[_split_weight(given) for given in extra or ()],
         start_from=start_from,
         settings=settings or (),

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from submillion.data import arrow, hub
 from submillion.data.columns import Columns, Selection, describe_selection, iter_labelled, select_columns
-from submillion.data.formats import SUFFIXES, Table, closed_after, find_suffix, iter_lines, open_table
-from submillion.data.labels import RawLabels, apply_labels, find_label_set, normalise_label
+from submillion.data.formats import SUFFIXES, find_suffix, iter_lines, open_table
+from submillion.data.labels import Classes, Numbering, RawLabels, apply_labels, decide_classes, normalise_label
+from submillion.data.reading import Reading
 from submillion.errors import DataError
 from submillion.files import expand_home
 from submillion.records import LabelSet, Record
 
-__all__ = ["Columns", "Dataset", "iter_records", "join_labels", "read_dataset", "read_records"]
+__all__ = ["Columns", "Dataset", "iter_records", "list_inputs", "read_dataset", "read_records"]
 
 SPLIT_NAMES: Mapping[str, tuple[str, ...]] = {
     "train": ("train", "training"),
@@ -45,6 +46,7 @@ class Dataset:
         files: SHA-256 of the bytes of every file read, by its name.
         column_names: The text columns read, such as ``("title", "description")``.
         notes: What was guessed or left out in reading, one sentence each, for the reader of the command.
+        reading: The columns read and what numbers as labels mean; None where there is no label column anywhere.
     """
 
     splits: dict[str, list[Record]]
@@ -52,6 +54,7 @@ class Dataset:
     files: dict[str, str]
     column_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    reading: Reading | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,12 @@ class _Source:
 
 
 def read_dataset(
-    data: str, columns: Columns = FOUND_BY_NAME, *, labels: LabelSet | None = None, revision: str | None = None
+    data: str,
+    columns: Columns = FOUND_BY_NAME,
+    *,
+    labels: LabelSet | None = None,
+    numbering: Numbering | None = None,
+    revision: str | None = None,
 ) -> Dataset:
     """Read a file, a folder of splits or a hub data set.
 
@@ -71,6 +79,8 @@ def read_dataset(
         data: A path (an existing one always wins) or ``hf:owner/name``.
         columns: Which columns to read; what it leaves out is found by name.
         labels: The classes, where they are known beforehand; else they come from the training split.
+        numbering: What numbers as labels mean, where it is asked for or known beforehand; else it is decided by the
+            training split.
         revision: Commit of a hub data set.
 
     Raises:
@@ -84,17 +94,38 @@ def read_dataset(
         raw[split], selected[split] = _read_split(paths, columns, source.class_names, notes.append)
     _check_same_columns(selected, source)
     with_labels = {split: part for split, part in raw.items() if selected[split].label is not None}
-    if labels is None and with_labels:
-        labels = find_label_set(with_labels.get("train") or next(iter(with_labels.values())))
+    classes, reading = _decide(with_labels, selected, labels, numbering)
     splits = {
-        split: apply_labels(part, labels) if labels is not None and split in with_labels else list(part.records)
+        split: apply_labels(part, classes.labels, classes.numbering)
+        if classes is not None and split in with_labels
+        else list(part.records)
         for split, part in raw.items()
     }
     files = {
         file.name: hash_file(file) for paths in source.splits.values() for path in paths for file in _list_files(path)
     }
     column_names = next(iter(selected.values())).text
-    return Dataset(splits, labels, files, column_names, tuple(notes))
+    if classes is None:
+        return Dataset(splits, labels, files, column_names, tuple(notes))
+    return Dataset(splits, classes.labels, files, column_names, (*notes, *classes.notes), reading)
+
+
+def _decide(
+    with_labels: Mapping[str, RawLabels],
+    selected: Mapping[str, Selection],
+    labels: LabelSet | None,
+    numbering: Numbering | None,
+) -> tuple[Classes | None, Reading | None]:
+    """Return what the training split, or else the first one with a label column, says of the classes."""
+    if not with_labels:
+        return None, None
+    split = "train" if "train" in with_labels else next(iter(with_labels))
+    classes = decide_classes(with_labels[split], labels=labels, numbering=numbering)
+    columns = selected[split]
+    reading = Reading(
+        columns.text, columns.label, columns.id, classes.numbering, classes.spelled, is_official=classes.is_official
+    )
+    return classes, reading
 
 
 def digest_source(data: str, columns: Columns = FOUND_BY_NAME, *, revision: str | None = None) -> str:
@@ -115,7 +146,12 @@ def digest_source(data: str, columns: Columns = FOUND_BY_NAME, *, revision: str 
 
 
 def read_records(
-    data: str, columns: Columns = FOUND_BY_NAME, *, labels: LabelSet | None = None, on_note: Tell = ignore_note
+    data: str,
+    columns: Columns = FOUND_BY_NAME,
+    *,
+    labels: LabelSet | None = None,
+    numbering: Numbering | None = None,
+    on_note: Tell = ignore_note,
 ) -> list[Record]:
     """Read one file; with `labels`, every row of a labelled file gets its label id.
 
@@ -123,14 +159,55 @@ def read_records(
         data: A path of one file, or what holds just one.
         columns: Which columns to read; what it leaves out is found by name.
         labels: The classes.
+        numbering: What numbers as labels mean; decided from the file if None.
         on_note: Called with every note on what was guessed or left out.
 
     Raises:
         DataError: As `read_dataset`; also where the source has several splits.
     """
     path, class_names = _find_single(data)
-    raw, selection = _read_split([path], columns, class_names, on_note)
-    return apply_labels(raw, labels) if labels is not None and selection.label is not None else list(raw.records)
+    return _read_part([path], columns, class_names, labels, numbering=numbering, on_note=on_note)
+
+
+def read_split(
+    data: str,
+    split: str,
+    columns: Columns = FOUND_BY_NAME,
+    *,
+    labels: LabelSet | None = None,
+    numbering: Numbering | None = None,
+    on_note: Tell = ignore_note,
+) -> list[Record]:
+    """Read one split alone; with `labels`, its rows get their label ids if it has a label column.
+
+    Args:
+        data: A path or ``hf:owner/name``.
+        split: One of the keys of `list_columns`.
+        columns: Which columns to read; what it leaves out is found by name.
+        labels: The classes.
+        numbering: What numbers as labels mean; decided from the split if None.
+        on_note: Called with every note on what was guessed or left out.
+
+    Raises:
+        DataError: As `read_dataset`.
+    """
+    source = _find_source(data, None)
+    return _read_part(source.splits[split], columns, source.class_names, labels, numbering=numbering, on_note=on_note)
+
+
+def _read_part(
+    paths: Sequence[Path],
+    columns: Columns,
+    class_names: Mapping[str, tuple[str, ...]],
+    labels: LabelSet | None,
+    *,
+    numbering: Numbering | None,
+    on_note: Tell,
+) -> list[Record]:
+    raw, selection = _read_split(paths, columns, class_names, on_note)
+    if labels is None or selection.label is None:
+        return list(raw.records)
+    return apply_labels(raw, labels, numbering)
 
 
 def iter_records(data: str, columns: Columns = FOUND_BY_NAME, *, on_note: Tell = ignore_note) -> Iterator[Record]:
@@ -151,49 +228,39 @@ def iter_records(data: str, columns: Columns = FOUND_BY_NAME, *, on_note: Tell =
     return (record for record, _ in iter_labelled(path, table, selection))
 
 
-def join_labels(records: Sequence[Record], path: str, labels: LabelSet) -> list[Record]:
-    """Return those records that a file of ``id,label`` rows labels, in their own order.
+def list_inputs(data: str) -> list[Path]:
+    """Return the files that are read of a file or folder on this machine, none of a hub data set.
 
     Raises:
-        DataError: An id that no record has or that stands twice, a label that is no class.
+        DataError: There are none.
     """
-    file = Path(path)
-    table = open_table(file)
-    wanted = [_find_column(table, name, file) for name in ("id", "label")]
-    known = {record.id: record for record in records}
-    found: dict[str, int | str | None] = {}
-    places: list[Record] = []
-    with closed_after(table.iter_rows(wanted)) as rows:
-        for place, (raw_id, value) in rows:
-            record_id = str(raw_id).strip()
-            if record_id not in known or record_id in found:
-                raise DataError(
-                    f"the id {record_id!r} {'stands twice' if record_id in found else 'belongs to no row of the data'}",
-                    where=f"{file}:{place}",
-                    hint="Ids are those of the data's id column, or 0-based row numbers.",
-                )
-            found[record_id] = normalise_label(value)
-            places.append(replace(known[record_id], source=f"{file.name}:{place}"))
-    raw = RawLabels(list(found.values()), places, False, None, _folder_of(file))
-    ids = {record.id: record.label for record in apply_labels(raw, labels)}
-    return [replace(record, label=ids[record.id]) for record in records if record.id in ids]
+    if not expand_home(data).exists():
+        return []
+    paths = [path for paths in _find_source(data, None).splits.values() for path in paths]
+    names = [path.parent / CLASS_NAMES for path in paths]
+    return [file for path in paths for file in _list_files(path)] + [path for path in names if path.is_file()]
+
+
+def list_columns(data: str) -> dict[str, tuple[str, ...]]:
+    """Return the column names of every split, ``all`` where there is one file, without reading its rows.
+
+    A file of lines has one text a line and no names: its tuple is empty.
+
+    Raises:
+        DataError: As `read_dataset`.
+    """
+    return {split: _list_names(paths[0]) for split, paths in _find_source(data, None).splits.items()}
+
+
+def _list_names(path: Path) -> tuple[str, ...]:
+    names = open_table(path).names
+    return () if (find_suffix(path) or "").startswith(".txt") else names
 
 
 def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _find_column(table: Table, name: str, path: Path) -> int:
-    lowered = [present.lower() for present in table.names]
-    if name not in lowered:
-        raise DataError(
-            f"there is no column {name!r}; the file has {', '.join(map(repr, table.names))}",
-            where=str(path),
-            hint="A file of labels has the columns id and label.",
-        )
-    return lowered.index(name)
 
 
 def _find_source(data: str, revision: str | None) -> _Source:
@@ -283,8 +350,11 @@ def _read_split(
     first = selections[0]
     if any(selection != first for selection in selections):
         raise DataError("the parts of one split have different columns", where=str(paths[0].parent))
-    names = _read_class_names(paths[0].parent) or (known.get(first.label) if first.label is not None else None)
-    return RawLabels(values, records, first.is_one_based, names, _folder_of(paths[0])), first
+    names, is_encoded = _read_class_names(paths[0].parent), False
+    if names is None and first.label is not None:
+        names = known.get(first.label)
+        is_encoded = names is not None
+    return RawLabels(values, records, first.is_one_based, names, _folder_of(paths[0]), is_encoded), first
 
 
 def _folder_of(path: Path) -> str:

@@ -9,10 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from submillion.cli.predictions import ROW_GROUP, check_out, defuse, write_predictions
+from submillion.data.label_files import Spelling
 from submillion.errors import ConfigError, RunError
 from submillion.records import LabelSet, Prediction, Record
 
 LABELS = LabelSet(("no", "=yes"))
+POSITIONS = Spelling((0, 1))
 
 
 def predict(records: Iterable[Record]) -> Iterator[Prediction]:
@@ -29,9 +31,11 @@ def write(
     path: Path, num_rows: int = 3, *, names: bool = False, probabilities: bool = False, quote: bool = False
 ) -> int:
     records = make_records(num_rows)
-    return write_predictions(
-        path, records, predict, LABELS, names=names, probabilities=probabilities, defuse_formulas=quote
+    spelling = Spelling(LABELS.names) if names else POSITIONS
+    written = write_predictions(
+        path, records, predict, LABELS, spelling=spelling, probabilities=probabilities, defuse_formulas=quote
     )
+    return written.num_rows
 
 
 def test_csv_is_what_the_competition_wants(tmp_path: Path) -> None:
@@ -83,7 +87,7 @@ def test_rows_stream(tmp_path: Path) -> None:
             yield prediction
 
     write_predictions(
-        tmp_path / "a.csv", count(), check, LABELS, names=False, probabilities=False, defuse_formulas=False
+        tmp_path / "a.csv", count(), check, LABELS, spelling=POSITIONS, probabilities=False, defuse_formulas=False
     )
 
 
@@ -103,7 +107,7 @@ def test_rows_that_do_not_match_are_refused(tmp_path: Path, broken: str) -> None
     with pytest.raises(RunError, match=r"out of order|no prediction"):
         write_predictions(
             *(tmp_path / "a.csv", make_records(4), wrong, LABELS),
-            **{"names": False, "probabilities": False, "defuse_formulas": False},
+            **{"spelling": POSITIONS, "probabilities": False, "defuse_formulas": False},
         )
     assert (tmp_path / "a.csv").read_text() == "old"
     assert os.listdir(tmp_path) == ["a.csv"]

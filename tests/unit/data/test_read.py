@@ -16,7 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from submillion.data import columns
-from submillion.data.read import Columns, digest_source, iter_records, join_labels, read_dataset, read_records
+from submillion.data.label_files import join_labels
+from submillion.data.labels import Numbering
+from submillion.data.read import Columns, digest_source, iter_records, read_dataset, read_records
 from submillion.errors import DataError
 from submillion.records import LabelSet, Record
 
@@ -214,11 +216,15 @@ def test_label_outside_the_classes_is_refused(tmp_path: Path, content: str, plac
         read_records(write(tmp_path / "a.csv", content), labels=NEWS)
 
 
-def test_gap_in_the_labels_is_refused_and_names_settle_it(tmp_path: Path) -> None:
+def test_gap_in_the_labels_makes_names_of_them_and_is_told(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "text,label\na,0\nb,4\nc,0\nd,4\n")
-    with pytest.raises(DataError, match=r"a.csv:3: the label 4 lies outside 0..1"):
-        read_dataset(path)
+    dataset = read_dataset(path)
+    assert dataset.labels == LabelSet(("0", "4"))
+    assert any("the labels 0, 4 leave a gap" in note for note in dataset.notes)
+    assert [r.label for r in dataset.splits["all"]] == [0, 1, 0, 1]
     assert [r.label for r in read_dataset(path, labels=LabelSet(("0", "4"))).splits["all"]] == [0, 1, 0, 1]
+    with pytest.raises(DataError, match=r"a.csv:3: the label 4 lies outside 0..1"):
+        read_dataset(path, numbering=Numbering("ids", 0, is_asked=True))
 
 
 def test_split_whose_labels_are_withheld_has_none(tmp_path: Path) -> None:
@@ -237,7 +243,7 @@ def test_labels_are_joined_by_id(tmp_path: Path) -> None:
         ("3", 1, "u.csv:5"),
     ]
     for content, message in [
-        ("id,label\n1,0\n1,1\n", "stands twice"),
+        ("id,label\n1,0\n1,1\n", "appears twice"),
         ("id,label\n1,7\n", "unknown label 7"),
         ("a,b\n", "no column 'id'"),
     ]:

@@ -1,0 +1,87 @@
+"""Rows for a finished run: read by the columns and with the classes that the run was trained with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from submillion.cli.console import print_note
+from submillion.data.columns import Columns
+from submillion.data.label_files import join_labels
+from submillion.data.labels import Numbering, NumbersChoice, describe_ids
+from submillion.data.read import list_columns, read_split
+from submillion.data.run_columns import fit_columns
+from submillion.errors import DataError
+
+if TYPE_CHECKING:
+    from submillion.records import Record
+    from submillion.run_model import RunModel
+
+
+def choose_input_columns(model: RunModel, source: str, asked: Columns) -> Columns:
+    """Return the columns by which a run reads a file to predict, and print what is to be known of them.
+
+    Raises:
+        DataError: The file lacks a text column of the run.
+    """
+    names = next(iter(list_columns(source).values()))
+    columns, notes = fit_columns(model.reading, names, asked, where=source, needs_label=False, needs_id=False)
+    for note in (*model.notes, *notes):
+        print_note(note)
+    return columns
+
+
+def read_labelled(
+    model: RunModel, data: str, asked: Columns, *, labels_file: Path | None, numbers: NumbersChoice | None
+) -> list[Record]:
+    """Return the labelled records of a file, or of a folder's test split, and print how they were read.
+
+    Args:
+        model: The run.
+        data: File, folder or hub data set.
+        asked: Columns that flags name; the run's own otherwise.
+        labels_file: Rows of id and label, where the data has no labels of its own.
+        numbers: What numbers as labels mean; as in the run's training if None.
+
+    Raises:
+        DataError: Columns that are missing, or rows without a valid label.
+    """
+    splits = list_columns(data)
+    name = "test" if "test" in splits else next(iter(splits))
+    if len(splits) > 1:
+        if name != "test":
+            raise DataError(
+                f"has no test split, only {', '.join(splits)}", where=data, hint="Give the path of one of its files."
+            )
+        print_note(f"{data}: evaluating its test split")
+    reading, labels = model.reading, model.labels
+    numbering = Numbering.parse(numbers) or reading.numbering
+    columns, notes = fit_columns(
+        reading,
+        splits[name],
+        asked,
+        where=data,
+        needs_label=labels_file is None,
+        needs_id=labels_file is not None,
+    )
+    for note in (*model.notes, *notes):
+        print_note(note)
+    # Numbers in a label column are taken as ids, which a reader should be able to see to be right.
+    if numbering.numbers == "ids":
+        print_note(f"label ids: {describe_ids(labels, numbering.first_id)}")
+    if labels_file is None:
+        records = read_split(data, name, columns, labels=labels, numbering=numbering, on_note=print_note)
+    else:
+        rows = read_split(data, name, columns, on_note=print_note)
+        official = reading.is_official
+        records = join_labels(rows, str(labels_file), labels, numbering, is_official=official, on_note=print_note)
+        if len(records) < len(rows):
+            print_note(f"{labels_file}: labels {len(records):,} of {len(rows):,} rows; the others are left out")
+    missing = [record.source for record in records if record.label is None]
+    if missing or not records:
+        raise DataError(
+            f"{len(missing):,} rows have no label: {', '.join(missing[:5])}" if missing else "has no labelled rows",
+            where=data,
+            hint="Give their labels: --labels FILE with id,label rows; or name the column: --label.",
+        )
+    return records

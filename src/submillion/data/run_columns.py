@@ -1,0 +1,65 @@
+"""Which columns of another file a finished run reads: its own, whatever else the file has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from submillion.data.columns import Columns
+from submillion.data.formats import OFFICIAL_NAMES
+from submillion.data.reading import Reading
+from submillion.errors import DataError
+
+_LABEL_FLAG = "--label COLUMN; or give the labels apart: --labels FILE with id,label rows"
+
+
+def fit_columns(
+    reading: Reading, present: Sequence[str], asked: Columns, *, where: str, needs_label: bool, needs_id: bool
+) -> tuple[Columns, tuple[str, ...]]:
+    """Return the columns by which a run reads another file: its own, but for those that are asked for.
+
+    Args:
+        reading: How the run's own data was read.
+        present: The file's columns; none for a file of lines, which has only texts.
+        asked: Columns that a flag names.
+        where: The file, for messages.
+        needs_label: Whether its label column is read; what only predicts needs none.
+        needs_id: Whether its ids are more than a number for each row, because other files refer to them.
+
+    Returns:
+        The columns, and notes on what the file does not have.
+
+    Raises:
+        DataError: A column of the run is missing; it is named with the flag that names another one.
+    """
+    if not present:
+        return asked, ()
+
+    def require(name: str, flag: str, role: str) -> str:
+        if not _is_in(name, present):
+            raise DataError(
+                f"there is no column {name!r}, which this run reads {role} from; the file has "
+                f"{', '.join(map(repr, present[:30]))}",
+                where=where,
+                hint=f"Name the column of this file that is meant: {flag}.",
+            )
+        return name
+
+    text = asked.text or tuple(require(name, "--text A,B", "its texts") for name in reading.text)
+    label = asked.label
+    # The official files name no columns: what they call their label was never anybody's choice.
+    if label is None and needs_label and reading.label is not None and not reading.is_official:
+        label = None if tuple(present) == OFFICIAL_NAMES else require(reading.label, _LABEL_FLAG, "labels")
+    row_id = asked.id
+    notes: tuple[str, ...] = ()
+    if row_id is None and reading.id is not None:
+        if _is_in(reading.id, present):
+            row_id = reading.id
+        elif needs_id:
+            require(reading.id, "--id COLUMN", "ids")
+        else:
+            notes = (f"{where} has no column {reading.id!r}, which this run reads ids from: row numbers are the ids",)
+    return Columns(text, label, row_id), notes
+
+
+def _is_in(name: str, present: Sequence[str]) -> bool:
+    return name in present or name.lower() in {other.lower() for other in present}
