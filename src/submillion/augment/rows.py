@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from submillion.data.formats import closed_after, iter_lines
 from submillion.data.near import normalise_text
+from submillion.data.table import closed_after
+from submillion.data.text_lines import iter_lines
 from submillion.errors import DataError
 from submillion.records import Record
 from submillion.rundir import write_atomically

@@ -151,7 +151,7 @@ def predict(
     from submillion.cli.progress import open_progress
     from submillion.data.label_files import choose_spelling
     from submillion.data.legibility import describe_legibility
-    from submillion.data.read import iter_records, list_inputs
+    from submillion.data.read import count_rows, iter_records, list_inputs
     from submillion.model.sources import find_base
     from submillion.run_model import load_run
     from submillion.rundir import refuse_overwriting
@@ -165,9 +165,9 @@ def predict(
     columns = choose_input_columns(model, source, options.choose_columns(text, None, row_id))
     progress.start("read")
     # A row that cannot be read is told before hours of work, not after them.
-    num_rows = sum(1 for _ in iter_records(source, columns))
+    num_rows = count_rows(source, columns, on_note=print_note)
     progress.finish()
-    records = iter_records(source, columns, on_note=print_note)
+    records = iter_records(source, columns)
     spelling = choose_spelling(model.labels, model.reading, labels, write=defuse if defuse_formulas else str)
     if spelling.note:
         print_note(spelling.note)

@@ -30,11 +30,13 @@ class BinaryTable:
         names: Column names in file order.
         iter_rows: Takes positions of wanted columns; yields (1-based row number, their values).
         class_names: Class names in label order, by column, where the file carries them.
+        strings: Positions of the columns that can hold texts; None where every column can.
     """
 
     names: tuple[str, ...]
     iter_rows: Callable[[Sequence[int]], Iterator[tuple[int, Sequence[object]]]]
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    strings: tuple[int, ...] | None = None
 
 
 @contextmanager
@@ -163,7 +165,12 @@ def _make_table(
                         number += 1
                         yield number, values
 
-    return BinaryTable(tuple(schema.names), iter_rows, find_class_names(schema.metadata or {}))
+    strings = tuple(position for position, kind in enumerate(schema.types) if _holds_text(kind))
+    return BinaryTable(tuple(schema.names), iter_rows, find_class_names(schema.metadata or {}), strings)
+
+
+def _holds_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def find_class_names(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:

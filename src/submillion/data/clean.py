@@ -11,12 +11,19 @@ import html
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
+from functools import cache
 
 from submillion.config import CleanConfig
 from submillion.records import Record
 
 MAX_PASSES = 20
 """Repairs can uncover damage (``&amp;lt;b&amp;gt;``); each pass takes off one layer. Real text needs three."""
+
+MAX_MARKS = 100
+"""Combining marks in a row that are kept. No writing needs ten; 30 is the limit of Unicode's stream-safe format."""
+
+LAST_MARK = 0x1FFFF
+"""Where the code points end that can be combining marks (Unicode 15 has its last one at U+1E94A)."""
 
 # An entity whole, or with its ampersand turned into a blank or lost at the start; `amp;` before it: escaped twice.
 _ENTITY = re.compile(
@@ -84,8 +91,21 @@ def _clean_once(text: str, rules: CleanConfig) -> str:
         text = _TAG.sub(_drop_tag, text)
     if rules.unicode:
         text = _CONTROL.sub("", text)
-        text = text if text.isascii() else unicodedata.normalize("NFC", text)
+        text = text if text.isascii() else _compose(text)
     return " ".join(text.split()) if rules.whitespace else text
+
+
+def _compose(text: str) -> str:
+    """Return the text in NFC, and at most `MAX_MARKS` marks on a letter: sorting takes the square of their number."""
+    if len(text) > MAX_MARKS:
+        text = _find_mark_runs().sub(lambda match: match[0][:MAX_MARKS], text)
+    return unicodedata.normalize("NFC", text)
+
+
+@cache
+def _find_mark_runs() -> re.Pattern[str]:
+    marks = [chr(code) for code in range(0x300, LAST_MARK + 1) if unicodedata.combining(chr(code))]
+    return re.compile(f"[{''.join(marks)}]{{{MAX_MARKS + 1},}}")
 
 
 def _decode_entity(match: re.Match[str]) -> str:

@@ -1,40 +1,85 @@
-"""Decide which columns of a table are the texts, the label and the id, and turn its rows into records."""
+"""Decide which columns of a table are the texts, the label and the id."""
 
 from __future__ import annotations
 
 import difflib
-import math
-from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from statistics import median
 
-from submillion.data.formats import MAX_FIELD_CHARS, Table, closed_after
+from submillion.data.table import Table, closed_after, shorten
 from submillion.errors import DataError
-from submillion.records import Record
 
-# Tried in order, compared without case; the first that is there in full is taken.
+# Tried in order, compared without case; the first that is there in full is taken. Pairs come before their parts.
 TEXT_CHOICES: tuple[tuple[str, ...], ...] = (
     ("text",),
     ("title", "description"),
     ("headline", "description"),
     ("title", "content"),
     ("headline", "short_description"),
+    ("title", "body"),
+    ("subject", "body"),
+    ("headline", "body"),
+    ("subject", "message"),
+    ("title", "abstract"),
+    ("title", "review"),
+    ("title", "summary"),
+    ("review_title", "review_text"),
+    ("review_title", "review_body"),
+    ("review_title", "review"),
+    ("review_headline", "review_body"),
+    ("summary", "review_text"),
+    ("premise", "hypothesis"),
+    ("sentence1", "sentence2"),
+    ("sentence_1", "sentence_2"),
+    ("question1", "question2"),
+    ("text1", "text2"),
+    ("text_a", "text_b"),
+    ("question_title", "question_content", "best_answer"),
+    ("question_title", "question_body", "answer"),
+    ("question", "answer"),
+    ("question", "passage"),
+    ("question", "sentence"),
+    ("prompt", "response"),
     ("sentence",),
     ("content",),
     ("description",),
     ("headline",),
     ("title",),
     ("review",),
+    ("review_text",),
+    ("review_body",),
     ("body",),
     ("document",),
     ("question",),
+    ("message",),
+    ("comment",),
+    ("comment_text",),
+    ("tweet",),
+    ("utterance",),
+    ("query",),
+    ("post",),
+    ("article",),
+    ("abstract",),
 )
-LABEL_CHOICES = ("label", "labels", "class", "category", "class_index", "class index", "label_id", "target", "topic")
+LABEL_CHOICES = ("label", "labels", "class", "category", "class_index", "label_id", "target", "topic")
 ID_CHOICES = ("id", "idx")
+NO_ID = "none"
+"""What stands in the place of an id column where row numbers are wanted."""
 
-ONE_BASED = {"class_index", "class index"}
-"""Label columns, by name, whose integers count from 1: the official AG News files and their copies with a header."""
+ONE_BASED = "class_index"
+"""Label column, by name, whose integers count from 1: the official AG News files and their copies with a header."""
+
+SAMPLE_ROWS = 1000
+SAMPLE_CELLS = 1_000_000
+MUCH_LONGER = 2
+"""How many times as long as the chosen texts an unread column is that ends in a question."""
+
+MIN_PROSE_CHARS = 20
+MIN_PROSE_WORDS = 4
 
 
 @dataclass(frozen=True)
@@ -44,7 +89,7 @@ class Columns:
     Attributes:
         text: Text columns in reading order.
         label: The label column.
-        id: The id column.
+        id: The id column; ``none`` for row numbers.
     """
 
     text: tuple[str, ...] = ()
@@ -63,59 +108,91 @@ class Selection:
     @property
     def is_one_based(self) -> bool:
         """Whether integer labels count from 1."""
-        return self.label is not None and self.label.lower() in ONE_BASED
+        return self.label is not None and fold_name(self.label) == ONE_BASED
+
+
+def fold_name(name: str) -> str:
+    """Return what two spellings of a column's name have in common: no case, and one sign between words."""
+    return name.strip(" \t\r\n\ufeff\u200b\xa0").lower().replace(" ", "_").replace("-", "_")
 
 
 def select_columns(table: Table, columns: Columns, path: Path) -> Selection:
     """Find the wanted columns in a table.
 
     Raises:
-        DataError: A column that was asked for is not there, a name stands twice, or no text column is found.
+        DataError: A column that was asked for is not there, a name stands twice or in two spellings, no text column is
+            found, or one that is found by its name is much shorter than one that would not be read.
     """
-    repeated = sorted({name for name in table.names if table.names.count(name) > 1})
+    repeated = sorted(name for name, number in Counter(table.names).items() if number > 1 and name)
     if repeated:
         raise DataError(
-            f"column names stand twice: {', '.join(map(repr, repeated))}",
+            f"column names stand twice: {', '.join(map(shorten, repeated[:10]))}",
             where=f"{path}:1",
             hint="Give every column a name of its own.",
         )
-    text = tuple(_find_given(name, table, path, "text") for name in columns.text) or _find_text(table, path)
-    label = _find_given(columns.label, table, path, "label") if columns.label else _find_any(LABEL_CHOICES, table, text)
-    record_id = _find_given(columns.id, table, path, "id") if columns.id else _find_any(ID_CHOICES, table, text)
-    return Selection(text, label, record_id)
+    spellings: dict[str, list[str]] = {}
+    for name in table.names:
+        spellings.setdefault(fold_name(name), []).append(name)
+    text = tuple(_find_given(name, table, spellings, path, "text") for name in columns.text)
+    is_guessed = not text
+    text = text or _find_text(table, spellings, path)
+    label = (
+        _find_given(columns.label, table, spellings, path, "label")
+        if columns.label
+        else _find_any(LABEL_CHOICES, spellings, text, path, "label")
+    )
+    if columns.id == NO_ID and NO_ID not in table.names:
+        record_id = None
+    elif columns.id:
+        record_id = _find_given(columns.id, table, spellings, path, "id")
+    else:
+        record_id = _find_any(ID_CHOICES, spellings, text, path, "id")
+    selection = Selection(text, label, record_id)
+    if is_guessed:
+        _refuse_longer(table, selection, path)
+    return selection
 
 
 def describe_selection(selection: Selection, table: Table) -> str:
     """Return which columns are read as what, and which are not read."""
-    parts = [f"text from {' + '.join(map(repr, selection.text))}"]
+    parts = [f"text from {' + '.join(map(shorten, selection.text))}"]
     if selection.label is not None:
-        parts.append(f"label from {selection.label!r}")
-    parts.append(f"id from {selection.id!r}" if selection.id is not None else "ids are row numbers")
-    rest = [name for name in table.names if name not in {*selection.text, selection.label, selection.id}]
-    shown = ", ".join(map(repr, rest[:8])) + (f" and {len(rest) - 8:,} more" if len(rest) > 8 else "")
+        parts.append(f"label from {shorten(selection.label)}")
+    parts.append(f"id from {shorten(selection.id)}" if selection.id is not None else "ids are row numbers")
+    rest = [name for name in table.names if name and name not in {*selection.text, selection.label, selection.id}]
+    shown = ", ".join(map(shorten, rest[:8])) + (f" and {len(rest) - 8:,} more" if len(rest) > 8 else "")
     return ", ".join(parts) + (f"; not read: {shown}" if rest else "")
 
 
-def _find_given(name: str, table: Table, path: Path, role: str) -> str:
-    if name in table.names:
+def _find_given(name: str, table: Table, spellings: dict[str, list[str]], path: Path, role: str) -> str:
+    if name and name in table.names:
         return name
-    by_lower = {present.lower(): present for present in table.names}
-    if name.lower() in by_lower:
-        return by_lower[name.lower()]
-    close = difflib.get_close_matches(name.lower(), by_lower, n=1)
-    suggestion = f"Did you mean {by_lower[close[0]]!r}? " if close else ""
+    if fold_name(name) in spellings:
+        return _choose_spelling(fold_name(name), spellings, path, role)
+    close = difflib.get_close_matches(fold_name(name), list(spellings)[:SAMPLE_ROWS], n=1)
+    suggestion = f"Did you mean {shorten(spellings[close[0]][0])}? " if close else ""
     raise DataError(
-        f"there is no column {name!r}; the file has {_list_names(table)}",
+        f"there is no column {shorten(name)}; the file has {_list_names(table)}",
         where=str(path),
         hint=f"{suggestion}Choose the {role} column with --{role}.",
     )
 
 
-def _find_text(table: Table, path: Path) -> tuple[str, ...]:
-    by_lower = {present.lower(): present for present in table.names}
+def _choose_spelling(folded: str, spellings: dict[str, list[str]], path: Path, role: str) -> str:
+    found = spellings[folded]
+    if len(found) > 1:
+        raise DataError(
+            f"the name of the {role} column is there in {len(found)} spellings: {', '.join(map(shorten, found[:10]))}",
+            where=str(path),
+            hint=f"Choose one of them with --{role} {found[0]}",
+        )
+    return found[0]
+
+
+def _find_text(table: Table, spellings: dict[str, list[str]], path: Path) -> tuple[str, ...]:
     for choice in TEXT_CHOICES:
-        if all(name in by_lower for name in choice):
-            return tuple(by_lower[name] for name in choice)
+        if all(name in spellings for name in choice):
+            return tuple(_choose_spelling(name, spellings, path, "text") for name in choice)
     raise DataError(
         f"found no text column; the file has {_list_names(table)}",
         where=str(path),
@@ -124,135 +201,68 @@ def _find_text(table: Table, path: Path) -> tuple[str, ...]:
     )
 
 
-def _find_any(choices: Sequence[str], table: Table, taken: Sequence[str]) -> str | None:
-    by_lower = {present.lower(): present for present in table.names if present not in taken}
-    return next((by_lower[choice] for choice in choices if choice in by_lower), None)
+def _find_any(
+    choices: Sequence[str], spellings: dict[str, list[str]], taken: Sequence[str], path: Path, role: str
+) -> str | None:
+    for choice in choices:
+        found = spellings.get(choice)
+        if found is not None and not set(found) & set(taken):
+            return _choose_spelling(choice, spellings, path, role)
+    return None
 
 
 def _list_names(table: Table) -> str:
-    return ", ".join(repr(name) for name in table.names[:30])
+    shown = ", ".join(map(shorten, table.names[:30]))
+    return shown + (f" and {len(table.names) - 30:,} more" if len(table.names) > 30 else "")
 
 
-def iter_labelled(
-    path: Path, table: Table, selection: Selection, *, first_row: int = 0
-) -> Iterator[tuple[Record, object]]:
-    """Yield every row as a record without label, together with its raw label (None where there is no column).
-
-    Args:
-        path: The file, for places.
-        table: The opened file.
-        selection: Its columns.
-        first_row: Number of the file's first row, where a split has several files.
-
-    Raises:
-        DataError: A value that is no text, an empty or repeated id.
-    """
-    wanted = [*selection.text, *(name for name in (selection.label, selection.id) if name is not None)]
-    num_text = len(selection.text)
-    name = path.name
-    seen = _SeenIds()
-    with closed_after(table.iter_rows([table.names.index(name) for name in wanted])) as rows:
-        for number, (place, values) in enumerate(rows, start=first_row):
-            source = f"{name}:{place}"
-            # Nearly all values are short ASCII strings, for which nothing remains to be done.
-            texts = tuple(
-                [
-                    value
-                    if type(value) is str and value.isascii() and len(value) <= MAX_FIELD_CHARS
-                    else _to_text(value, source)
-                    for value in values[:num_text]
-                ]
-            )
-            record_id = str(number)
-            if selection.id is not None:
-                record_id = _to_text(values[-1], source).strip()
-                is_new = seen.add(record_id) or not _stands_earlier(path, table, selection, record_id, place)
-                if not record_id or not is_new:
-                    problem = f"the id {record_id!r} stands in an earlier row too" if record_id else "the id is empty"
-                    raise DataError(
-                        problem,
-                        where=f"{path}:{place}",
-                        hint=f"Ids in column {selection.id!r} must be unique; rename the column to use row numbers.",
-                    )
-            raw = values[num_text] if selection.label is not None else None
-            if raw is not None and not isinstance(raw, (str, int, float)):
-                raise DataError(
-                    f"the label is a value of type {type(raw).__name__}, neither a name nor a number",
-                    where=f"{path}:{place}",
-                    hint="Choose the label column with --label.",
-                )
-            yield Record(record_id, texts, None, source), raw
+def _refuse_longer(table: Table, selection: Selection, path: Path) -> None:
+    """Refuse a choice by name that leaves out a column of much longer texts, as its name says less than its content."""
+    chosen = {*selection.text, selection.label, selection.id}
+    strings = range(len(table.names)) if table.strings is None else table.strings
+    others = [position for position in strings if table.names[position] not in chosen]
+    if not others:
+        return
+    read = [table.names.index(name) for name in selection.text]
+    rows = list(_iter_sample(table, [*read, *others]))
+    if not rows:
+        return
+    usual = median(sum(len(value) for value in row[: len(read)] if isinstance(value, str)) for row in rows)
+    least = max(MUCH_LONGER * usual, MIN_PROSE_CHARS)
+    longest, size = None, 0.0
+    for number, position in enumerate(others, start=len(read)):
+        values = [value for row in rows if isinstance(value := row[number], str) and value.strip()]
+        if 2 * len(values) > len(rows):
+            length = median(map(len, values))
+            if length >= least and length > size and _is_prose(values):
+                longest, size = position, length
+    if longest is None:
+        return
+    name = table.names[longest]
+    names = ",".join(selection.text)
+    unread = f"column {shorten(name)}" if name else f"column {longest + 1}, which has no name"
+    both = f"--text {names},{name}, or --text {name}, if its texts are meant; " if name else ""
+    raise DataError(
+        f"the text would come from {' + '.join(map(shorten, selection.text))} with {usual:g} characters, and {unread} "
+        f"with {size:g} would not be read (medians of {len(rows):,} rows)",
+        where=str(path),
+        hint=f"Choose: {both}--text {names} leaves it unread.",
+    )
 
 
-def _stands_earlier(path: Path, table: Table, selection: Selection, record_id: str, place: int) -> bool:
-    """Read the file again up to a place, and return whether a row before it has an id."""
-    assert selection.id is not None
-    with closed_after(table.iter_rows([table.names.index(selection.id)])) as rows:
-        for earlier, (value,) in rows:
-            if earlier >= place:
-                break
-            if _to_text(value, f"{path.name}:{earlier}").strip() == record_id:
-                return True
-    return False
+def _iter_sample(table: Table, wanted: Sequence[int]) -> Iterator[Sequence[object]]:
+    num_rows = min(SAMPLE_ROWS, max(1, SAMPLE_CELLS // len(wanted)))
+    with closed_after(table.iter_rows(wanted)) as rows:
+        yield from (values for _, values in islice(rows, num_rows))
 
 
-class _SeenIds:
-    """Remembers ids by 64 bits of their hash, 16 to 32 bytes each: a set of a million strings takes 100 MB.
-
-    A table of open addressing with linear probing; 0 stands for a free place.
-    """
-
-    def __init__(self) -> None:
-        self._table = array("Q", bytes(8 * 1024))
-        self._num_ids = 0
-
-    def add(self, record_id: str) -> bool:
-        """Remember an id; return False where it, or one with the same hash, was there before."""
-        code = (hash(record_id) & 0xFFFF_FFFF_FFFF_FFFF) or 1
-        table = self._table
-        mask = len(table) - 1
-        place = code & mask
-        while table[place]:
-            if table[place] == code:
-                return False
-            place = (place + 1) & mask
-        table[place] = code
-        self._num_ids += 1
-        if 2 * self._num_ids > len(table):
-            self._grow()
-        return True
-
-    def _grow(self) -> None:
-        codes = [code for code in self._table if code]
-        self._table = table = array("Q", bytes(16 * len(self._table)))
-        mask = len(table) - 1
-        for code in codes:
-            place = code & mask
-            while table[place]:
-                place = (place + 1) & mask
-            table[place] = code
-
-
-def _to_text(value: object, source: str) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        if isinstance(value, (int, float)):
-            return "" if isinstance(value, float) and math.isnan(value) else str(value)
-        raise DataError(
-            f"expected text, found a value of type {type(value).__name__}",
-            where=source,
-            hint="Choose the text columns with --text.",
-        )
-    if len(value) > MAX_FIELD_CHARS:
-        raise DataError(f"a field is longer than {MAX_FIELD_CHARS:,} characters", where=source, hint="Shorten it.")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise DataError(
-                f"the text holds half a character (surrogate {value[error.start]!r})",
-                where=source,
-                hint="The file was written from damaged text; remove the character.",
-            ) from None
-    return value
+def _is_prose(values: Sequence[str]) -> bool:
+    """Whether values are sentences: several words, mostly letters, and not the same few again and again."""
+    if 10 * len(set(values)) <= len(values):
+        return False
+    some = [value[:2000] for value in values[:100]]
+    num_letters = sum(map(str.isalpha, "".join(some)))
+    num_signs = sum(not sign.isspace() for sign in "".join(some))
+    has_words = median(len(value.split()) for value in some) >= MIN_PROSE_WORDS
+    is_unspaced = not any(map(str.isascii, some))  # Chinese and others write no blanks
+    return (has_words or is_unspaced) and num_letters >= 0.7 * num_signs

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from submillion.data.formats import Table, closed_after, open_table
+from submillion.data.formats import open_table
 from submillion.data.labels import (
     Numbering,
     RawLabels,
@@ -18,6 +18,7 @@ from submillion.data.labels import (
     normalise_label,
 )
 from submillion.data.reading import Reading
+from submillion.data.table import Table, closed_after
 from submillion.errors import DataError
 from submillion.records import LabelSet, Record
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from submillion.data.columns import Columns
-from submillion.data.formats import OFFICIAL_NAMES
+from submillion.data.official import OFFICIAL_NAMES
 from submillion.data.reading import Reading
 from submillion.errors import DataError
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from submillion.data import columns
+from submillion.data import rows as row_reader
 from submillion.data.label_files import join_labels
 from submillion.data.labels import Numbering
 from submillion.data.read import Columns, digest_source, iter_records, read_dataset, read_records
@@ -259,10 +259,10 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "empty json": ("a.jsonl", b"\n", "no rows"),
     "NUL byte": ("a.csv", b"text\nok\na\0b\n", r"a.csv:3: the line holds a NUL byte"),
     "NUL byte in txt": ("a.txt", b"ok\n\0\n", r"a.txt:2: .*NUL"),
-    "invalid UTF-8": ("a.csv", b"text\nok\ncaf\xe9\n", r"a.csv:3: byte 0xe9 at position 3"),
-    "invalid UTF-8 in the header": ("a.csv", b"t\xffxt\nok\n", r"a.csv:1: byte 0xff"),
-    "UTF-16": ("a.csv", "text\nok\n".encode("utf-16"), "UTF-16"),
-    "ragged row": ("a.csv", b"text,label\na,0\nb\n", r"a.csv:3: the row has 1 fields, the rows before it 2"),
+    "damaged UTF-8": ("a.csv", b"text\nna\xc3\xafve\ncaf\xe9\n", r"a.csv:3: byte 0xe9 at position 3"),
+    "invalid UTF-8 in the header": ("a.csv", b"t\x81xt\nok\n", r"a.csv:1: byte 0x81"),
+    "damaged UTF-16": ("a.csv", "text\nok\n".encode("utf-16")[:-1], "begins like UTF-16, but is not"),
+    "ragged row": ("a.csv", b"text,label\na,0\nb\n", r"a.csv:3: the row has 1 field, the rows before it 2"),
     "ragged official row": ("a.csv", b"1,a,b\n2,c\n", r"a.csv:2: the row has 2 fields"),
     "unclosed quote": ("a.csv", b'text\nok\n"never closed\nmore\n', r"a.csv:3: broken quoting"),
     "text after a quote": ("a.csv", b'text\n"a"b\n', r"a.csv:2: broken quoting"),
@@ -283,12 +283,14 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "broken json": ("a.jsonl", b'{"text": "a"}\n{"text": \n', r"a.jsonl:2: not valid JSON"),
     "deep json": ("a.jsonl", b'{"text": ' + b"[" * 200_000, r"a.jsonl:1: not valid JSON"),
     "json without objects": ("a.jsonl", b"3\n", r"a.jsonl:1: expected a JSON object, found int"),
-    "array without objects": ("a.json", b"[1]", r"a.json:1: expected an object"),
-    "json with other keys": (
+    "array without objects": ("a.json", b"[1]", r"a.json:1: expected a JSON object, found int"),
+    "json with two spellings": (
         "a.jsonl",
-        b'{"text": "a"}\n{"txet": "b"}\n',
-        r"a.jsonl:2: the keys differ .*: text, txet",
+        b'{"text": "a"}\n{"Text": "b"}\n',
+        r"a.jsonl: the name of the text column is there in 2 spellings: 'text', 'Text'",
     ),
+    "json with a key twice": ("a.jsonl", b'{"text": "a", "text": "b"}\n', r"a.jsonl:1: not valid JSON: the key 'text'"),
+    "endless label": ("a.jsonl", b'{"text": "a", "label": Infinity}\n', r"a.jsonl:1: the label is infinite"),
     "half a character": ("a.jsonl", b'{"text": "\\ud800"}\n', r"a.jsonl:1: the text holds half a character"),
     "text is a list": ("a.jsonl", b'{"text": ["a"]}\n', r"a.jsonl:1: expected text, found a value of type list"),
     "label is a list": ("a.jsonl", b'{"text": "a", "label": [1]}\n', r"a.jsonl:1: the label is a value of type list"),
@@ -427,7 +429,7 @@ def test_thousands_of_ids_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_ids_of_equal_hashes_are_compared_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(columns, "hash", len, raising=False)
+    monkeypatch.setattr(row_reader, "hash", len, raising=False)
     ids = ["a", "b", "cc", "dd", "e"]
     assert [record.id for record in read_records(str(write_ids(tmp_path / "a.csv", ids)))] == ids
     with pytest.raises(DataError, match=r"b.csv:7: the id 'dd' stands in an earlier row too"):

@@ -1,0 +1,123 @@
+"""Read the bytes of a file block by block, unpacked where it is compressed, and never far more than it holds."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from submillion.errors import DataError
+
+PACKINGS = (".gz", ".bz2", ".xz", ".zip")
+BLOCK_BYTES = 1 << 18
+
+MAX_RATIO = 60
+"""How many times its own size a compressed file may unpack to. Prose compresses by 3 to 5, machines' logs by 20."""
+
+FREE_BYTES = 4 << 20
+"""What may be unpacked whatever the ratio, as small files of repeated rows compress well."""
+
+
+def iter_blocks(path: Path) -> Iterator[bytes]:
+    """Yield the content of a file in blocks, unpacked where its name ends in one of `PACKINGS`.
+
+    Raises:
+        DataError: It cannot be read, is damaged, or unpacks to more than `MAX_RATIO` times its size.
+    """
+    with readable(path), path.open("rb") as file:
+        if path.suffix.lower() not in PACKINGS:
+            while block := file.read(BLOCK_BYTES):
+                yield block
+            return
+        with _unpack(path, file) as unpacked:
+            num_bytes = 0
+            while block := unpacked.read(BLOCK_BYTES):
+                num_bytes += len(block)
+                if num_bytes > FREE_BYTES + MAX_RATIO * file.tell():
+                    raise _bomb(path)
+                yield block
+
+
+def name_content(path: Path) -> str:
+    """Return the name of what a file holds: its own without the ending of a compression, or that of a zip's member.
+
+    Raises:
+        DataError: A zip file that is damaged, or holds several files or none.
+    """
+    suffix = path.suffix.lower()
+    if suffix != ".zip":
+        return path.stem if suffix in PACKINGS else path.name
+    with readable(path), zipfile.ZipFile(path) as archive:
+        return PurePosixPath(_find_member(path, archive).filename).name
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn what reading a damaged or unreadable file raises into a `DataError` that names the file."""
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"the compressed file is cut off or damaged: {error}",
+            where=str(path),
+            hint="Fetch or compress the file again.",
+        ) from None
+    except (NotImplementedError, RuntimeError, MemoryError) as error:  # how zipfile refuses ciphers and odd methods
+        if path.suffix.lower() not in PACKINGS:
+            raise
+        raise DataError(
+            f"the compressed file cannot be unpacked: {error or type(error).__name__}",
+            where=str(path),
+            hint="Unpack it with another program, and give what it held.",
+        ) from None
+    except OSError as error:
+        if error.errno is None and path.suffix.lower() in PACKINGS:  # bz2 says so of damage
+            raise DataError(
+                f"the compressed file is cut off or damaged: {error}",
+                where=str(path),
+                hint="Fetch or compress the file again.",
+            ) from None
+        raise DataError(f"cannot be read: {error.strerror or error}", where=str(path)) from None
+
+
+@contextmanager
+def _unpack(path: Path, file: IO[bytes]) -> Iterator[IO[bytes]]:
+    if path.suffix.lower() == ".zip":
+        with zipfile.ZipFile(file) as archive:
+            member = _find_member(path, archive)
+            # A member never unpacks to more than its header says.
+            if member.file_size > FREE_BYTES + MAX_RATIO * member.compress_size:
+                raise _bomb(path)
+            with archive.open(member) as unpacked:
+                yield unpacked
+        return
+    openers: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    with openers[path.suffix.lower()](file, "rb") as unpacked:
+        yield unpacked
+
+
+def _find_member(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
+    # The file manager of macOS adds a folder with what it knows of each file.
+    members = [m for m in archive.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
+    if len(members) != 1:
+        names = ", ".join(member.filename[:60] for member in members[:10]) or "nothing"
+        raise DataError(
+            f"a zip file must hold one file of rows; this one holds {names}",
+            where=str(path),
+            hint="Unpack it, and give the file or the folder.",
+        )
+    return members[0]
+
+
+def _bomb(path: Path) -> DataError:
+    return DataError(
+        f"it unpacks to more than {MAX_RATIO} times its size",
+        where=str(path),
+        hint="If the file is sound, unpack it yourself and give what it held.",
+    )

@@ -1,0 +1,145 @@
+"""Turn the rows of a table into records: texts, labels as they are written, ids that are unique."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+
+from submillion.data.columns import Selection
+from submillion.data.table import MAX_FIELD_CHARS, Table, Tell, closed_after, ignore_note, shorten
+from submillion.errors import DataError
+from submillion.records import Record
+
+_ENDLESS = (math.inf, -math.inf)
+
+
+def iter_labelled(
+    path: Path, table: Table, selection: Selection, *, first_row: int = 0, on_note: Tell = ignore_note
+) -> Iterator[tuple[Record, object]]:
+    """Yield every row as a record without label, together with its raw label (None where there is no column).
+
+    Args:
+        path: The file, for places.
+        table: The opened file.
+        selection: Its columns.
+        first_row: Number of the file's first row, where a split has several files.
+        on_note: Called at the end with what was left out.
+
+    Raises:
+        DataError: A value that is no text, an empty or repeated id.
+    """
+    wanted = [*selection.text, *(name for name in (selection.label, selection.id) if name is not None)]
+    num_text = len(selection.text)
+    name = path.name
+    seen = _SeenIds()
+    with closed_after(table.iter_rows([table.names.index(name) for name in wanted], on_note)) as rows:
+        for number, (place, values) in enumerate(rows, start=first_row):
+            source = f"{name}:{place}"
+            # Nearly all values are short ASCII strings, for which nothing remains to be done.
+            texts = tuple(
+                [
+                    value
+                    if type(value) is str and value.isascii() and len(value) <= MAX_FIELD_CHARS
+                    else _to_text(value, source)
+                    for value in values[:num_text]
+                ]
+            )
+            record_id = str(number)
+            if selection.id is not None:
+                record_id = _to_text(values[-1], source).strip()
+                is_new = seen.add(record_id) or not _stands_earlier(path, table, selection, record_id, place)
+                if not record_id or not is_new:
+                    problem = (
+                        f"the id {shorten(record_id)} stands in an earlier row too" if record_id else "the id is empty"
+                    )
+                    raise DataError(
+                        problem,
+                        where=f"{path}:{place}",
+                        hint=f"Ids in column {shorten(selection.id)} must be unique; with --id none "
+                        "(data.id: none), row numbers are the ids.",
+                    )
+            raw = values[num_text] if selection.label is not None else None
+            if raw is not None and (not isinstance(raw, (str, int, float)) or raw in _ENDLESS):
+                what = "infinite" if isinstance(raw, float) else f"a value of type {type(raw).__name__}"
+                raise DataError(
+                    f"the label is {what}, neither a name nor a number",
+                    where=f"{path}:{place}",
+                    hint="Choose the label column with --label.",
+                )
+            yield Record(record_id, texts, None, source), raw
+
+
+def _stands_earlier(path: Path, table: Table, selection: Selection, record_id: str, place: int) -> bool:
+    """Read the file again up to a place, and return whether a row before it has an id."""
+    assert selection.id is not None
+    with closed_after(table.iter_rows([table.names.index(selection.id)])) as rows:
+        for earlier, (value,) in rows:
+            if earlier >= place:
+                break
+            if _to_text(value, f"{path.name}:{earlier}").strip() == record_id:
+                return True
+    return False
+
+
+class _SeenIds:
+    """Remembers ids by 64 bits of their hash, 16 to 32 bytes each: a set of a million strings takes 100 MB.
+
+    A table of open addressing with linear probing; 0 stands for a free place.
+    """
+
+    def __init__(self) -> None:
+        self._table = array("Q", bytes(8 * 1024))
+        self._num_ids = 0
+
+    def add(self, record_id: str) -> bool:
+        """Remember an id; return False where it, or one with the same hash, was there before."""
+        code = (hash(record_id) & 0xFFFF_FFFF_FFFF_FFFF) or 1
+        table = self._table
+        mask = len(table) - 1
+        place = code & mask
+        while table[place]:
+            if table[place] == code:
+                return False
+            place = (place + 1) & mask
+        table[place] = code
+        self._num_ids += 1
+        if 2 * self._num_ids > len(table):
+            self._grow()
+        return True
+
+    def _grow(self) -> None:
+        codes = [code for code in self._table if code]
+        self._table = table = array("Q", bytes(16 * len(self._table)))
+        mask = len(table) - 1
+        for code in codes:
+            place = code & mask
+            while table[place]:
+                place = (place + 1) & mask
+            table[place] = code
+
+
+def _to_text(value: object, source: str) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        if isinstance(value, (int, float)):
+            return "" if isinstance(value, float) and math.isnan(value) else str(value)
+        raise DataError(
+            f"expected text, found a value of type {type(value).__name__}",
+            where=source,
+            hint="Choose the text columns with --text.",
+        )
+    if len(value) > MAX_FIELD_CHARS:
+        raise DataError(f"a field is longer than {MAX_FIELD_CHARS:,} characters", where=source, hint="Shorten it.")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"the text holds half a character (surrogate {value[error.start]!r})",
+                where=source,
+                hint="The file was written from damaged text; remove the character.",
+            ) from None
+    return value
