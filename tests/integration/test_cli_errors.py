@@ -51,7 +51,7 @@ def write_bad(kind: str, folder: Path) -> Path:
         ),
         "class with one row": ("bad.csv", good + b"hail once,hail\n"),
         "NUL": ("bad.csv", good + b"nul \x00 here,rain\n"),
-        "not UTF-8": ("bad.csv", good + b"caf\xe9,rain\n"),
+        "not UTF-8": ("bad.csv", good + b"caf\x81,rain\n"),
         "truncated gzip": ("bad.csv.gz", gzip.compress(good * 50)[:-100]),
         "truncated parquet": ("bad.parquet", make_parquet()[:-20]),
         "10 MB in one field": ("bad.csv", good + b"x" * 10_000_000 + b",rain\n"),
