@@ -18,7 +18,7 @@ from submillion.config import RunConfig
 from submillion.evaluate import fit_temperature
 from submillion.exports import export_run
 from submillion.fit import FitResult
-from submillion.manifest import count_test_evaluation, read_manifest, update_manifest
+from submillion.manifest import count_test_evaluation, update_manifest
 from submillion.model.encoder import Classifier
 from submillion.model.merged import MergedClassifier
 from submillion.model.sources import BaseModel
@@ -33,6 +33,7 @@ from submillion.results import (
     write_results,
     write_train_sample,
 )
+from submillion.run_files import read_manifest
 from submillion.rundir import RunDir, write_text
 from submillion.score import SCORE_TOKENS_FACTOR, score
 from submillion.scorer import explain_stock_scoring, load_merged_scorer

@@ -66,40 +66,55 @@ def hold_folder(lock: Path, *, doing: str, hint: str = "Wait for it, or stop it.
     Raises:
         RunError: Another process holds the folder, or a link or something else stands in the lock's place.
     """
-    with os.fdopen(open_plain(lock, os.O_RDWR | os.O_CREAT), "r+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(f"another process is {doing} in this folder", where=str(lock.parent), hint=hint) from None
-        yield
+    while True:
+        with os.fdopen(open_plain(lock, os.O_RDWR | os.O_CREAT), "r+b") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                place = str(lock.parent)
+                raise RunError(f"another process is {doing} in this folder", where=place, hint=hint) from None
+            # Who held it before may have removed the file in the meantime, and then others lock another one.
+            if not _is_file_at(file.fileno(), lock):
+                continue
+            yield
+            return
 
 
-def open_plain(path: Path, flags: int) -> int:
+def _is_file_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def open_plain(path: Path, flags: int, *, follows_links: bool = False) -> int:
     """Open a regular file that is no link, without ever waiting for anybody, and return its descriptor.
 
     Args:
         path: The file; folders on the way to it may be links.
         flags: As for `os.open`.
+        follows_links: Whether the file may be a link to a regular one, as in the hub's cache.
 
     Raises:
         FileNotFoundError: There is none.
         RunError: A link, a folder, a pipe or a device stands in its place, or the system refuses.
     """
     try:
-        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        kept = 0 if follows_links else os.O_NOFOLLOW
+        handle = os.open(path, flags | kept | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except FileNotFoundError:
         raise
     except OSError as error:
         # A socket and a pipe that nobody reads are told as ENXIO.
         reason = explain_odd_file(path) or f"cannot be opened: {error.strerror}"
-        raise RunError(reason, where=str(path), hint=_ODD_HINT if explain_odd_file(path) else "") from None
+        raise RunError(reason, where=str(path), hint=ODD_HINT if explain_odd_file(path) else "") from None
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise RunError(explain_odd_file(path) or "is no file", where=str(path), hint=_ODD_HINT)
+        raise RunError(explain_odd_file(path) or "is no file", where=str(path), hint=ODD_HINT)
     return handle
 
 
-_ODD_HINT = (
+ODD_HINT = (
     "Only ordinary files are used here. Put the real file in its place, or take the folder from its source again."
 )
 
@@ -126,19 +141,20 @@ def explain_odd_file(path: Path, *, is_folder: bool = False) -> str:
     return "is a file, where a folder should be" if is_folder else ""
 
 
-def read_plain(path: Path, max_bytes: int = MAX_JSON_BYTES) -> bytes:
+def read_plain(path: Path, max_bytes: int = MAX_JSON_BYTES, *, follows_links: bool = False) -> bytes:
     """Return the content of a regular file that is no link.
 
     Args:
         path: The file.
         max_bytes: Largest size.
+        follows_links: As for `open_plain`.
 
     Raises:
         FileNotFoundError: There is none.
         RunError: It is something else, too large, or cannot be read.
     """
     try:
-        with os.fdopen(open_plain(path, os.O_RDONLY), "rb") as file:
+        with os.fdopen(open_plain(path, os.O_RDONLY, follows_links=follows_links), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size > max_bytes:
                 raise RunError(f"has {size:,} bytes; at most {max_bytes:,} are read", where=str(path))
@@ -286,14 +302,18 @@ def _read_float(text: str) -> float:
     return value if abs(value) != float("inf") else _refuse_number(text)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, *, follows_links: bool = False) -> dict[str, Any]:
     """Read a JSON object of a run folder.
+
+    Args:
+        path: The file.
+        follows_links: As for `open_plain`.
 
     Raises:
         RunError: The file is missing, is a link, or is no JSON object.
     """
     try:
-        values = parse_json(read_plain(path))
+        values = parse_json(read_plain(path, follows_links=follows_links))
     except FileNotFoundError:
         raise RunError(
             "is missing", where=str(path), hint="Is this a run folder, and did its training come to the end?"
@@ -305,14 +325,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
+def read_log(path: Path, num_bytes: int | None = None) -> list[dict[str, Any]]:
     """Read log.jsonl; an unfinished last line, as a kill leaves it, is left out.
+
+    Args:
+        path: The file; an absent one has no lines.
+        num_bytes: Length of the beginning that is read; all if None.
 
     Raises:
         RunError: A line before the last is damaged.
     """
     try:
-        lines = read_plain(path, MAX_LOG_BYTES).split(b"\n")
+        lines = read_plain(path, MAX_LOG_BYTES)[:num_bytes].split(b"\n")
     except FileNotFoundError:
         return []
     entries: list[dict[str, Any]] = []

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,11 +17,12 @@ import torch
 from submillion.batches import Features
 from submillion.config import RunConfig, is_better
 from submillion.errors import RunError
+from submillion.files import ODD_HINT, full_disk_is_run_error, open_plain, read_log
 from submillion.model.encoder import Classifier
 from submillion.model.prefix import reuse_prefix
 from submillion.progress import Progress
 from submillion.records import LabelSet
-from submillion.rundir import RunDir, full_disk_is_run_error
+from submillion.rundir import RunDir
 from submillion.training import checkpoint
 from submillion.training.checkpoint import Position
 from submillion.training.feed import count_steps
@@ -65,13 +67,21 @@ class RunLog:
 
     Args:
         run: The run folder.
-        keep_bytes: Length to cut an existing log back to.
+        at: Where the run stands; an existing log is cut back to its length then.
+
+    Raises:
+        RunError: The log is not that of a run that stands there.
     """
 
-    def __init__(self, run: RunDir, keep_bytes: int) -> None:
+    def __init__(self, run: RunDir, at: Position) -> None:
         self._path = run.log
-        self._file = run.log.open("ab")
-        self._file.truncate(keep_bytes)
+        if at.step:
+            check_log(run.log, at)
+        self._file = os.fdopen(open_plain(run.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
+        if os.fstat(self._file.fileno()).st_nlink > 1:
+            self._file.close()
+            raise RunError("has another name elsewhere, so it is not cut", where=str(run.log), hint=ODD_HINT)
+        self._file.truncate(at.log_bytes)
 
     def write(self, entry: Mapping[str, Any]) -> None:
         """Append one object as a line.
@@ -92,6 +102,32 @@ class RunLog:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def check_log(path: Path, at: Position) -> None:
+    """Refuse a log whose beginning does not tell of just the steps up to a checkpoint.
+
+    Cutting a shorter file would fill it with zeros, and what is drawn and reported of a run comes from here.
+
+    Args:
+        path: The file.
+        at: Where the checkpoint stands.
+
+    Raises:
+        RunError: It is missing, too short, damaged, or of another run.
+    """
+    hint = "The run cannot be continued without its log; restore the file, or start again in a new folder."
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise RunError(f"cannot be read: {error.strerror}", where=str(path), hint=hint) from None
+    if size < at.log_bytes:
+        told = f"has {size:,} bytes; at the last checkpoint, after step {at.step:,}, it had {at.log_bytes:,}"
+        raise RunError(told, where=str(path), hint=hint)
+    entries = read_log(path, num_bytes=at.log_bytes)
+    steps = [entry.get("step") for entry in entries if entry.get("kind") == "step"]
+    if steps != list(range(1, at.step + 1)):
+        raise RunError(f"does not tell of the steps from 1 to {at.step:,}, each once", where=str(path), hint=hint)
 
 
 def list_events(interval: float, unit: str, steps_per_epoch: int, num_steps: int) -> set[int]:
@@ -136,7 +172,7 @@ class Fitting:
         with processes.acting_together():
             self.position = self._restore()
         self._require_same_position()
-        self.log = RunLog(run, self.position.log_bytes) if processes.is_first else None
+        self.log = RunLog(run, self.position) if processes.is_first else None
         with processes.acting_together():
             self.trackers = Trackers(config.track if processes.is_first else (), run.path, _flatten(config))
         self.scaler = self._open_scaler()

@@ -22,8 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from submillion.config import RunConfig, dump_config, load_yaml, parse_config
+from submillion.config import RunConfig, dump_config
 from submillion.errors import BudgetError, ConfigError, DataError, ModelError, RunError, SubmillionError
+from submillion.files import open_plain
+from submillion.run_files import read_config, read_manifest
 from submillion.rundir import RunDir, read_json, read_log, remove_leftovers, write_json, write_text
 
 _POLL_S = 0.2
@@ -97,7 +99,7 @@ def launch_run(
         words = ["train", str(recipe), "--out", str(out)]
     log = out.with_name(f"{out.name}.log")
     follower = _Follower(run.log, on_validation)
-    with sigterm_interrupts(), log.open("wb") as said:
+    with sigterm_interrupts(), os.fdopen(open_plain(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as said:
         process = _start(words, said)
         try:
             is_pruned = False
@@ -113,7 +115,7 @@ def launch_run(
         follower.is_ended()
     elif is_pruned and process.returncode in {_INTERRUPTED, -signal.SIGTERM}:
         # By the signal itself where a validation of an earlier attempt ended it before it could listen.
-        write_json(run.manifest, {**read_json(run.manifest), "state": "pruned"})
+        write_json(run.manifest, {**read_manifest(run), "state": "pruned"})
     else:
         raise explain_end(process.returncode, log, str(out))
     return _describe(run)
@@ -125,7 +127,7 @@ def _find_state(run: RunDir, config: RunConfig) -> str | None:
         if run.path.is_dir():
             remove_leftovers(run.path)
         return None
-    before = parse_config(load_yaml(run.config.read_text(encoding="utf-8"), where=str(run.config)), where=str(run.path))
+    before = read_config(run)
     if before != config:
         old, new = before.model_dump(mode="json"), config.model_dump(mode="json")
         changed = ", ".join(sorted(name for name in new if old[name] != new[name]))
@@ -134,7 +136,7 @@ def _find_state(run: RunDir, config: RunConfig) -> str | None:
             where=str(run.path),
             hint="Choose another folder, or delete this one if that run is not needed.",
         )
-    return str(read_json(run.manifest).get("state", "running")) if run.manifest.exists() else "running"
+    return str(read_manifest(run).get("state", "running")) if run.manifest.exists() else "running"
 
 
 def _await_release(run: RunDir) -> None:
@@ -142,7 +144,7 @@ def _await_release(run: RunDir) -> None:
     if not run.lock.exists():
         return
     until = time.monotonic() + _GRACE_S
-    with run.lock.open("r") as file:
+    with os.fdopen(open_plain(run.lock, os.O_RDONLY), "rb") as file:
         while time.monotonic() < until:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -153,7 +155,7 @@ def _await_release(run: RunDir) -> None:
 
 
 def _describe(run: RunDir) -> LaunchedRun:
-    is_pruned = read_json(run.manifest)["state"] == "pruned"
+    is_pruned = read_manifest(run).get("state") == "pruned"
     validations = tuple(entry for entry in read_log(run.log) if _is_validation(entry))
     evaluations = {}
     if not is_pruned:

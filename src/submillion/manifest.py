@@ -13,7 +13,8 @@ from submillion import __version__
 from submillion.config import RunConfig
 from submillion.errors import RunError
 from submillion.model.sources import BaseModel
-from submillion.rundir import RUN_FORMAT, RunDir, read_json, write_json
+from submillion.run_files import read_manifest
+from submillion.rundir import RUN_FORMAT, RunDir, write_json
 
 if TYPE_CHECKING:
     from submillion.training.device import Device
@@ -68,22 +69,6 @@ def describe_machine() -> dict[str, Any]:
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         machine["memory_bytes"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return machine
-
-
-def read_manifest(run: RunDir) -> dict[str, Any]:
-    """Read a manifest of this run format.
-
-    Raises:
-        RunError: Missing, damaged or of another format.
-    """
-    values = read_json(run.manifest)
-    if values.get("run_format") != RUN_FORMAT:
-        raise RunError(
-            f"has run format {values.get('run_format')!r}, this version reads {RUN_FORMAT}",
-            where=str(run.manifest),
-            hint="Use the version of submillion that made the run.",
-        )
-    return values
 
 
 def update_manifest(run: RunDir, entries: Mapping[str, Any]) -> None:

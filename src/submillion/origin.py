@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from submillion.budget.folder import CONFIG_NAME, HEAD_NAME, WEIGHTS_NAME, plan_adapter_folder, read_adapter_base
 from submillion.budget.plan import Plan
-from submillion.config import ModelConfig, RunConfig, load_yaml, parse_config
+from submillion.config import ModelConfig
 from submillion.errors import ConfigError, ModelError, RunError
-from submillion.manifest import read_manifest
 from submillion.model.base_files import digest_file
 from submillion.model.sources import BaseModel, load_base_config
+from submillion.run_files import read_config, read_data_report, read_manifest
 from submillion.rundir import RunDir, read_json
 from submillion.training import checkpoint
 
@@ -70,7 +70,7 @@ class Origin:
         }
         if self.run is not None:
             manifest = read_manifest(self.run)
-            values |= {"recipe": manifest["recipe"], "created": manifest["created"], "seed": manifest["seed"]}
+            values |= {name: manifest.get(name) for name in ("recipe", "created", "seed")}
         return values
 
 
@@ -172,14 +172,14 @@ def check_origin(origin: Origin, plan: Plan, model: ModelConfig, labels: Sequenc
             where=f"start_from: {origin.folder}",
             hint="Name the same base model: --base",
         )
-    settings = _read_run_config(origin.run)
+    settings = read_config(origin.run)
     if model.head == "linear" and settings.model.pooling != model.pooling:
         raise ConfigError(
             f"the head was trained on the {settings.model.pooling} state, this run has {model.pooling}",
             where="model.pooling",
             hint=f"Set it likewise: --set model.pooling={settings.model.pooling}",
         )
-    names = read_json(origin.run.data)["labels"]
+    names = read_data_report(origin.run)["labels"]
     if list(labels) != names:
         raise ConfigError(
             f"the head knows the classes {names}, this run's data has {list(labels)}",
@@ -204,8 +204,3 @@ def _compare_plans(theirs: Plan, ours: Plan) -> list[str]:
             if getattr(mine, field) != getattr(other, field):
                 differences.append(f"{name} has {field} {getattr(other, field)} there and {getattr(mine, field)} here")
     return differences
-
-
-def _read_run_config(run: RunDir) -> RunConfig:
-    where = str(run.config)
-    return parse_config(load_yaml(run.config.read_text(encoding="utf-8"), where=where), where=where)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from submillion.fit import Fitting
 from submillion.kernels.native import is_to_be_built
 from submillion.manifest import (
     check_unchanged,
-    read_manifest,
     update_manifest,
     write_first_manifest,
 )
@@ -28,8 +28,8 @@ from submillion.origin import Origin, check_origin, find_origin
 from submillion.prepare import Prepared, prepare_data
 from submillion.progress import Progress, Silent
 from submillion.records import LabelSet
-from submillion.run_model import read_config
-from submillion.rundir import RunDir, hold_folder, read_json, remove_leftovers, write_json, write_text
+from submillion.run_files import read_config, read_data_report, read_manifest
+from submillion.rundir import RunDir, hold_folder, refuse_links, remove_leftovers, write_json, write_text
 from submillion.text_encoder import TextEncoder
 from submillion.training.checkpoint import find_checkpoint
 from submillion.training.device import Device, open_device
@@ -50,36 +50,65 @@ def start_run(config: RunConfig, out: Path | None = None, *, progress: Progress 
         SubmillionError: Of the fitting kind; what was written so far stays resumable.
     """
     processes = open_processes()
+    is_new = out is None or not out.exists()
     run = RunDir(out if out is not None else choose_folder(config))
-    is_new = not run.path.exists()
     with processes.acting_together():
         if processes.is_first:
-            _begin(run, config)
-    with processes.acting_together():
-        _require_sight(run, processes)
-    try:
-        return _carry_out(run, config, processes, progress or Silent())
-    except (ConfigError, DataError, BudgetError, ModelError):
-        # Nothing to resume: with these settings and this data the run can never begin.
-        if processes.is_first and not run.checkpoints.exists():
-            _remove_files(run, and_folder=is_new)
-        raise
+            _require_empty(run)
+            run.path.mkdir(parents=True, exist_ok=True)
+    with _only_writer(run, processes):
+        with processes.acting_together():
+            if processes.is_first:
+                # Another run may have begun here since, and be over.
+                _require_empty(run)
+                write_text(run.config, dump_config(config))
+        with processes.acting_together():
+            _require_sight(run, processes)
+        try:
+            return _carry_out(run, config, processes, progress or Silent())
+        except (ConfigError, DataError, BudgetError, ModelError):
+            # Nothing to resume: with these settings and this data the run can never begin.
+            if processes.is_first and not run.checkpoints.exists():
+                _remove_files(run, and_folder=is_new)
+            raise
 
 
 def choose_folder(config: RunConfig) -> Path:
-    """Return ``runs/<name>-<time>``, the same in all processes of a run."""
-    name = f"{config.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    return Path("runs") / str(open_processes().share(name))
+    """Make an empty folder ``runs/<name>-<time>`` that no other run has, and return it; the same in all processes.
+
+    Raises:
+        RunError: It cannot be made.
+    """
+    processes = open_processes()
+    folder = ""
+    with processes.acting_together():
+        if processes.is_first:
+            folder = str(_make_folder(Path("runs") / f"{config.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"))
+    return Path(str(processes.share(folder)))
 
 
-def _begin(run: RunDir, config: RunConfig) -> None:
-    if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+def _make_folder(wanted: Path) -> Path:
+    for number in count(1):
+        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+        except FileExistsError:
+            if not folder.exists():  # something else than a folder stands above it
+                raise
+            continue
+        return folder
+    raise AssertionError
+
+
+def _require_empty(run: RunDir) -> None:
+    refuse_links(run)
+    if run.path.exists() and (not run.path.is_dir() or any(path != run.lock for path in run.path.iterdir())):
         raise ConfigError(
             "exists and is not an empty folder",
             where=str(run.path),
             hint=f"Choose another folder, or continue that run: submillion train --resume {run.path}",
         )
-    write_text(run.config, dump_config(config))
 
 
 def _require_sight(run: RunDir, processes: Processes) -> None:
@@ -95,7 +124,8 @@ def _remove_files(run: RunDir, *, and_folder: bool) -> None:
     for path in (run.config, run.manifest, run.data, run.plan, run.log, run.lock):
         path.unlink(missing_ok=True)
     if and_folder:
-        run.path.rmdir()
+        with suppress(OSError):  # something else has been put there
+            run.path.rmdir()
 
 
 def resume_run(folder: Path, *, progress: Progress | None = None) -> RunSummary:
@@ -107,14 +137,25 @@ def resume_run(folder: Path, *, progress: Progress | None = None) -> RunSummary:
     processes = open_processes()
     run = RunDir(folder)
     with processes.acting_together():
-        if not run.config.exists():
+        read_config(run)
+    with _only_writer(run, processes):
+        with processes.acting_together():
+            config = read_config(run)
+            _require_whole(run)
+        return _carry_out(run, config, processes, progress or Silent())
+
+
+def _require_whole(run: RunDir) -> None:
+    """Refuse a run that has trained and lacks a file that says on what, and how."""
+    if find_checkpoint(run.checkpoints, "last") is None:
+        return
+    for path in (run.manifest, run.data, run.plan, run.log):
+        if not path.exists():
             raise RunError(
-                "is no run folder: config.yaml is missing",
-                where=str(folder),
-                hint="Give the folder of a run that was started before.",
+                "is missing, though the run has checkpoints",
+                where=str(path),
+                hint="Without it nothing shows that the run would continue as it began; start again in a new folder.",
             )
-        config = read_config(run)
-    return _carry_out(run, config, processes, progress or Silent())
 
 
 def _carry_out(run: RunDir, config: RunConfig, processes: Processes, progress: Progress) -> RunSummary:
@@ -123,24 +164,22 @@ def _carry_out(run: RunDir, config: RunConfig, processes: Processes, progress: P
         progress = Silent()
     with processes.acting_together():
         device, base, base_config = _open_base(run, config, processes, progress)
-    with _only_writer(run, processes):
-        with processes.acting_together():
-            ready = _make_ready(run, config, device, base, base_config, processes=processes, progress=progress)
-        config = ready.config
-        processes.require_same(
-            {
-                "base model": base.weights_sha256,
-                "precision": device.precision,
-                "training data": ready.prepared.report["train_sha256"],
-            },
-            "Give all machines the same files, and a precision that each of them has.",
-        )
-        watched = {name: ready.features[name] for name in ready.prepared.watched}
-        labels = ready.prepared.splits.labels
-        fitting = Fitting(ready.classifier, config, run, progress, labels=labels, processes=processes)
-        fitted = fitting.fit(ready.train, ready.features["validation"], watched)
-        summary = conclude_run(run, config, ready, fitted, processes=processes, progress=progress, started=started)
-    return summary
+    with processes.acting_together():
+        ready = _make_ready(run, config, device, base, base_config, processes=processes, progress=progress)
+    config = ready.config
+    processes.require_same(
+        {
+            "base model": base.weights_sha256,
+            "precision": device.precision,
+            "training data": ready.prepared.report["train_sha256"],
+        },
+        "Give all machines the same files, and a precision that each of them has.",
+    )
+    watched = {name: ready.features[name] for name in ready.prepared.watched}
+    labels = ready.prepared.splits.labels
+    fitting = Fitting(ready.classifier, config, run, progress, labels=labels, processes=processes)
+    fitted = fitting.fit(ready.train, ready.features["validation"], watched)
+    return conclude_run(run, config, ready, fitted, processes=processes, progress=progress, started=started)
 
 
 def _open_base(
@@ -259,7 +298,7 @@ def _note_modules(run: RunDir, classifier: Classifier, progress: Progress) -> No
 def _write_data_report(run: RunDir, prepared: Prepared) -> None:
     # A run that is resumed must see the rows that it began with.
     if run.data.exists():
-        before, now = read_json(run.data), prepared.report
+        before, now = read_data_report(run), prepared.report
         before.setdefault("extra", [])  # runs of earlier versions had none
         keys = ("files", "num_train", "test_sha256", "train_sha256", "extra")
         changed = [key for key in keys if before[key] != now[key]]

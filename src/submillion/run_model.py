@@ -18,18 +18,19 @@ from numpy.typing import NDArray
 from submillion import stats
 from submillion.budget.folder import CONFIG_NAME, plan_adapter_folder, read_adapter_base
 from submillion.budget.plan import Plan
-from submillion.config import ModelConfig, RunConfig, load_yaml, parse_config
+from submillion.config import ModelConfig, RunConfig, parse_config
 from submillion.data.clean import clean_records
 from submillion.data.legibility import Legibility, measure_legibility
 from submillion.data.reading import Reading, read_labels, read_reading, read_temperature, recover_reading
 from submillion.data.texts import list_texts
 from submillion.errors import ConfigError, ModelError, RunError
 from submillion.evaluate import Evaluation, evaluate_logits
-from submillion.manifest import count_test_evaluation, read_manifest
+from submillion.manifest import count_test_evaluation
 from submillion.model.sources import BaseModel, find_base, load_base_config
 from submillion.progress import Progress, Silent
 from submillion.records import LabelSet, Prediction, Record
 from submillion.results import hash_records, labels_of
+from submillion.run_files import read_config, read_manifest
 from submillion.rundir import RunDir, read_json
 from submillion.text_encoder import TextEncoder, make_features
 
@@ -280,7 +281,7 @@ def _load_export(folder: RunDir, threads: int | None, precision: ScorePrecision 
     from submillion.training.device import open_device
 
     where = folder.path / EXPORT_NAME
-    values = read_json(where)
+    values = read_json(where, follows_links=True)
     try:
         settings = {"model": {**values["model"], "base": str(folder.path)}, "data": {"clean": values["clean"]}}
         plan = Plan.from_json(values["plan"], where=str(where))
@@ -343,20 +344,6 @@ def _load_adapter_folder(
         reading=recover_reading(labels),
         notes=("an adapter folder names no classes and no columns: classes are numbered, columns are found by name",),
     )
-
-
-def read_config(run: RunDir) -> RunConfig:
-    """Read the resolved configuration of a run folder.
-
-    Raises:
-        RunError: It is missing.
-        ConfigError: It has been edited into something that does not fit.
-    """
-    try:
-        text = run.config.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"cannot be read: {error.strerror}", where=str(run.config)) from None
-    return parse_config(load_yaml(text, where=str(run.config)), where=str(run.config))
 
 
 def evaluate_run(model: RunModel, records: Sequence[Record], *, progress: Progress | None = None) -> Evaluation:

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from submillion.errors import ConfigError
+from submillion.errors import ConfigError, RunError
 from submillion.files import (
+    ODD_HINT,
     expand_home,
     explain_odd_file,
     full_disk_is_run_error,
@@ -95,6 +96,16 @@ class RunDir:
         return self.path / ".lock"
 
     @property
+    def trackers(self) -> Path:
+        """The ids that the run has in its trackers."""
+        return self.path / "trackers.json"
+
+    @property
+    def probe(self) -> Path:
+        """Texts that a fresh process is asked about, while it is."""
+        return self.path / ".probe.json"
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of ``step-N`` checkpoints and the pointer files ``last`` and ``best``."""
         return self.path / "checkpoints"
@@ -136,6 +147,47 @@ class RunDir:
     def predictions(self, split: str) -> Path:
         """Per-record predictions of one split or watched set."""
         return self.path / "evaluation" / f"{split}.predictions.parquet"
+
+
+def refuse_links(run: RunDir) -> None:
+    """Refuse a run folder in which anything that is read or written is a link, a pipe or a device.
+
+    A run folder may come from a stranger. A link in it makes this package read, or overwrite, a file elsewhere, and a
+    pipe makes it wait for ever. The folder itself may be reached through a link. What trackers and exports keep in
+    folders of their own is theirs; these folders themselves must be none of the kind.
+
+    Args:
+        run: The run folder; files may be absent.
+
+    Raises:
+        RunError: With the first such thing.
+    """
+    files = (run.config, run.plan, run.data, run.manifest, run.log, run.lock, run.head, run.report, run.card)
+    for file in (*files, run.trackers, run.probe):
+        _refuse_odd(file, is_folder=False)
+    for folder in (run.checkpoints, run.adapter, run.tokenizer, run.plots, run.evaluation("test").parent):
+        _refuse_odd(folder, is_folder=True)
+        _refuse_links_below(folder)
+    for name in ("export", "export/merged", "export/adapter", "tensorboard", "wandb"):
+        _refuse_odd(run.path / name, is_folder=True)
+
+
+def _refuse_odd(path: Path, *, is_folder: bool) -> None:
+    reason = explain_odd_file(path, is_folder=is_folder)
+    if reason:
+        raise RunError(reason, where=str(path), hint=ODD_HINT)
+
+
+def _refuse_links_below(folder: Path) -> None:
+    try:
+        entries = list(os.scandir(folder))
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        is_folder = entry.is_dir(follow_symlinks=False)
+        _refuse_odd(Path(entry.path), is_folder=is_folder)
+        if is_folder:
+            _refuse_links_below(Path(entry.path))
 
 
 def find_cache_folder() -> Path:

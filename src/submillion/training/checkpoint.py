@@ -9,24 +9,44 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import nn
 
 from submillion.errors import RunError
-from submillion.rundir import full_disk_is_run_error, sync_folder, write_text
+from submillion.files import full_disk_is_run_error, read_json, read_plain, read_plain_text, sync_folder, write_text
+from submillion.json_shapes import ANY_NUMBER, COUNT, Maybe, Number, Shape, check_shape
 from submillion.training.optim import MovingAverage
 
 STATE_NAME = "state.json"
+_NAME = re.compile(r"step-(0|[1-9][0-9]{0,17})")
+_NEW_START = "The checkpoints folder is damaged; start the run again in a new folder."
+_STATE: Shape = {
+    "step": Number(1, 1 << 62, is_whole=True),
+    "best_step": COUNT,
+    "best_value": Maybe(ANY_NUMBER),
+    "validations_since_best": COUNT,
+    "stopped": bool,
+    "elapsed_s": Number(0),
+    "log_bytes": COUNT,
+    "average_updates": COUNT,
+    # Runs of earlier versions had none.
+    "loss_scale?": Maybe(Number(0, is_above=True)),
+    "num_good_steps?": COUNT,
+}
 _PARAMETERS = "parameters.safetensors"
 _MOMENTS = "optimizer.safetensors"
 _AVERAGE = "average.safetensors"
+_MOMENTS_OF_ADAM = ("step", "exp_avg", "exp_avg_sq")
+_MAX_TENSOR_BYTES = 1 << 30
+"""Largest file of tensors that is read; a million parameters have eight million bytes of moments."""
 
 
 @dataclass(frozen=True)
@@ -130,18 +150,22 @@ def find_checkpoint(folder: Path, pointer: str) -> Path | None:
     """Return the checkpoint that ``last`` or ``best`` names, or None before the first one.
 
     Raises:
-        RunError: The pointer names a checkpoint that is not there.
+        RunError: The pointer is damaged, is missing beside checkpoints, or names something else than a checkpoint here.
     """
     path = folder / pointer
-    if not path.exists():
+    try:
+        name = read_plain_text(path, max_bytes=4096).strip()
+    except FileNotFoundError:
+        steps = list(_list_steps(folder))
+        # The first one can be there without its pointer, where a kill came between the two.
+        if len(steps) > 1 or (pointer == "last" and (folder / "best").exists()):
+            raise RunError("is missing, though there are checkpoints", where=str(path), hint=_NEW_START) from None
         return None
-    target = folder / path.read_text(encoding="utf-8").strip()
-    if not (target / STATE_NAME).exists():
-        raise RunError(
-            f"names {target.name!r}, which is not there",
-            where=str(path),
-            hint="The checkpoints folder is damaged; start the run again in a new folder.",
-        )
+    if not _NAME.fullmatch(name):
+        raise RunError(f"names {name[:60]!r}, which is no checkpoint", where=str(path), hint=_NEW_START)
+    target = folder / name
+    if target.is_symlink() or not (target / STATE_NAME).exists():
+        raise RunError(f"names {name!r}, which is not there", where=str(path), hint=_NEW_START)
     return target
 
 
@@ -149,13 +173,29 @@ def read_position(checkpoint: Path) -> Position:
     """Read where a checkpoint stands.
 
     Raises:
-        RunError: Its state file is damaged.
+        RunError: Its state file is damaged, or is that of another step.
     """
     path = checkpoint / STATE_NAME
-    try:
-        return Position(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise RunError(f"is damaged: {error}", where=str(path)) from None
+    values = read_json(path)
+    check_shape(values, _STATE, path)
+    unknown = values.keys() - {field.name for field in fields(Position)}
+    if unknown:
+        raise RunError(f"is damaged: {sorted(unknown)[0]!r:.60} means nothing here", where=str(path), hint=_NEW_START)
+    position = Position(**values)
+    problem = _find_contradiction(position, checkpoint.name)
+    if problem:
+        raise RunError(f"is damaged: {problem}", where=str(path), hint=_NEW_START)
+    return position
+
+
+def _find_contradiction(position: Position, name: str) -> str:
+    if name != f"step-{position.step}":
+        return f"step is {position.step}, but its folder is {name}"
+    if position.best_step > position.step:
+        return f"best_step is {position.best_step}, after step {position.step}"
+    if (position.best_step > 0) != (position.best_value is not None):
+        return f"best_step is {position.best_step}, and best_value {position.best_value}"
+    return ""
 
 
 def load_parameters(checkpoint: Path, parameters: Mapping[str, nn.Parameter], *, averaged: bool = False) -> None:
@@ -186,13 +226,24 @@ def load_optimizer(checkpoint: Path, parameters: Mapping[str, nn.Parameter], opt
     """
     path = checkpoint / _MOMENTS
     tensors = _read_file(path)
-    if {key.rpartition("/")[0] for key in tensors} != set(parameters):
-        raise RunError("belongs to another model: it holds the moments of other parameters", where=str(path))
+    wanted = {f"{name}/{moment}" for name in parameters for moment in _MOMENTS_OF_ADAM}
+    if tensors.keys() != wanted:
+        raise RunError(
+            "belongs to another model: it holds the moments of other parameters", where=str(path), hint=_NEW_START
+        )
     for key, value in tensors.items():
         name, _, moment = key.rpartition("/")
         parameter = parameters[name]
-        if value.dim() and value.shape != parameter.shape:
-            raise RunError(f"belongs to another model: {key} has shape {tuple(value.shape)}", where=str(path))
+        shape = torch.Size([]) if moment == "step" else parameter.shape
+        dtype = torch.float32 if moment == "step" else parameter.dtype
+        if value.shape != shape or value.dtype != dtype:
+            raise RunError(
+                f"belongs to another model: {key} is {value.dtype} of shape {tuple(value.shape)}",
+                where=str(path),
+                hint=_NEW_START,
+            )
+        if moment != "exp_avg" and bool((value < 0).any()):
+            raise RunError(f"is damaged: {key} is below what it can be", where=str(path), hint=_NEW_START)
         # Step counts too: the fused optimizer keeps them where it counts.
         optimizer.state[parameter][moment] = value.to(parameter.device)
 
@@ -216,17 +267,26 @@ def _copy_tensors(source: Mapping[str, torch.Tensor], target: Mapping[str, torch
 
 def _read_tensors(path: Path, wanted: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     tensors = _read_file(path)
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if shapes != {name: tuple(tensor.shape) for name, tensor in wanted.items()}:
-        raise RunError("belongs to another model: its tensors differ from the plan's", where=str(path))
+    there = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+    if there != {name: (tensor.shape, tensor.dtype) for name, tensor in wanted.items()}:
+        raise RunError("belongs to another model: its tensors differ from the plan's", where=str(path), hint=_NEW_START)
     return tensors
 
 
 def _read_file(path: Path) -> dict[str, torch.Tensor]:
     try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise RunError(f"is damaged: {error}", where=str(path), hint="Start the run again in a new folder.") from None
+        # Bytes of its own: a file that is mapped and cut meanwhile ends the process.
+        tensors = load(read_plain(path, _MAX_TENSOR_BYTES))
+    except FileNotFoundError:
+        raise RunError("is missing", where=str(path), hint=_NEW_START) from None
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        if isinstance(error, RunError):
+            raise
+        raise RunError(f"is damaged: {error}", where=str(path), hint=_NEW_START) from None
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise RunError(f"is damaged: {name} holds numbers that are not finite", where=str(path), hint=_NEW_START)
+    return tensors
 
 
 def delete_old_checkpoints(folder: Path, *, keep: int, last_step: int, best_step: int) -> None:
@@ -250,6 +310,5 @@ def delete_old_checkpoints(folder: Path, *, keep: int, last_step: int, best_step
 
 def _list_steps(folder: Path) -> Iterable[int]:
     for path in folder.glob("step-*"):
-        number = path.name.removeprefix("step-")
-        if number.isdigit():
-            yield int(number)
+        if found := _NAME.fullmatch(path.name):
+            yield int(found[1])

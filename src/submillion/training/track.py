@@ -16,7 +16,8 @@ from typing import Any
 
 from submillion.config import TrackerName
 from submillion.errors import ConfigError
-from submillion.rundir import read_json, write_json
+from submillion.files import read_json, write_json
+from submillion.json_shapes import check_shape
 
 PROJECT = "submillion"
 IDS_NAME = "trackers.json"
@@ -66,6 +67,7 @@ class Trackers:
         PartialState()
         path = folder / IDS_NAME
         ids: dict[str, str] = read_json(path) if path.exists() else {}
+        check_shape(ids, {"*": str}, path)
         shown = {key: str(value)[:_MAX_SETTING] for key, value in settings.items()}
         for name in names:
             tracker = _start(name, folder, ids.get(name))

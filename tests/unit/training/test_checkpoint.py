@@ -35,8 +35,9 @@ class State:
             self.average.update()
 
     def save(self, folder: Path, step: int, *, best_step: int = 0) -> Position:
+        best_value = 0.5 if best_step else None
         position = Position(
-            step=step, best_step=best_step, best_value=0.5, elapsed_s=1.5, log_bytes=7, average_updates=step
+            step=step, best_step=best_step, best_value=best_value, elapsed_s=1.5, log_bytes=7, average_updates=step
         )
         checkpoint.save_checkpoint(folder, position, self.parameters, self.optimizer, self.average)
         return position
@@ -131,10 +132,104 @@ def test_a_checkpoint_that_cannot_be_finished_leaves_the_last_one(
 
 def test_no_pointer_is_no_checkpoint_and_a_dangling_one_an_error(tmp_path: Path) -> None:
     assert checkpoint.find_checkpoint(tmp_path, "last") is None
-    for text in ("step-7\n", "", "\x00"):
+    State(seed=1, num_steps=1).save(tmp_path, 2)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "state.json").write_text("{}")
+    (tmp_path / "step-9").symlink_to("step-2")
+    paths = (f"{tmp_path}/step-2", "../step-2", "step-2/../step-2", "elsewhere")
+    for text in ("step-7\n", "", "\x00", "\ufffe", "step-02", *paths, "step-9", "step-2\nstep-2", "step-" + "9" * 5000):
         (tmp_path / "last").write_text(text)
-        with pytest.raises(RunError, match="not there"):
+        with pytest.raises(RunError) as caught:
             checkpoint.find_checkpoint(tmp_path, "last")
+        assert caught.value.where == str(tmp_path / "last")
+    (tmp_path / "last").write_bytes(b"\xff\xfe")
+    with pytest.raises(RunError, match="UTF-8"):
+        checkpoint.find_checkpoint(tmp_path, "last")
+
+
+def test_checkpoints_without_their_pointer_are_an_error_and_a_first_one_is_not(tmp_path: Path) -> None:
+    state = State(seed=1, num_steps=1)
+    state.save(tmp_path, 2)
+    (tmp_path / "last").unlink()
+    assert checkpoint.find_checkpoint(tmp_path, "last") is None
+    state.save(tmp_path, 4)
+    (tmp_path / "last").unlink()
+    with pytest.raises(RunError, match="is missing, though there are checkpoints"):
+        checkpoint.find_checkpoint(tmp_path, "last")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("step", 0),
+        ("step", 3),
+        ("step", 2.0),
+        ("step", True),
+        ("step", "2"),
+        ("best_step", 3),
+        ("best_step", -1),
+        ("best_value", "high"),
+        ("best_value", None),
+        ("stopped", 0),
+        ("elapsed_s", -1.0),
+        ("log_bytes", -1),
+        ("log_bytes", 1 << 63),
+        ("average_updates", None),
+        ("loss_scale", 0),
+        ("validations_since_best", []),
+        ("mood", "good"),
+    ],
+)
+def test_a_state_that_cannot_be_is_refused(key: str, value: object, tmp_path: Path) -> None:
+    state = State(seed=1, num_steps=1)
+    state.save(tmp_path, 2, best_step=1)
+    path = tmp_path / "step-2" / "state.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({**values, key: value}))
+    with pytest.raises(RunError, match="is damaged") as caught:
+        checkpoint.read_position(tmp_path / "step-2")
+    assert caught.value.where == str(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", "null", "{", "\x00" * 40, "[" * 100_000, '{"step": NaN}', '{"step": 1e999}']
+)
+def test_a_state_of_nothing_is_refused(text: str, tmp_path: Path) -> None:
+    State(seed=1, num_steps=1).save(tmp_path, 2)
+    (tmp_path / "step-2" / "state.json").write_text(text)
+    with pytest.raises(RunError, match="is damaged"):
+        checkpoint.read_position(tmp_path / "step-2")
+
+
+@pytest.mark.parametrize("file", ["parameters", "optimizer", "average"])
+@pytest.mark.parametrize("change", ["nan", "inf", "dtype"])
+def test_tensors_that_cannot_be_are_refused(file: str, change: str, tmp_path: Path) -> None:
+    state = State(seed=1, num_steps=1)
+    state.save(tmp_path, 2)
+    path = tmp_path / "step-2" / f"{file}.safetensors"
+    tensors = load_file(path)
+    chosen = next(key for key in sorted(tensors) if tensors[key].dim() == 2)
+    if change == "dtype":
+        tensors[chosen] = tensors[chosen].to(torch.float16)
+    else:
+        tensors[chosen][0, 0] = float(change)
+    save_file(tensors, path)
+    with pytest.raises(RunError) as caught:
+        state.load(tmp_path / "step-2")
+    assert caught.value.where == str(path)
+
+
+@pytest.mark.parametrize("moment", ["exp_avg_sq", "step"])
+def test_moments_below_what_they_can_be_are_refused(moment: str, tmp_path: Path) -> None:
+    state = State(seed=1, num_steps=1)
+    state.save(tmp_path, 2)
+    path = tmp_path / "step-2" / "optimizer.safetensors"
+    tensors = load_file(path)
+    chosen = next(key for key in sorted(tensors) if key.endswith(f"/{moment}"))
+    tensors[chosen] -= 100
+    save_file(tensors, path)
+    with pytest.raises(RunError, match="below"):
+        state.load(tmp_path / "step-2")
 
 
 @pytest.mark.parametrize(
@@ -150,7 +245,7 @@ def test_a_damaged_file_is_a_run_error(file: str, damage: str, tmp_path: Path) -
     path.unlink()
     if damage in damaged:
         path.write_bytes(damaged[damage])
-    with pytest.raises(RunError, match="damaged") as caught:
+    with pytest.raises(RunError, match="missing" if damage == "missing" else "damaged") as caught:
         state.load(tmp_path / "step-2")
     assert caught.value.where == str(path)
 
@@ -176,6 +271,8 @@ def test_tensors_of_another_model_are_refused(file: str, change: str, tmp_path: 
 
 
 def test_states_of_other_versions_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "state.json").write_text(json.dumps({"step": 3, "mood": "good"}))
+    State(seed=1, num_steps=1).save(tmp_path, 3)
+    path = tmp_path / "step-3" / "state.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "mood": "good"}))
     with pytest.raises(RunError, match="mood"):
-        checkpoint.read_position(tmp_path)
+        checkpoint.read_position(tmp_path / "step-3")

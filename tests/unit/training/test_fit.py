@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ from safetensors.torch import load_file
 from sklearn.metrics import f1_score, log_loss, precision_score, recall_score
 
 from submillion.config import RunConfig, TrainConfig, is_better, parse_config
-from submillion.errors import ConfigError
+from submillion.errors import ConfigError, RunError
 from submillion.fit import FitResult, Fitting, RunLog, list_events
 from submillion.progress import Silent
 from submillion.records import LabelSet
 from submillion.rundir import RunDir, read_log
 from submillion.score import score
 from submillion.stats import bin_reliability, measure_calibration_error
+from submillion.training.checkpoint import Position
 from submillion.validate import find_metric_class, measure
 from tiny_classifiers import build_tiny_classifier, make_features
 
@@ -93,7 +95,7 @@ def test_measure_is_sklearns(tiny_bert: Path) -> None:
 
 def test_the_log_is_cut_back_before_it_goes_on(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
-    log = RunLog(run, 0)
+    log = RunLog(run, Position())
     log.write({"kind": "step", "step": 1})
     length = log.sync()
     log.write({"kind": "step", "step": 2})
@@ -101,11 +103,36 @@ def test_the_log_is_cut_back_before_it_goes_on(tmp_path: Path) -> None:
     assert length == len('{"kind": "step", "step": 1}\n')
     with run.log.open("ab") as file:
         file.write(b'{"kind": "st')
-    log = RunLog(run, length)
+    log = RunLog(run, Position(step=1, log_bytes=length))
     log.write({"kind": "step", "step": 7})
     assert log.sync() == 2 * length
     log.close()
     assert [entry["step"] for entry in read_log(run.log)] == [1, 7]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b'{"kind": "step"', b'{"kind": "step", "step": 2}\n', b"\x00" * 28, b"[]" * 14, b'{"step": NaN}' * 3],
+)
+def test_a_log_that_is_not_the_checkpoints_is_refused_and_left_as_it_is(tmp_path: Path, content: bytes | None) -> None:
+    run = RunDir(tmp_path)
+    if content is not None:
+        run.log.write_bytes(content)
+    with pytest.raises(RunError) as caught:
+        RunLog(run, Position(step=1, log_bytes=28))
+    assert caught.value.where.startswith(str(run.log))
+    assert (run.log.read_bytes() if run.log.exists() else None) == content
+
+
+@pytest.mark.parametrize("make", [os.link, os.symlink])
+def test_a_log_that_lies_elsewhere_too_is_not_cut(tmp_path: Path, make: Callable[[Path, Path], None]) -> None:
+    run = RunDir(tmp_path / "run")
+    run.path.mkdir()
+    (tmp_path / "precious").write_text("text")
+    make(tmp_path / "precious", run.log)
+    with pytest.raises(RunError):
+        RunLog(run, Position())
+    assert (tmp_path / "precious").read_text() == "text"
 
 
 # ------------------------------------------------------------------------------------- validation, patience, the best
