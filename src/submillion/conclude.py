@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ from submillion.results import (
     write_train_sample,
 )
 from submillion.run_files import read_manifest
-from submillion.rundir import RunDir, write_text
+from submillion.rundir import RunDir, write_bytes, write_text
 from submillion.score import SCORE_TOKENS_FACTOR, score
 from submillion.scorer import explain_stock_scoring, load_merged_scorer
 from submillion.text_encoder import Features, TextEncoder
@@ -221,11 +220,10 @@ def _choose_scorer(run: RunDir, config: RunConfig, ready: Ready) -> Classifier |
 
 def _save_tokenizer(tokens: TextEncoder, run: RunDir) -> None:
     names = ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt")
-    run.tokenizer.mkdir(exist_ok=True)
     write_text(run.tokenizer / "tokenizer.json", tokens.to_json())
     for name in names:
         if (tokens.folder / name).exists():
-            shutil.copyfile(tokens.folder / name, run.tokenizer / name)
+            write_bytes(run.tokenizer / name, (tokens.folder / name).read_bytes())
 
 
 def _judge_baseline(

@@ -98,7 +98,7 @@ def check_unchanged(run: RunDir, base: BaseModel, device: Device, processes: Pro
         "precision": device.precision,
         "device": str(device.device),
     }
-    before = {"weights_sha256": values["base"]["weights_sha256"], **{key: values[key] for key in list(now)[1:]}}
+    before = {"weights_sha256": values["base"]["weights_sha256"], **{key: values.get(key) for key in list(now)[1:]}}
     # Runs of earlier versions had one.
     num_before = values.get("num_processes", 1)
     if processes.count != num_before:
@@ -113,4 +113,4 @@ def check_unchanged(run: RunDir, base: BaseModel, device: Device, processes: Pro
     if processes.count != num_before:
         note = f"number of processes: {processes.count} from here on, {num_before} before; the same within rounding"
         entries = {"num_processes": processes.count, "threads": device.threads}
-        update_manifest(run, {**entries, "notes": [*values["notes"], note]})
+        update_manifest(run, {**entries, "notes": [*values.get("notes", []), note]})

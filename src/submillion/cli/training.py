@@ -236,7 +236,7 @@ def _print_summary(summary: RunSummary, *, as_json: bool) -> None:
 
     if not is_first_process():
         return
-    report = RunDir(summary.run).report
+    report = RunDir(summary.run).report if RunDir(summary.run).report.exists() else None
     if as_json:
         print_json(_describe(summary, report))
         return
@@ -246,15 +246,16 @@ def _print_summary(summary: RunSummary, *, as_json: bool) -> None:
     print_result("")
     rate = f", {summary.rows_per_s:.1f} training rows/s" if summary.rows_per_s is not None else ""
     print_result(f"{summary.plan.trainable_params:,} trainable parameters, {format_duration(summary.wall_s)}{rate}")
-    print_result(f"report: {report}")
+    if report is not None:
+        print_result(f"report: {report}")
     print_result(str(summary.run))
 
 
-def _describe(summary: RunSummary, report: Path) -> dict[str, Any]:
+def _describe(summary: RunSummary, report: Path | None) -> dict[str, Any]:
     plan = summary.plan
     return {
         "run": str(summary.run),
-        "report": str(report),
+        "report": None if report is None else str(report),
         "trainable_params": plan.trainable_params,
         "adapter_params": plan.adapter_params,
         "head_params": plan.head_params,

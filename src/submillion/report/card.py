@@ -13,6 +13,7 @@ from submillion.plain_text import clean_controls, escape_markdown, quote_code
 from submillion.report import verdict, words
 from submillion.report.findings import find_report
 from submillion.report.load import LoadedRun, load_run
+from submillion.report.shapes import damage_is_run_error
 from submillion.rundir import RunDir, write_text
 
 
@@ -29,6 +30,14 @@ def write_card(run: Path) -> Path:
         RunError: No run folder, or a damaged file in it.
     """
     loaded = load_run(run)
+    with damage_is_run_error(run):
+        text = _describe_run(loaded)
+    file = RunDir(run).card
+    write_text(file, text)
+    return file
+
+
+def _describe_run(loaded: LoadedRun) -> str:
     parts = [
         _describe_metadata(loaded),
         f"# {escape_markdown(str(loaded.config.get('name', loaded.title)))}",
@@ -45,9 +54,7 @@ def write_card(run: Path) -> Path:
         _describe_loading(loaded),
         f"*Written by submillion {__version__}; report.html shows the curves, errors and settings behind it.*",
     ]
-    file = RunDir(run).card
-    write_text(file, clean_controls("\n\n".join(part for part in parts if part)) + "\n")
-    return file
+    return clean_controls("\n\n".join(part for part in parts if part)) + "\n"
 
 
 def _find_base(run: LoadedRun) -> tuple[str, str | None]:

@@ -11,23 +11,13 @@ import numpy as np
 from submillion.extra_rows import describe_file
 from submillion.report import words
 from submillion.report.html import Child, Html, element, pairs, render, table
-from submillion.report.load import LoadedRun
+from submillion.report.load import LoadedRun, find_part
 from submillion.report.page import Section, paragraph, show_plots
 from submillion.report.plots import draw_balance, draw_lengths
 from submillion.report.theme import Plot
 
 NUM_EXAMPLES = 3
 KIND_WORDS = {"exact": "the same text", "near": "nearly the same text", "column": "one column the same (kept)"}
-
-
-def find_part(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    """Return the first mapping in a tree, the tree itself included, that holds all of the keys; else an empty one."""
-    if all(key in values for key in keys):
-        return dict(values)
-    for value in values.values():
-        if isinstance(value, Mapping) and (found := find_part(value, *keys)):
-            return found
-    return {}
 
 
 def find_report(run: LoadedRun) -> dict[str, Any]:

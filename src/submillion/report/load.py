@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow
 from numpy.typing import NDArray
 from pyarrow import parquet
 
+from submillion.budget.plan import Plan
 from submillion.config import load_yaml
 from submillion.errors import RunError
-from submillion.rundir import RunDir, read_json, read_log
+from submillion.files import read_json, read_log, read_plain
+from submillion.report import shapes
+from submillion.run_files import read_config_text, read_manifest
+from submillion.rundir import RunDir
 
+MAX_PREDICTIONS_BYTES = 4 << 30
+MAX_PREDICTIONS = 20_000_000
 FIRST_SPLITS = ("test", "validation")  # the order of reading; watched sets follow by name
 
 FloatArray = NDArray[np.float64]
@@ -132,10 +140,20 @@ def load_run(path: Path) -> LoadedRun:
         RunError: The folder is none of a run, or a file in it is damaged.
     """
     run = RunDir(path)
-    if not path.is_dir() or not run.config.exists():
+    if not path.is_dir() or not os.path.lexists(run.config):
         raise RunError("is not a run folder: it has no config.yaml", where=str(path), hint="Give a folder under runs/.")
-    config = load_yaml(run.config.read_text(encoding="utf-8"), where=str(run.config))
+    config = load_yaml(read_config_text(run), where=str(run.config))
+    shapes.check_settings(config, run.config)
     entries = read_log(run.log)
+    shapes.check_log(entries, run.log)
+    data = _read_optional(run.data)
+    shapes.check_data(data, find_part(data, "num_exact_duplicates", "splits"), run.data)
+    plan = _read_optional(run.plan)
+    if plan:
+        Plan.from_json(plan, where=str(run.plan))
+    sample = _read_optional(run.evaluation("train.sample"))
+    if sample:
+        shapes.check_sample(sample, run.evaluation("train.sample"))
     steps = [entry for entry in entries if entry.get("kind") == "step"]
     evaluations: dict[str, list[dict[str, Any]]] = {}
     for entry in entries:
@@ -146,9 +164,9 @@ def load_run(path: Path) -> LoadedRun:
         path=path,
         title=path.resolve().name,
         config=config,
-        plan=_read_optional(run.plan),
-        data=_read_optional(run.data),
-        manifest=_read_optional(run.manifest),
+        plan=plan,
+        data=data,
+        manifest=read_manifest(run) if run.manifest.exists() else {},
         steps=gather(steps),
         learning_rates=gather(entry.get("learning_rates") or {} for entry in steps),
         evaluations=evaluations,
@@ -156,7 +174,7 @@ def load_run(path: Path) -> LoadedRun:
         results=results,
         baselines=baselines,
         labels=_find_labels(config, results),
-        train_sample=_read_optional(path / "evaluation" / "train.sample.json"),
+        train_sample=sample,
     )
 
 
@@ -182,10 +200,22 @@ def _read_results(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, di
         split, _, kind = file.stem.partition(".")
         if not kind:
             results[split] = read_json(file)
+            shapes.check_result(results[split], file)
         elif kind == "baseline":
             baselines[split] = read_json(file)
+            shapes.check_baseline(baselines[split], file)
     order = [split for split in FIRST_SPLITS if split in results] + sorted(set(results) - set(FIRST_SPLITS))
     return {split: results[split] for split in order}, baselines
+
+
+def find_part(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """Return the first mapping in a tree, the tree itself included, that holds all of the keys; else an empty one."""
+    if all(key in values for key in keys):
+        return dict(values)
+    for value in values.values():
+        if isinstance(value, Mapping) and (found := find_part(value, *keys)):
+            return found
+    return {}
 
 
 def gather(rows: Iterable[Mapping[str, Any]]) -> dict[str, FloatArray]:
@@ -221,23 +251,43 @@ def read_predictions(path: Path, split: str) -> Predictions | None:
         RunError: The file is damaged or lacks a column.
     """
     file = RunDir(path).predictions(split)
-    if not file.exists():
+    if not os.path.lexists(file):
         return None
     try:
-        content = parquet.read_table(file)
+        content = _read_table(file)
         probabilities = sorted(
             (name for name in content.column_names if name.startswith("probability_")), key=lambda n: int(n[12:])
         )
-        scores = np.stack([content[name].to_numpy() for name in probabilities], axis=1)
-        predicted = content["predicted_id"].to_numpy().astype(np.int64)
-        return Predictions(
-            ids=tuple(content["id"].to_pylist()),
-            labels=content["label_id"].to_numpy().astype(np.int64),
-            predicted=predicted,
-            confidence=scores[np.arange(len(predicted)), predicted].astype(np.float64),
-            probabilities=scores.astype(np.float64),
-            texts=tuple(content["text"].to_pylist()),
-            sources=tuple(content["source"].to_pylist()),
-        )
-    except (KeyError, ValueError, IndexError, OSError) as error:
+        scores = np.stack([content[name].to_numpy().astype(np.float64) for name in probabilities], axis=1)
+        labels, predicted = (content[name].to_numpy().astype(np.int64) for name in ("label_id", "predicted_id"))
+        for name, values in (("label_id", labels), ("predicted_id", predicted)):
+            if len(values) and not 0 <= values.min() <= values.max() < scores.shape[1]:
+                raise ValueError(f"{name} holds ids outside of its {scores.shape[1]} classes")
+        if not ((scores >= 0) & (scores <= 1 + 1e-6)).all():
+            raise ValueError("probabilities are not all between 0 and 1")
+        ids, texts, sources = (tuple(content[name].to_pylist()) for name in ("id", "text", "source"))
+        if not all(isinstance(text, str) for text in (*ids, *texts, *sources)):
+            raise ValueError("id, text or source holds something else than text")
+    except (KeyError, ValueError, IndexError, OSError, TypeError, OverflowError, pyarrow.ArrowException) as error:
+        if isinstance(error, RunError):
+            raise
         raise RunError(f"is damaged: {error}", where=str(file), hint="Evaluate the run again to rewrite it.") from None
+    return Predictions(
+        ids=ids,
+        labels=labels,
+        predicted=predicted,
+        confidence=scores[np.arange(len(predicted)), predicted],
+        probabilities=scores,
+        texts=texts,
+        sources=sources,
+    )
+
+
+def _read_table(file: Path) -> pyarrow.Table:
+    content = parquet.ParquetFile(pyarrow.BufferReader(read_plain(file, MAX_PREDICTIONS_BYTES)))
+    size = sum(content.metadata.row_group(number).total_byte_size for number in range(content.num_row_groups))
+    if size > MAX_PREDICTIONS_BYTES or content.metadata.num_rows > MAX_PREDICTIONS:
+        raise ValueError(f"{content.metadata.num_rows:,} rows of {size:,} bytes are more than a report takes")
+    table = content.read()
+    table.validate(full=True)
+    return table

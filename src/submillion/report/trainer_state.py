@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -39,7 +40,7 @@ def open_run(path: Path) -> LoadedRun:
     Raises:
         RunError: It is none of these, or damaged.
     """
-    if path.is_dir() and not (path / "config.yaml").exists():
+    if path.is_dir() and not os.path.lexists(path / "config.yaml"):
         states = [path / STATE_FILE, *path.glob(f"checkpoint-*/{STATE_FILE}")]
         states = [state for state in states if state.is_file()]
         if not states:

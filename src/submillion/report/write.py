@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from submillion.errors import RunError
+from submillion.files import explain_odd_file, write_bytes, write_text
 from submillion.report import comparison, sections, trainer_page, words
 from submillion.report.curves import list_curves, list_overlaid_curves
 from submillion.report.findings import data_section, list_data_plots
 from submillion.report.load import LoadedRun, name_runs
 from submillion.report.page import Section, build_page
+from submillion.report.shapes import damage_is_run_error
 from submillion.report.theme import Plot, render_png
 from submillion.report.trainer_state import open_run
-from submillion.rundir import RunDir, write_bytes, write_text
+from submillion.rundir import RunDir
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ def write_pages(runs: Sequence[Path], out: Path | None = None) -> WrittenReport:
     if len({run.resolve() for run in runs}) != len(runs):
         raise RunError("a run folder is given twice", hint="Give each folder once.")
     loaded = name_runs([open_run(path) for path in runs])
+    with damage_is_run_error(loaded[0].path):
+        return _write_pages(loaded, out)
+
+
+def _write_pages(loaded: Sequence[LoadedRun], out: Path | None) -> WrittenReport:
     if len(loaded) == 1 and loaded[0].kind == "run":
         file = _place(out, loaded[0].path, "report.html")
         page, plots = _report_run(loaded[0])
@@ -71,7 +78,7 @@ def write_pages(runs: Sequence[Path], out: Path | None = None) -> WrittenReport:
         for picture, plot in zip(pictures, plots, strict=True):
             write_bytes(picture, render_png(plot))
         write_text(file, page)
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+    except OSError as error:
         hint = "Choose another place for it with --out."
         raise RunError(f"the report cannot be written: {error.strerror}", where=str(file), hint=hint) from None
     return WrittenReport(file, pictures)
@@ -80,7 +87,11 @@ def write_pages(runs: Sequence[Path], out: Path | None = None) -> WrittenReport:
 def _place(out: Path | None, folder: Path, name: str) -> Path:
     if out is None:
         return folder / name
-    return out if out.suffix in (".html", ".htm") and not out.is_dir() else out / name
+    file = out if out.suffix in (".html", ".htm") and not out.is_dir() else out / name
+    reason = "" if file.is_symlink() else explain_odd_file(file)
+    if reason:
+        raise RunError(f"the report cannot be written: {reason}", where=str(file), hint="Choose another name for it.")
+    return file
 
 
 def _report_run(run: LoadedRun) -> tuple[str, list[Plot]]:
