@@ -30,7 +30,7 @@ from submillion.model.sources import BaseModel, find_base, load_base_config
 from submillion.progress import Progress, Silent
 from submillion.records import LabelSet, Prediction, Record
 from submillion.results import hash_records, labels_of
-from submillion.run_files import read_config, read_manifest
+from submillion.run_files import read_config, read_data_report, read_manifest
 from submillion.rundir import RunDir, read_json
 from submillion.text_encoder import TextEncoder, make_features
 
@@ -261,7 +261,7 @@ def read_trained(run: RunDir) -> Trained:
             where=str(run.path),
             hint="The base model has changed since; restore the one that the manifest names.",
         )
-    data = read_json(run.data)
+    data = read_data_report(run)
     labels = read_labels(data, plan.num_labels, where=str(run.data))
     reading, notes = read_reading(data, labels, config.data, where=str(run.data))
     return Trained(
@@ -354,7 +354,7 @@ def evaluate_run(model: RunModel, records: Sequence[Record], *, progress: Progre
     """
     cleaned = list(clean_records(records, model.config.data.clean))
     data = model.folder.data
-    if data.exists() and read_json(data).get("test_sha256") == hash_records(cleaned):
+    if data.exists() and read_data_report(model.folder)["test_sha256"] == hash_records(cleaned):
         try:
             count_test_evaluation(model.folder)
         except OSError as error:
