@@ -93,7 +93,7 @@ class DataConfig(Section):
     revision: str | None = Field(None, description="Commit of the hub data set; the newest if absent.")
     text: tuple[Name, ...] = Field((), description="Text columns, joined by a space; found by name if empty.")
     label: Name | None = Field(None, description="Label column; found by name if absent.")
-    id: Name | None = Field(None, description="Id column; row numbers if absent.")
+    id: Name | None = Field(None, description="Id column, or `none` for row numbers; found by name if absent.")
     labels: tuple[ClassName, ...] = Field((), description="Class names in label order; from the data if empty.")
     numbers: Literal["names", "ids", "ids-from-1"] | None = Field(
         None,

@@ -18,7 +18,10 @@ RecipeData = Annotated[
 ]
 Text = Annotated[str | None, typer.Option("--text", metavar="A,B", help="Text columns, joined by a space.")]
 Label = Annotated[str | None, typer.Option("--label", metavar="COLUMN", help="Label column.")]
-Id = Annotated[str | None, typer.Option("--id", metavar="COLUMN", help="Id column; row numbers if there is none.")]
+Id = Annotated[
+    str | None,
+    typer.Option("--id", metavar="COLUMN", help="Id column; none for row numbers, found by name if absent."),
+]
 Numbers = Annotated[
     Literal["names", "ids", "ids-from-1"] | None,
     typer.Option("--numbers", help="Numbers as labels: class names, or ids from 0 or 1; as in training if absent."),

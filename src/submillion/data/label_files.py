@@ -18,7 +18,7 @@ from submillion.data.labels import (
     normalise_label,
 )
 from submillion.data.reading import Reading
-from submillion.data.table import Table, closed_after
+from submillion.data.table import Table, Tell, closed_after, ignore_note
 from submillion.errors import DataError
 from submillion.records import LabelSet, Record
 
@@ -87,7 +87,7 @@ def join_labels(
     numbering: Numbering | None = None,
     *,
     is_official: bool = False,
-    on_note: Callable[[str], object] | None = None,
+    on_note: Tell = ignore_note,
 ) -> list[Record]:
     """Return those records that a file of ``id,label`` rows labels, in their own order.
 
@@ -118,10 +118,12 @@ def join_labels(
             hint=f"A file of labels has the columns id and label, or {ID} and {LABEL_ID} with positions from 0.",
         )
     wanted = [column for column in (row_id, label, positions) if column is not None]
+    for note in table.notes:
+        on_note(note)
     known = {record.id: record for record in records}
     places: dict[str, Record] = {}
     values: list[tuple[int | str | None, ...]] = []
-    with closed_after(table.iter_rows(wanted)) as rows:
+    with closed_after(table.iter_rows(wanted, on_note)) as rows:
         for place, (raw_id, *raw) in rows:
             record_id = str(raw_id).strip()
             if record_id not in known or record_id in places:
@@ -146,11 +148,10 @@ def join_labels(
         and _is_competition(is_official, column)
     ):
         numbering = Numbering("ids", 0, is_asked=True)
-        if on_note is not None:
-            on_note(
-                f"{path}: {ID},{LABEL} is the header of AG News' competition, so its labels count from 0: "
-                f"{describe_ids(labels, 0)}"
-            )
+        on_note(
+            f"{path}: {ID},{LABEL} is the header of AG News' competition, so its labels count from 0: "
+            f"{describe_ids(labels, 0)}"
+        )
     raw_labels = RawLabels(column, list(places.values()), False, None, folder)
     ids = {record.id: record.label for record in apply_labels(raw_labels, labels, numbering)}
     return [replace(record, label=ids[record.id]) for record in records if record.id in ids]
