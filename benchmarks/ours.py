@@ -52,8 +52,9 @@ def train(job: Job, gate: Gate) -> Mapping[str, Any]:
     from submillion.model.sources import find_base, load_base_config
     from submillion.text_encoder import TextEncoder
     from submillion.training.device import open_device
-    from submillion.training.loop import StepResult, train_steps
+    from submillion.training.loop import train_steps
     from submillion.training.optim import build_optimizer
+    from submillion.training.step import StepResult
 
     config = make_config(job)
     device = open_device(config.model.precision, job.threads)

@@ -27,10 +27,11 @@ from submillion.training import checkpoint
 from submillion.training.checkpoint import Position
 from submillion.training.feed import count_steps
 from submillion.training.interrupt import StopRequest, deferred_stop
-from submillion.training.loop import StepResult, train_steps
+from submillion.training.loop import train_steps
 from submillion.training.optim import MovingAverage, build_optimizer
 from submillion.training.processes import ALONE, Processes
 from submillion.training.scaling import LossScaler, ScalerState
+from submillion.training.step import StepResult
 from submillion.training.track import Trackers
 from submillion.validate import find_metric_class, measure
 

@@ -29,7 +29,7 @@ from accelerate.state import PartialState
 import submillion.conclude
 import submillion.fit
 import submillion.pipeline
-import submillion.training.loop
+import submillion.training.step
 from submillion.config import TrainConfig, parse_config
 from submillion.errors import DataError, RunError
 from submillion.score import score
@@ -47,7 +47,7 @@ def play_curve(
 ) -> dict[str, Any]:
     """Train a tiny classifier; return its steps and a digest of what they made."""
     if late:
-        submillion.training.loop._reads_late = lambda _: True
+        submillion.training.step._reads_late = lambda _: True
     processes = open_processes()
     classifier = build_tiny_classifier(
         Path(base), head="linear", dropout=0.1, adapter_dropout=0.2, head_dropout=0.1, moved=False
@@ -75,7 +75,7 @@ def digest(tensors: list[Any]) -> str:
 def play_spoilt_step(base: str, how: str, *, late: bool = False) -> None:
     """Train until one process meets something in its share of step 2."""
     if late:
-        submillion.training.loop._reads_late = lambda _: True
+        submillion.training.step._reads_late = lambda _: True
     processes = open_processes()
     classifier = build_tiny_classifier(Path(base), head="linear", targets=("query",)).classifier
     config = TrainConfig(batch_size=4, epochs=1.0, learning_rate=0.1, warmup_ratio=0.0, micro_batch_tokens=16)

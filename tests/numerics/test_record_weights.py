@@ -15,8 +15,8 @@ from submillion.baseline import train_baseline
 from submillion.batches import Features, pack, split_micro_batches
 from submillion.config import TrainConfig
 from submillion.training.feed import StepInput, deal_records
-from submillion.training.gradients import accumulate_gradients, weigh_records
-from submillion.training.loop import train_steps, weigh_classes
+from submillion.training.gradients import accumulate_gradients, weigh_classes, weigh_records
+from submillion.training.loop import train_steps
 from submillion.training.optim import build_optimizer
 from tiny_classifiers import build_tiny_classifier, make_features
 

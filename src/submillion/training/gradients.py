@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
 from submillion.batches import Batch, Features
+from submillion.config import TrainConfig
+from submillion.errors import ConfigError
 from submillion.model.encoder import Classifier
 from submillion.training.feed import StepInput
 from submillion.training.processes import Processes
@@ -29,6 +32,30 @@ class Sums:
     losses: torch.Tensor
     num_right: torch.Tensor
     failure: Exception | None = None
+
+
+def weigh_classes(
+    labels: Sequence[int], num_labels: int, config: TrainConfig, record_weights: Sequence[float] | None = None
+) -> torch.Tensor | None:
+    """Return one loss weight a class, float32 (C,), or None for equal weights.
+
+    ``balanced`` is n / (C * count), the rule of scikit-learn's class weights; both count records by their weights.
+
+    Raises:
+        ConfigError: As many weights as classes are needed.
+    """
+    if config.class_weights == "none":
+        return None
+    if config.class_weights == "balanced":
+        counts = np.bincount(labels, weights=record_weights, minlength=num_labels)
+        return torch.tensor(counts.sum() / (num_labels * np.where(counts > 0, counts, 1)), dtype=torch.float32)
+    if len(config.class_weights) != num_labels:
+        raise ConfigError(
+            f"{len(config.class_weights)} weights for {num_labels} classes",
+            where="train.class_weights",
+            hint="Give one weight a class, in the order of the labels, or balanced.",
+        )
+    return torch.tensor(config.class_weights, dtype=torch.float32)
 
 
 def weigh_records(items: Sequence[Features], weights: torch.Tensor | None) -> float:
@@ -101,29 +128,51 @@ def _sum_losses(
     return losses if batch.weights is None else (losses * batch.weights).sum()
 
 
-def add_up_gradients(
-    parameters: Sequence[nn.Parameter], sums: Sums, processes: Processes, *, is_stopping: bool
-) -> torch.Tensor:
+def reduce_gradients(
+    parameters: Sequence[nn.Parameter], sums: Sums, processes: Processes, is_stopping: Callable[[], bool]
+) -> torch.Tensor | None:
     """Replace every process's gradients by their sum, in one message.
 
     Args:
         parameters: The trained parameters; those without a gradient, where this process had no records, get one.
         sums: Of this process. A failure is sent as a loss that is not finite.
         processes: All take part, with or without records.
-        is_stopping: Whether this process has been asked to stop.
+        is_stopping: Says whether this process has been asked to stop; asked where there are several.
 
     Returns:
-        The step's loss, its number of right records and the number of processes that were asked to stop, float32 (3,).
+        The step's loss, its number of right records and the number of processes that were asked to stop, float32
+        (3,); None where there is one process, whose gradients and sums are those of the step.
+
+    Raises:
+        Exception: What ended the passes early, where there is one process.
     """
+    if processes.count == 1:
+        processes.fail_together(sums.failure)
+        return None
     first = parameters[0]
     loss = sums.losses.sum() if sums.failure is None else first.new_full((), math.nan)
-    tail = [loss, sums.num_right.float(), first.new_full((), float(is_stopping))]
+    tail = [loss, sums.num_right.float(), first.new_full((), float(is_stopping()))]
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     flat = processes.add_up(torch.cat([*(gradient.flatten() for gradient in gradients), torch.stack(tail)]))
     pieces = flat[: -len(tail)].split([p.numel() for p in parameters])
     for parameter, piece in zip(parameters, pieces, strict=True):
         parameter.grad = piece.view_as(parameter)
     return flat[-len(tail) :]
+
+
+def clip_gradients(
+    parameters: Sequence[nn.Parameter], largest_norm: float | None, scaler: LossScaler | None
+) -> torch.Tensor:
+    """Bring the gradients to the size that a step takes; return the Euclidean norm that they had, float32 ().
+
+    Args:
+        parameters: The trained parameters.
+        largest_norm: Gradients whose norm is above it are scaled down to it; None or 0 for no limit.
+        scaler: Has scaled the losses, and with them the gradients; the norm is that without it.
+    """
+    if scaler is not None:
+        scaler.unscale(parameters)
+    return torch.nn.utils.clip_grad_norm_(parameters, largest_norm or math.inf)
 
 
 class Figures:

@@ -39,7 +39,7 @@ class Questions(TorchDispatchMode):
 
 @pytest.mark.parametrize("pooling", ["mean", "first"])
 def test_a_step_asks_the_device_for_nothing(pooling: str, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("submillion.training.loop._reads_late", lambda _: True)
+    monkeypatch.setattr("submillion.training.step._reads_late", lambda _: True)
     # Its labels and weights never lie on the device.
     monkeypatch.setattr("submillion.training.loop.weigh_records", lambda *_: 4.0)
     tiny = build_tiny_classifier(

@@ -14,8 +14,10 @@ from submillion.batches import Features, pack
 from submillion.config import TrainConfig
 from submillion.errors import ConfigError, RunError
 from submillion.training.feed import order_epoch
-from submillion.training.loop import StepResult, train_steps, weigh_classes
+from submillion.training.gradients import weigh_classes
+from submillion.training.loop import train_steps
 from submillion.training.optim import MovingAverage, build_optimizer
+from submillion.training.step import StepResult
 from tiny_classifiers import Tiny, build_tiny_classifier, make_features
 
 
@@ -115,14 +117,14 @@ def test_the_average_is_updated_after_every_step(tiny: Tiny) -> None:
 @pytest.fixture(params=[False, True], ids=["at once", "late"])
 def reads_late(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Read figures as on a CPU, or as on a GPU: after the gradients of the next step."""
-    monkeypatch.setattr("submillion.training.loop._reads_late", lambda _: request.param)
+    monkeypatch.setattr("submillion.training.step._reads_late", lambda _: request.param)
     return bool(request.param)
 
 
 def test_reading_late_changes_nothing(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outcomes = []
     for late in (False, True):
-        monkeypatch.setattr("submillion.training.loop._reads_late", lambda _, late=late: late)
+        monkeypatch.setattr("submillion.training.step._reads_late", lambda _, late=late: late)
         tiny = build_tiny_classifier(tiny_bert, head="linear", targets=("query",), dropout=0.1)
         parameters = tiny.classifier.trainable_parameters()
         average = MovingAverage(parameters, 0.9)

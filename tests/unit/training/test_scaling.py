@@ -15,9 +15,10 @@ from submillion.fit import Fitting
 from submillion.progress import Silent
 from submillion.rundir import RunDir, read_log
 from submillion.training import checkpoint
-from submillion.training.loop import StepResult, train_steps
+from submillion.training.loop import train_steps
 from submillion.training.optim import build_optimizer
 from submillion.training.scaling import LossScaler, ScalerState
+from submillion.training.step import StepResult
 from tiny_classifiers import Tiny, build_tiny_classifier, make_features
 
 CPU = torch.device("cpu")
@@ -61,7 +62,7 @@ def run(tiny: Tiny, scaler: LossScaler | None) -> tuple[list[StepResult], dict[s
 def test_a_scale_that_is_a_power_of_two_changes_no_bit(
     late: bool, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("submillion.training.loop._reads_late", lambda _: late)
+    monkeypatch.setattr("submillion.training.step._reads_late", lambda _: late)
     plain, expected = run(build(tiny_bert), None)
     scaled, values = run(build(tiny_bert), LossScaler(CPU))
     assert [step.loss_scale for step in scaled] == [65536.0] * 6
@@ -73,7 +74,7 @@ def test_a_scale_that_is_a_power_of_two_changes_no_bit(
 def test_a_step_whose_gradients_overflow_is_left_out(
     late: bool, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("submillion.training.loop._reads_late", lambda _: late)
+    monkeypatch.setattr("submillion.training.step._reads_late", lambda _: late)
     tiny = build(tiny_bert)
     parameters = tiny.classifier.trainable_parameters()
     config = TrainConfig(batch_size=3, epochs=2.0, learning_rate=0.01, warmup_ratio=0.0)
