@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from benchmarks.measured_child import Job, Round
-from submillion.errors import RunError
+from submillion.errors import RunError, from_json
 
 ROOT = Path(__file__).parents[1]
 _NUM_LINES = 6
@@ -122,13 +122,15 @@ class MeasuredProcess:
 
     def _read(self) -> dict[str, Any]:
         line = self._answers.readline()
-        values: dict[str, Any] = json.loads(line) if line else {"failed": f"status {self._process.wait()}"}
-        if "failed" in values:
-            self._process.wait()
-            lines = [text for text in self._log.read_text(errors="replace").splitlines() if text.strip()]
-            raise RunError(
-                f"{self.name} has failed: {values['failed']}",
-                where="bench",
-                hint="\n".join(("Its last lines:", *lines[-_NUM_LINES:])) if lines else "",
-            )
-        return values
+        values: dict[str, Any] = json.loads(line) if line else {}
+        if line and "failed" not in values:
+            return values
+        status = self._process.wait()
+        error = from_json(values["failed"]) if values else RunError(f"status {status}")
+        lines = [text for text in self._log.read_text(errors="replace").splitlines() if text.strip()]
+        shown = "\n".join(("Its last lines:", *lines[-_NUM_LINES:])) if lines else ""
+        raise type(error)(
+            f"{self.name} has failed: {error.message}",
+            where=error.where or "bench",
+            hint=f"{error.hint}\n{shown}".strip(),
+        )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from benchmarks.flops import Lengths
+from submillion.errors import RunError, SubmillionError
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,11 @@ class Gate:
         """Hand over what is known at the end."""
         self._send(facts)
 
-    def fail(self, reason: str) -> None:
+    def fail(self, error: Exception) -> None:
         """Say why nothing more will come."""
-        self._send({"failed": reason})
+        if not isinstance(error, SubmillionError):
+            error = RunError(f"{type(error).__name__}: {error}")
+        self._send({"failed": error.to_json()})
 
     def _send(self, values: Mapping[str, Any]) -> None:
         self._answers.write(json.dumps(values) + "\n")

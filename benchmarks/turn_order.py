@@ -15,7 +15,7 @@ from benchmarks.prepare_peers import ADAPTER
 from benchmarks.row_source import take_rows, write_rows
 from benchmarks.table import Measured, find_peaks, sum_up
 from submillion.budget.count import list_linears
-from submillion.errors import ConfigError, RunError
+from submillion.errors import ConfigError, SubmillionError
 from submillion.progress import Progress
 
 NUM_ROWS: dict[str, int] = {"train": 3200, "score": 4096}
@@ -65,7 +65,7 @@ def measure_turns(site: Site, kind: Kind, progress: Progress) -> dict[str, Any]:
 
     Raises:
         ConfigError: Too few rows.
-        RunError: A case of this package has failed.
+        SubmillionError: A case of this package has failed.
     """
     settings = site.settings
     cases = list_site_cases(site, kind)
@@ -145,7 +145,7 @@ def _try(entrant: _Entrant, what: str) -> None:
             entrant.rounds.append(entrant.process.make_round())
         else:
             entrant.facts = entrant.process.finish()
-    except RunError as error:
+    except SubmillionError as error:
         if not entrant.case.is_peer:
             raise
         entrant.error = f"{error.message}"

@@ -56,7 +56,7 @@ def main() -> None:
         except EOFError:
             raise
         except Exception as error:
-            gate.fail(f"{type(error).__name__}: {error}")
+            gate.fail(error)
             raise
 
 

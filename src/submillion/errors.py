@@ -6,6 +6,8 @@ Each error is also the fitting built-in, so that callers of the library can catc
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class SubmillionError(Exception):
     """Base of every error that submillion raises on purpose.
@@ -28,6 +30,10 @@ class SubmillionError(Exception):
         """Join place, message and hint on one line each."""
         text = f"{self.where}: {self.message}" if self.where else self.message
         return f"{text}\n{self.hint}" if self.hint else text
+
+    def to_json(self) -> dict[str, str]:
+        """Return kind, message, place and hint, with which `from_json` makes the same error in another process."""
+        return {"kind": type(self).__name__, "message": self.message, "where": self.where, "hint": self.hint}
 
     def __reduce__(self) -> tuple[object, ...]:
         """Rebuild with all three parts when sent between processes."""
@@ -66,3 +72,22 @@ class RunError(SubmillionError, RuntimeError):
     """A run that cannot go on: disk full, non-finite loss, damaged run folder."""
 
     exit_code = 6
+
+
+class DivergedError(RunError):
+    """A loss or gradients that are not finite: a result of the settings, where other errors of a run are accidents."""
+
+
+KINDS: Mapping[str, type[SubmillionError]] = {
+    kind.__name__: kind for kind in (ConfigError, DataError, BudgetError, ModelError, RunError, DivergedError)
+}
+"""All kinds of errors by the name that `SubmillionError.to_json` gives them."""
+
+
+def from_json(values: Mapping[str, str]) -> SubmillionError:
+    """Return the error that another process has described with `SubmillionError.to_json`.
+
+    Args:
+        values: Kind, message, place and hint. A kind that is not in `KINDS`, such as that of a bug, ends a run.
+    """
+    return KINDS.get(values["kind"], RunError)(values["message"], where=values["where"], hint=values["hint"])

@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import json
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from submillion.config import RunConfig, dump_config
-from submillion.errors import BudgetError, ConfigError, DataError, ModelError, RunError, SubmillionError
+from submillion.errors import ConfigError, RunError, SubmillionError, from_json
 from submillion.files import open_plain
 from submillion.run_files import read_config, read_manifest
 from submillion.rundir import RunDir, read_json, read_log, remove_leftovers, write_json, write_text
@@ -32,10 +31,7 @@ _POLL_S = 0.2
 # A run that is asked to stop finishes its step and saves; a step of a large model on few cores takes a while.
 _GRACE_S = 120.0
 _WATCH_S = 1.0
-KINDS: dict[int, type[SubmillionError]] = {
-    kind.exit_code: kind for kind in (ConfigError, DataError, BudgetError, ModelError, RunError)
-}
-"""Errors by the exit code of a process that ended with them."""
+_CHILD = "submillion.cli.launched"
 _INTERRUPTED = 130
 _NUM_LINES = 6
 
@@ -99,8 +95,9 @@ def launch_run(
         words = ["train", str(recipe), "--out", str(out)]
     log = out.with_name(f"{out.name}.log")
     follower = _Follower(run.log, on_validation)
+    find_error_file(log).unlink(missing_ok=True)
     with sigterm_interrupts(), os.fdopen(open_plain(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as said:
-        process = _start(words, said)
+        process = _start(words, log, said)
         try:
             is_pruned = False
             while process.poll() is None and not is_pruned:
@@ -199,11 +196,11 @@ class _Follower:
         return False
 
 
-def _start(words: list[str], said: Any) -> subprocess.Popen[bytes]:
+def _start(words: list[str], log: Path, said: Any) -> subprocess.Popen[bytes]:
     # In a session of its own: a terminal's Ctrl-C reaches this process alone, which passes it on once. Twice would
     # end the run without saving.
     return subprocess.Popen(
-        [sys.executable, "-m", __name__, str(os.getpid()), *words],
+        [sys.executable, "-m", _CHILD, str(os.getpid()), str(find_error_file(log)), *words],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=said,
@@ -230,29 +227,39 @@ def end_process(process: subprocess.Popen[bytes], *, is_asked: bool = False) -> 
             raise
 
 
+def find_error_file(log: Path) -> Path:
+    """Return the file in which a process leaves the error that ends it, beside the log of what it says."""
+    return log.with_suffix(".error.json")
+
+
+def write_error(file: Path, error: SubmillionError) -> None:
+    """Leave the error that ends this process for the one that started it."""
+    write_json(file, error.to_json())
+
+
 def explain_end(code: int, log: Path, where: str, what: str = "the run") -> SubmillionError:
-    """Return the error that fits a command's exit code, with what it said.
+    """Return the error that a process has left, or one that says how it ended without leaving any.
 
     Args:
         code: As `subprocess` tells it: negative where a signal ended the process.
-        log: What it wrote on stderr.
-        where: The error's place.
+        log: What it wrote on stderr; its error is beside it.
+        where: The process's folder, named in the hint of its own error and as the place of one that it has not left.
         what: The process, for the message.
     """
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    told = [number for number, line in enumerate(lines) if line.startswith("error: ")]
-    kind = KINDS.get(code)
-    if told and code > 0 and code != _INTERRUPTED:
-        message = lines[told[-1]].removeprefix("error: ")
-        return (kind or RunError)(message, where=where, hint="\n".join(lines[told[-1] + 1 :]))
+    file = find_error_file(log)
+    if code > 0 and file.exists():
+        error = from_json(read_json(file))
+        hint = f"{error.hint}\nThis ended {what} in {where}.".strip()
+        return type(error)(error.message, where=error.where, hint=hint)
     if code == _INTERRUPTED:
         how = "was interrupted from outside"
     elif code < 0:
         how = f"was killed by {signal.Signals(-code).name}"
     else:
         how = f"ended with status {code}"
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     shown = "\n".join(("Its last lines:", *lines[-_NUM_LINES:])) if lines else ""
-    return (kind or RunError)(f"{what} {how}", where=where, hint=f"The same command continues it. {shown}".strip())
+    return RunError(f"{what} {how}", where=where, hint=f"The same command continues it. {shown}".strip())
 
 
 @contextmanager
@@ -285,10 +292,3 @@ def follow_parent(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-if __name__ == "__main__":
-    # A shell's background job ignores Ctrl-C, and so would the run; what ends it is SIGTERM from its parent.
-    follow_parent(int(sys.argv[1]))
-    sys.argv[1:2] = []
-    runpy.run_module("submillion", run_name="__main__", alter_sys=True)

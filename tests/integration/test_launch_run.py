@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from submillion.config import RunConfig, dump_config, parse_config
-from submillion.errors import BudgetError, ConfigError, DataError, RunError
+from submillion.errors import BudgetError, ConfigError, DataError, DivergedError, RunError
 from submillion.launch import launch_run
 from submillion.recipes import load_recipe
 from submillion.rundir import RunDir, read_json, read_log
@@ -164,6 +165,21 @@ def test_errors_come_back_as_their_kind_with_their_message(
         launch_run(make_config(data={"source": str(tmp_path / "nowhere.csv")}), tmp_path / "data")
     with pytest.raises(ConfigError, match="layers"):
         launch_run(make_config(adapter={"layers": [99]}), tmp_path / "config")
+
+
+def test_a_run_that_diverges_says_so_by_kind_and_leaves_no_error_behind_when_it_is_mended(
+    make_config: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(DivergedError, match="of step 2 is") as caught:
+        launch_run(make_config(train={"learning_rate": 1e38, "warmup_ratio": 0.0}), out)
+    assert caught.value.where == "train"
+    assert str(out) in caught.value.hint
+    error = tmp_path / "run.error.json"
+    assert read_json(error)["kind"] == "DivergedError"
+    shutil.rmtree(out)
+    launch_run(make_config(), out)
+    assert not error.exists()
 
 
 def test_a_killed_run_and_what_raises_while_it_is_polled(make_config: Callable[..., RunConfig], tmp_path: Path) -> None:

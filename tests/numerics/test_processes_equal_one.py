@@ -158,7 +158,7 @@ def test_what_is_not_finite_in_one_share_stops_all_before_the_step(
 ) -> None:
     first, second = scenes(f"spoilt {how}, {late}")
     assert first == second
-    assert first["error"] == "RunError"
+    assert first["error"] == "DivergedError"
     assert f"the {what} of step 2 is" in first["message"]
     assert "the step was not made" in first["message"]
 

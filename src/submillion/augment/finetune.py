@@ -24,7 +24,7 @@ from submillion.augment.language_model import LanguageModel, save_language_model
 from submillion.augment.settings import GenerateSettings
 from submillion.augment.work import MODEL_PATH
 from submillion.config import TrainConfig
-from submillion.errors import DataError, RunError
+from submillion.errors import DataError, DivergedError
 from submillion.model.adapter import inject_language_adapter, merge_language_adapter
 from submillion.model.dropout import mix_64
 from submillion.progress import Progress
@@ -210,7 +210,7 @@ class _Finetuning:
         if tuning.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), tuning.clip_norm)
         if not math.isfinite(value):
-            raise RunError(
+            raise DivergedError(
                 f"the loss of step {step + 1} is {value}",
                 where=str(self.folder),
                 hint="Lower finetune.learning_rate, and start again with another --out.",

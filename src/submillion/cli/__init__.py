@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from submillion.errors import RunError, SubmillionError
+from submillion.errors import ConfigError, RunError, SubmillionError
 
 if TYPE_CHECKING:
     from typer import Typer
@@ -21,9 +21,9 @@ DEBUG_FLAG = "--debug"
 _SPINS = ("GOMP_SPINCOUNT", "3000")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, on_error: Callable[[SubmillionError], None] | None = None) -> int:
     """Run one command of submillion; `run_program` has arguments and exit codes."""
-    return run_program(_load_commands, "submillion", arguments)
+    return run_program(_load_commands, "submillion", arguments, on_error=on_error)
 
 
 def _load_commands() -> Typer:
@@ -32,13 +32,20 @@ def _load_commands() -> Typer:
     return app
 
 
-def run_program(load_app: Callable[[], Typer], name: str, arguments: Sequence[str] | None = None) -> int:
+def run_program(
+    load_app: Callable[[], Typer],
+    name: str,
+    arguments: Sequence[str] | None = None,
+    *,
+    on_error: Callable[[SubmillionError], None] | None = None,
+) -> int:
     """Run one command of a program.
 
     Args:
         load_app: Returns the program's commands. What it imports is imported here, so that its errors are explained.
         name: The program's name.
         arguments: The words after the program's name; those of the process if absent.
+        on_error: Called with what ends the command, after it has been printed.
 
     Returns:
         0 success; 1 a bug; 2 usage or configuration; 3 data; 4 budget; 5 model; 6 run; 130 interrupted; 141 the reader
@@ -55,11 +62,15 @@ def run_program(load_app: Callable[[], Typer], name: str, arguments: Sequence[st
         result = _run(load_app(), name, words)
         return result if isinstance(result, int) else 0
     except Exception as error:
-        if debug:
-            from submillion.cli.console import print_note
+        from submillion.cli.console import print_note, print_submillion_error
 
+        if debug:
             print_note(traceback.format_exc())
-        return _explain(error)
+        failure, code = _explain(error)
+        print_submillion_error(failure)
+        if on_error is not None:
+            on_error(failure)
+        return code
 
 
 def _take_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
@@ -76,30 +87,31 @@ def _run(app: Typer, name: str, words: list[str]) -> object:
     return get_command(app).main(args=words, prog_name=name, standalone_mode=False)
 
 
-def _explain(error: Exception) -> int:
-    """Print what went wrong in one message and return the exit code for it."""
+def _explain(error: Exception) -> tuple[SubmillionError, int]:
+    """Return what went wrong as one message, and the exit code for it."""
     import typer
 
-    from submillion.cli.console import print_error, print_submillion_error
-
     if isinstance(error, SubmillionError):
-        print_submillion_error(error)
-        return error.exit_code
+        return error, error.exit_code
     if isinstance(error, typer.TyperException):
         context = getattr(error, "ctx", None)
         hint = f"Try '{context.command_path} --help'." if context is not None else ""
-        print_error(error.format_message(), hint=hint)
-        return error.exit_code
+        return ConfigError(error.format_message(), hint=hint), error.exit_code
+    failure: SubmillionError
     if isinstance(error, OSError):
-        place = f"{error.filename}: " if error.filename else ""
-        print_error(f"{place}{error.strerror or error}", hint=f"{DEBUG_FLAG} shows where this happened.")
-        return RunError.exit_code
-    if isinstance(error, MemoryError):
-        print_error("out of memory", hint="Use less at a time: --set train.micro_batch_tokens=1024, or fewer rows.")
-        return RunError.exit_code
-    cause = error.__cause__ if isinstance(error, typer.Abort) and error.__cause__ is not None else error
-    print_error(
-        f"unexpected {type(cause).__name__}: {cause}",
-        hint=f"This is a bug. Run the command again with {DEBUG_FLAG} to see where it happened.",
-    )
-    return 1
+        failure = RunError(
+            str(error.strerror or error),
+            where=str(error.filename) if error.filename else "",
+            hint=f"{DEBUG_FLAG} shows where this happened.",
+        )
+    elif isinstance(error, MemoryError):
+        failure = RunError(
+            "out of memory", hint="Use less at a time: --set train.micro_batch_tokens=1024, or fewer rows."
+        )
+    else:
+        cause = error.__cause__ if isinstance(error, typer.Abort) and error.__cause__ is not None else error
+        failure = SubmillionError(
+            f"unexpected {type(cause).__name__}: {cause}",
+            hint=f"This is a bug. Run the command again with {DEBUG_FLAG} to see where it happened.",
+        )
+    return failure, failure.exit_code

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from submillion.config import is_better
-from submillion.errors import RunError, SubmillionError
+from submillion.errors import DivergedError, RunError, SubmillionError
 from submillion.launch import LaunchedRun, launch_run
-from submillion.rundir import RunDir, write_json
+from submillion.rundir import RunDir
 from submillion.search.storage import open_storage, require_optuna, storage_errors, taking_alone
 from submillion.search.study import (
     ERROR,
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from optuna import Study, Trial
 
 _WAIT_S = 1.0
-# What the training loop says where a learning rate was too large: a result, and no failure of the machine.
-_NOT_FINITE = "; the step was not made"
 
 
 def work(folder: Path) -> None:
@@ -101,14 +99,15 @@ def _make_one(study: Study, trial: Trial, task: Task, folder: Path) -> None:
     except KeyboardInterrupt:
         give_back(study, trial, "interrupted")
         raise
-    except RunError as error:
-        if _NOT_FINITE not in error.message:
-            give_back(study, trial, error.message)
-            raise
+    except DivergedError as error:
+        # A learning rate was too large: a result, and no failure of the machine.
         from optuna.trial import TrialState
 
         trial.set_user_attr(ERROR, error.message)
         study.tell(trial, state=TrialState.PRUNED)
+    except RunError as error:
+        give_back(study, trial, error.message)
+        raise
     except Exception as error:
         give_back(study, trial, str(error))
         raise
@@ -211,14 +210,14 @@ class _Judge:
         return False
 
 
-def find_error_file(folder: Path, worker: int) -> Path:
-    """Return the file in which a worker leaves the error that ended it."""
-    return folder / "workers" / f"{worker}.error.json"
+def find_log(folder: Path, worker: int) -> Path:
+    """Return the file for what a worker says; `find_error_file` gives the one for its error."""
+    return folder / "workers" / f"{worker}.log"
 
 
 def main() -> int:
     """Run a worker as a process of its own: folder, number and the parent's process id are its arguments."""
-    from submillion.launch import follow_parent, sigterm_interrupts
+    from submillion.launch import find_error_file, follow_parent, sigterm_interrupts, write_error
 
     folder, number = Path(sys.argv[1]), int(sys.argv[2])
     follow_parent(int(sys.argv[3]))
@@ -229,8 +228,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     except SubmillionError as error:
-        told = {"message": error.message, "where": error.where, "hint": error.hint}
-        write_json(find_error_file(folder, number), {"exit_code": error.exit_code, **told})
+        write_error(find_error_file(find_log(folder, number)), error)
         return error.exit_code
     return 0
 

@@ -9,11 +9,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from submillion.errors import SubmillionError
-from submillion.launch import KINDS, end_process, explain_end
-from submillion.rundir import read_json
+from submillion.launch import end_process, explain_end, find_error_file
 from submillion.search.task import STORAGE_VARIABLE
-from submillion.search.worker import find_error_file
+from submillion.search.worker import find_log
 
 _POLL_S = 0.5
 
@@ -31,12 +29,12 @@ def run_workers(folder: Path, url: str, num_workers: int, *, on_poll: Callable[[
         SubmillionError: What a worker ended with; the others have been ended.
         KeyboardInterrupt: Asked to stop; the trials under way are back in the queue.
     """
-    logs = [folder / "workers" / f"{number}.log" for number in range(num_workers)]
+    logs = [find_log(folder, number) for number in range(num_workers)]
     logs[0].parent.mkdir(exist_ok=True)
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for number, log in enumerate(logs):
-            find_error_file(folder, number).unlink(missing_ok=True)
+            find_error_file(log).unlink(missing_ok=True)
             with log.open("wb") as said:
                 processes.append(_start(folder, url, number, said.fileno()))
         while any(process.poll() is None for process in processes):
@@ -55,10 +53,10 @@ def run_workers(folder: Path, url: str, num_workers: int, *, on_poll: Callable[[
     on_poll()
     for number, code in enumerate(failed):
         if code:
-            raise _explain(folder, number, code, logs[number])
+            raise explain_end(code, logs[number], str(folder), "a worker")
     for number, process in enumerate(processes):
         if process.returncode:
-            raise _explain(folder, number, process.returncode, logs[number])
+            raise explain_end(process.returncode, logs[number], str(folder), "a worker")
 
 
 def _start(folder: Path, url: str, number: int, said: int) -> subprocess.Popen[bytes]:
@@ -70,12 +68,3 @@ def _start(folder: Path, url: str, number: int, said: int) -> subprocess.Popen[b
         env={**os.environ, STORAGE_VARIABLE: url},
         start_new_session=True,
     )
-
-
-def _explain(folder: Path, number: int, code: int, log: Path) -> SubmillionError:
-    file = find_error_file(folder, number)
-    if file.exists():
-        told = read_json(file)
-        kind = KINDS[told["exit_code"]]
-        return kind(told["message"], where=told["where"], hint=told["hint"])
-    return explain_end(code, log, str(folder), "a worker")

@@ -61,8 +61,8 @@ def train_steps(
         is_stopping: Says whether this process has been asked to stop; asked in each step of several processes.
 
     Raises:
-        RunError: A loss that is not finite, or gradients that are not at the least scale; the step is not made. The
-            same on all processes.
+        DivergedError: A loss is not finite, or gradients are not at the least scale; the step is not made. The error is
+            the same on all processes.
     """
     per_epoch, num_steps = count_steps(len(features), config)
     warmup = count_warmup_steps(config, num_steps)

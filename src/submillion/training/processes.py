@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
-from submillion.errors import BudgetError, ConfigError, DataError, ModelError, RunError, SubmillionError
+from submillion.errors import ConfigError, RunError, SubmillionError, from_json
 
 # The first process alone writes, fits the baseline and draws the report, which can take long on much data. Processes
 # that have died are noticed at once, by closed connections or by their launcher; this is for what hangs.
@@ -33,8 +33,6 @@ _LAUNCHER_NAMES = {
 _LAUNCHER_PREFIXES = ("TORCHELASTIC_", "ACCELERATE_", "PMI_", "OMPI_", "MV2_", "MPI_LOCAL")
 
 _CPU = torch.device("cpu")
-
-_KINDS = {kind.__name__: kind for kind in (ConfigError, DataError, BudgetError, ModelError, RunError)}
 
 
 @dataclass(frozen=True)
@@ -169,7 +167,7 @@ class Processes:
                 raise failure
             return
         try:
-            told = self.exchange(None if failure is None else _describe(failure))
+            told = self.exchange(None if failure is None else self._name(failure).to_json())
         except RunError:
             # Others are gone; what happened here comes first.
             if failure is not None:
@@ -182,28 +180,19 @@ class Processes:
                 continue
             if failure is not None and rank == self.rank:
                 raise failure
-            self._raise_of(rank, words)
+            raise from_json(words)
 
-    def _raise_of(self, rank: int, words: Mapping[str, str]) -> NoReturn:
-        kind = _KINDS.get(words["kind"])
-        if kind is not None:
-            raise kind(words["message"], where=words["where"], hint=words["hint"])
-        raise RunError(
-            f"process {rank} of {self.count} failed: {words['kind']}: {words['message']}",
+    def _name(self, failure: Exception) -> SubmillionError:
+        if isinstance(failure, SubmillionError):
+            return failure
+        return RunError(
+            f"process {self.rank} of {self.count} failed: {type(failure).__name__}: {failure}",
             hint="Its own message says more.",
         )
 
 
 ALONE = Processes()
 """The one process of a run that no launcher has started."""
-
-
-def _describe(failure: Exception) -> dict[str, str]:
-    if isinstance(failure, SubmillionError):
-        words = {"message": failure.message, "where": failure.where, "hint": failure.hint}
-    else:
-        words = {"message": str(failure), "where": "", "hint": ""}
-    return {"kind": type(failure).__name__, **words}
 
 
 @contextmanager

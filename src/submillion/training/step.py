@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import torch
 
-from submillion.errors import RunError
+from submillion.errors import DivergedError
 from submillion.training.feed import StepInput
 from submillion.training.gradients import Figures, Sums
 from submillion.training.optim import step_where_finite
@@ -95,7 +95,7 @@ class Step:
             unread: Whether to leave the figures on the device, which then decides by itself if the step is made.
 
         Raises:
-            RunError: Loss or gradients are not finite, where they are read; the same on all processes.
+            DivergedError: Loss or gradients are not finite, where they are read; the same on all processes.
         """
         if not unread:
             self.check()
@@ -114,7 +114,7 @@ class Step:
         The norm is None where loss scaling leaves the step out.
 
         Raises:
-            RunError: Loss or gradients are not finite; the same on all processes.
+            DivergedError: Loss or gradients are not finite; the same on all processes.
         """
         losses, totals, [norm], *scales = self._figures.read()
         scale = scales[0][0] if scales else None
@@ -144,7 +144,7 @@ class Step:
             since_s: When the result before was handed out.
 
         Raises:
-            RunError: Loss or gradients were not finite; the same on all processes.
+            DivergedError: Loss or gradients were not finite; the same on all processes.
         """
         loss, num_right, is_stopping, norm, scale = self.check()
         items = self._given.items
@@ -188,7 +188,7 @@ class Results:
         """Yield what came of the step that waits, if one does.
 
         Raises:
-            RunError: Loss or gradients were not finite; the same on all processes.
+            DivergedError: Loss or gradients were not finite; the same on all processes.
         """
         if self._waiting is not None:
             step, self._waiting = self._waiting, None
@@ -200,9 +200,9 @@ def _reads_late(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def _refuse(ids: Sequence[str], step: int, what: str, value: float) -> RunError:
+def _refuse(ids: Sequence[str], step: int, what: str, value: float) -> DivergedError:
     more = f" and {len(ids) - 20} more" if len(ids) > 20 else ""
-    return RunError(
+    return DivergedError(
         f"the {what} of step {step + 1} is {value}; the step was not made. Its records: {', '.join(ids[:20])}{more}",
         where="train",
         hint="Lower train.learning_rate, set train.clip_norm, or look at these rows; --resume continues before it.",

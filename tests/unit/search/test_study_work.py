@@ -17,7 +17,7 @@ from typing import Any
 import optuna
 import pytest
 
-from submillion.errors import ConfigError, RunError
+from submillion.errors import ConfigError, DivergedError, RunError
 from submillion.search.results import count_states, find_best, list_rows
 from submillion.search.samplers import make_sampler
 from submillion.search.storage import choose_driver, mask_url, open_storage
@@ -137,7 +137,7 @@ def test_a_diverged_trial_counts_and_a_broken_machine_does_not(tmp_path: Path, m
     def fail(config: Any, out: Path, **options: Any) -> Any:
         calls.append(len(calls))
         if len(calls) == 1:
-            raise RunError("the loss of step 3 is nan; the step was not made. Its records: a", where="train")
+            raise DivergedError("the loss of step 3 is nan", where="train")
         if len(calls) == 2:
             raise RunError("No space left on device", where="disk")
         return original(config, out, **options)
