@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,3 +31,26 @@ def test_logits_that_are_not_finite_name_a_record(tiny_bert: Path) -> None:
     features = make_features()
     with pytest.raises(RunError, match=f"of {len(features)} records are not finite, such as of '{features[0].id}'"):
         score(tiny.classifier, features, max_tokens=64)
+
+
+def test_a_text_in_chunks_has_the_mean_of_their_logits_and_others_are_untouched(tiny_bert: Path) -> None:
+    classifier = build_tiny_classifier(tiny_bert, head="linear").classifier
+    plain = make_features((9, 12, 12, 7, 5, 31))
+    parts = tuple(item.input_ids for item in plain[1:4])
+    long = replace(plain[1], input_ids=parts[0], chunks=parts)
+    done: list[int] = []
+    found = score(classifier, [plain[0], long, *plain[4:]], max_tokens=48, on_progress=done.append)
+    alone = np.concatenate([score(classifier, [item], max_tokens=48) for item in plain])
+    np.testing.assert_allclose(found, [alone[0], alone[1:4].mean(0), alone[4], alone[5]], atol=1e-5)
+    assert not np.allclose(found[1], alone[1], atol=1e-2)
+    assert done[-1] == 4
+    assert done == sorted(done)
+
+
+def test_a_text_of_one_piece_has_the_same_bits_beside_texts_in_chunks(tiny_bert: Path) -> None:
+    classifier = build_tiny_classifier(tiny_bert, head="linear").classifier
+    first, second, third = make_features((9, 9, 9))
+    apart = score(classifier, [first, second, third], max_tokens=48)
+    long = replace(second, chunks=(second.input_ids, third.input_ids))
+    together = score(classifier, [first, long], max_tokens=48)
+    np.testing.assert_array_equal(together[0], apart[0])

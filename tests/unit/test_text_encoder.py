@@ -11,6 +11,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from submillion import text_encoder
+from submillion.config import LongTexts
 from submillion.errors import ModelError
 from submillion.records import Record
 from submillion.text_encoder import TextEncoder, hash_id, started_beside
@@ -55,6 +56,46 @@ def test_long_texts_keep_their_special_tokens_and_are_counted(tiny_base: Base, f
         assert item.truncated == (len(whole) > 12)
         assert item.input_ids.tolist() == (whole if len(whole) <= 12 else [*whole[:11], whole[-1]])
     assert sum(item.truncated for item in features) >= 4
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_head_and_tail_are_the_first_quarter_and_the_end(tiny_base: Base, family: str) -> None:
+    folder = tiny_base(family)
+    features = TextEncoder(folder, 14, "head_tail").encode([Record(str(n), (text,)) for n, text in enumerate(TEXTS)])
+    for item, whole in zip(features, encode_singly(folder, TEXTS), strict=True):
+        assert item.chunks == ()
+        assert item.truncated == (len(whole) > 14)
+        kept = whole if len(whole) <= 14 else [*whole[:4], *whole[-10:]]
+        assert item.input_ids.tolist() == kept
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+@pytest.mark.parametrize("chunk", [3, 2048])
+def test_chunks_hold_the_whole_text_and_all_special_tokens_each(
+    tiny_base: Base, monkeypatch: pytest.MonkeyPatch, family: str, chunk: int
+) -> None:
+    monkeypatch.setattr(text_encoder, "_CHUNK_TEXTS", chunk)
+    folder = tiny_base(family)
+    records = [Record(f"r{row}", (text,), row % 3) for row, text in enumerate(TEXTS)]
+    features = TextEncoder(folder, 12, "chunks").encode(records)
+    for record, item, whole in zip(records, features, encode_singly(folder, TEXTS), strict=True):
+        assert (item.id, item.label, item.truncated) == (record.id, record.label, False)
+        pieces = [piece.tolist() for piece in item.chunks or (item.input_ids,)]
+        assert item.input_ids.tolist() == pieces[0]
+        assert (len(pieces) > 1) == (len(whole) > 12) == bool(item.chunks)
+        assert all(len(piece) <= 12 and (piece[0], piece[-1]) == (whole[0], whole[-1]) for piece in pieces)
+        assert [token for piece in pieces for token in piece[1:-1]] == whole[1:-1]
+
+
+@pytest.mark.parametrize("rule", ["head", "head_tail", "chunks"])
+def test_what_is_counted_is_the_whole_text_whatever_is_read_of_it(tiny_base: Base, rule: LongTexts) -> None:
+    texts = ["the \u5929 river " * 9 + "\u5730", "", "q", "the river"]
+    counts = TextEncoder(tiny_base("bert"), 8, rule).tokenise(texts).counts
+    assert counts.lengths.tolist() == [30, 2, 3, 4]
+    assert counts.unknown.tolist() == [10, 0, 0, 0]
+    assert counts.spelled.tolist() == [0, 0, 1, 0]
+    apart = TextEncoder(tiny_base("bert"), 8).count_tokens(texts)
+    assert (apart.lengths.tolist(), apart.unknown.tolist()) == (counts.lengths.tolist(), counts.unknown.tolist())
 
 
 def test_nothing_is_encoded_from_nothing(tiny_base: Base) -> None:

@@ -210,6 +210,11 @@ def describe_legibility(
             continue
         sentence = tell(figures, what) + _name_classes(figures, share)
         lines.append(f"warning: {sentence}. {advise(figures)}" if share in loud else sentence)
+    if figures["num_long"] > figures["num_cut"] and not loud_only:
+        lines.append(
+            f"{figures['num_long']:,} of {figures['num_records']:,} {what} are longer than "
+            f"{figures['max_length']:,} tokens and are read in chunks"
+        )
     return lines
 
 

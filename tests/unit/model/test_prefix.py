@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,14 @@ def test_training_ends_in_the_same_bytes(base: Path, tmp_path: Path) -> None:
     kept_losses, kept_parameters = train(build(base), tmp_path)
     assert kept_losses == losses
     assert all(torch.equal(kept_parameters[name], parameters[name]) for name in parameters)
+
+
+def test_other_chunks_in_every_epoch_are_not_taken_for_those_of_the_first(base: Path, tmp_path: Path) -> None:
+    long = replace(FEATURES[0], chunks=(FEATURES[0].input_ids, FEATURES[1].input_ids))
+    classifier = build(base)
+    with reuse_prefix(classifier, [long, *FEATURES[1:]], tmp_path) as said:
+        assert classifier.prefix is None
+    assert "the states are computed in every epoch: each reads another chunk" in said
 
 
 def test_states_are_computed_in_the_first_epoch_only(

@@ -9,8 +9,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from submillion.batches import Batch, Features
 from submillion.config import TrainConfig
-from submillion.training.feed import StepInput, count_steps, deal_records, feed_steps, order_epoch, prepare_ahead
+from submillion.training.feed import (
+    StepInput,
+    choose_chunk,
+    count_steps,
+    deal_records,
+    feed_steps,
+    order_epoch,
+    prepare_ahead,
+)
 from submillion.training.processes import ALONE, Processes
 from tiny_classifiers import make_features
 
@@ -38,6 +47,59 @@ def test_the_order_of_an_epoch_is_a_permutation_of_its_own() -> None:
     np.testing.assert_array_equal(orders[0], order_epoch(500, seed=0, epoch=0))
     # Position and row are unrelated: |r| of 500 pairs stays below 5 / sqrt(500).
     assert all(abs(np.corrcoef(order, np.arange(500))[0, 1]) < 0.22 for order in orders)
+
+
+# --------------------------------------------------------------------------------------------------------------- chunks
+
+
+def make_long(num_chunks: int, key: int) -> Features:
+    chunks = tuple(np.array([place], np.int32) for place in range(num_chunks))
+    return Features(str(key), chunks[0], 0, False, key, chunks=chunks)
+
+
+def test_every_chunk_is_read_once_before_any_is_read_again() -> None:
+    orders = set()
+    for key in (1, 2**63, 2**64 - 1):
+        for seed in (0, 1):
+            item = make_long(5, key)
+            drawn = [int(choose_chunk(item, seed=seed, epoch=epoch).input_ids[0]) for epoch in range(15)]
+            assert [sorted(drawn[start : start + 5]) for start in (0, 5, 10)] == [list(range(5))] * 3
+            again = choose_chunk(item, seed=seed, epoch=7)
+            assert (int(again.input_ids[0]), again.chunks, again.key) == (drawn[7], (), key)
+            orders.add(tuple(drawn))
+    assert len(orders) == 6
+
+
+def test_a_text_of_one_piece_is_what_it_was() -> None:
+    (item,) = make_features((7,))
+    assert choose_chunk(item, seed=0, epoch=3) is item
+
+
+def test_steps_read_the_chunks_of_their_epoch_wherever_they_begin_and_however_many_share_them() -> None:
+    features = [make_long(3, key) for key in range(10)]
+    config = TrainConfig(batch_size=4, epochs=4)
+
+    def read(first: int = 0, processes: Processes = ALONE) -> list[StepInput]:
+        device = torch.device("cpu")
+        return list(feed_steps(features, config, seed=5, first_step=first, device=device, processes=processes))
+
+    whole = read()
+    drawn: list[list[int]] = [[] for _ in features]
+    for step in whole:
+        for item in step.items:
+            drawn[item.key].append(int(item.input_ids[0]))
+    assert all(sorted(chunks[:3]) == [0, 1, 2] and chunks[3] in (0, 1, 2) for chunks in drawn)
+    for first in (1, 5, 11):
+        for step, expected in zip(read(first), whole[first:], strict=True):
+            assert [item.input_ids.tolist() for item in step.items] == [i.input_ids.tolist() for i in expected.items]
+    for expected, *parts in zip(whole, *(read(processes=Processes(rank, 2)) for rank in (0, 1)), strict=True):
+        packed = [pair for part in parts for batch in part.batches for pair in list_pairs(batch)]
+        assert sorted(packed) == sorted((item.id, int(item.input_ids[0])) for item in expected.items)
+
+
+def list_pairs(batch: Batch) -> list[tuple[str, int]]:
+    """Return the id and the only token of each record."""
+    return list(zip(batch.ids, batch.input_ids[batch.offsets[:-1]].tolist(), strict=True))
 
 
 # --------------------------------------------------------------------------------------------------------------- shares
