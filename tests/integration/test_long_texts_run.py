@@ -179,16 +179,18 @@ def test_texts_of_another_script_are_told_before_training_and_by_check(
         for _ in range(20):
             writer.writerow(["".join(draw.sample("天地玄黄宇宙洪荒日月盈昃", 8)), "old"])
             writer.writerow([" ".join(draw.sample(FILLING.split(), 8)), "new"])
-    figures = cli("check", data, "--base", tiny_bert, "--json").json
+    room = ("--set", "model.max_length=64")
+    assert cli("check", data, "--base", tiny_bert).code == 2  # longer than the base has positions for
+    figures = cli("check", data, "--base", tiny_bert, *room, "--json").json
     assert figures["legibility"]["classes"]["old"]["unknown_share"] == 1.0
     assert figures["legibility"]["classes"]["new"]["unknown_share"] == 0.0
-    told = cli("check", data, "--base", tiny_bert)
+    told = cli("check", data, "--base", tiny_bert, *room)
     assert "warning: 50.00% of the tokens of texts (160 of 320) are unknown" in told.out
     assert "old 100.0%, new 0.0%" in told.out
-    assert cli("check", data, "--base", tiny_bert, "--strict").code == 3
+    assert cli("check", data, "--base", tiny_bert, *room, "--strict").code == 3
     outcome = cli(
         *("train", "minilm", "--data", data, "--base", tiny_bert, "--out", tmp_path / "run"),
-        *("--set", "train.max_steps=1", "--set", "threads=1", "--set", "model.precision=fp32"),
+        *("--set", "train.max_steps=1", "--set", "threads=1", "--set", "model.precision=fp32", *room),
         *("--set", "baseline=false", "--set", "final.proof=false", "--set", "final.report=false"),
     )
     assert outcome.code == 0, outcome.err

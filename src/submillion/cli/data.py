@@ -112,8 +112,12 @@ def _choose_model(recipe: str | None, base: str | None, settings: Sequence[str] 
 def _find_encoder(model: ModelConfig, *, is_chosen: bool) -> TextEncoder | None:
     """Return the tokenizer of a base model; for the default one None, with a note, where that is not installed."""
     from submillion.errors import ModelError
-    from submillion.model.sources import find_base
+    from submillion.model.sources import find_base, load_base_config
 
+    if is_chosen:
+        from submillion.model.encoder import check_length
+
+        check_length(load_base_config(model.base, model.revision), model.max_length)
     try:
         folder = find_base(model.base, model.revision).folder
     except ModelError as error:

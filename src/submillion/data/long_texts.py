@@ -77,3 +77,25 @@ def count_kept(lengths: NDArray[np.integer[Any]], limit: int, num_special: int, 
         return cut
     pieces = count_chunks(lengths, limit, num_special, rule)
     return lengths.astype(np.int64) + (pieces - 1) * num_special
+
+
+def describe_rule(limit: object, rule: str) -> str:
+    """Return one sentence on what is read of long texts, for those who load a model with other libraries.
+
+    Args:
+        limit: Tokens read at once, special tokens included, as it is to be shown.
+        rule: What is read of a longer text.
+    """
+    if rule == "chunks":
+        return (
+            f"A text of more than {limit} tokens, special tokens included, is read in as few consecutive chunks as "
+            "hold it, all about as long, and the mean of their logits counts (`long_texts: chunks`); stock libraries "
+            "read its beginning alone and answer otherwise."
+        )
+    if rule == "head_tail":
+        return (
+            f"Of a text of more than {limit} tokens, special tokens included, a quarter of the room holds the "
+            "beginning and the rest the end (`long_texts: head_tail`); stock libraries cut off the end and answer "
+            "otherwise."
+        )
+    return f"Texts are cut after {limit} tokens."

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from submillion import __version__
+from submillion.data.long_texts import describe_rule
 from submillion.extra_rows import describe_file
 from submillion.model.sources import find_known_base
 from submillion.plain_text import clean_controls, escape_markdown, quote_code
@@ -169,7 +170,7 @@ def _explain_length(run: LoadedRun) -> str:
     if not isinstance(chosen, dict):
         return ""
     share = words.percent(chosen["num_cut"] / chosen["num_records"])
-    return f", by the rule {quote_code(chosen['rule'])}, which cuts {share} of the training records"
+    return f" The limit follows from the rule {quote_code(chosen['rule'])}; {share} of the training records are longer."
 
 
 def _describe_limits(run: LoadedRun) -> str:
@@ -179,7 +180,7 @@ def _describe_limits(run: LoadedRun) -> str:
     lines = [
         "- For sorting texts like those it was trained on into the classes above; every text gets one of them, "
         "also one that belongs to none.",
-        f"- Texts are cut after {limit} tokens{_explain_length(run)}.",
+        f"- {describe_rule(limit, str(model.get('long_texts', 'head')))}{_explain_length(run)}",
         "- Its probabilities are calibrated on the validation split; on other kinds of text they are likely too sure.",
         "- The licences of the base model and of the data hold for what was made from them.",
     ]

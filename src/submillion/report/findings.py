@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from submillion.data.legibility import describe_legibility
 from submillion.extra_rows import describe_file
 from submillion.report import words
 from submillion.report.html import Child, Html, element, pairs, render, table
@@ -49,10 +50,12 @@ def list_data_plots(run: LoadedRun) -> list[Plot]:
     pooled = _pool_lengths(splits)
     if pooled is not None:
         unit, edges, counts = pooled
-        limit = (run.config.get("model") or {}).get("max_length") if unit == "tokens" else None
+        model = run.config.get("model") or {}
+        limit = model.get("max_length") if unit == "tokens" else None
+        fate = "read in chunks" if model.get("long_texts") == "chunks" else "cut"
         longest = edges[-1]
         caption = (
-            f"Training split. Texts beyond {words.count(limit)} tokens are cut."
+            f"Training split. Texts beyond {words.count(limit)} tokens are {fate}."
             if limit is not None and limit < longest
             else f"Training split. The longest text stays below {words.count(longest)} {unit}"
             + (f"; the model reads {words.count(limit)}." if limit is not None else ".")
@@ -103,6 +106,25 @@ def _split_table(splits: Mapping[str, Any]) -> Html:
         for name, split in splits.items()
     ]
     return table(head, rows, numeric=range(1, 8))
+
+
+def _show_legibility(report: Mapping[str, Any]) -> list[Child]:
+    """Return how much of the texts reached the model; nothing for runs of versions that did not count it."""
+    figures = report.get("legibility")
+    if not figures:
+        return []
+    shares = ("unknown_share", "spelled_share", "cut_records_share", "cut_tokens_share")
+    rows = [
+        [name, words.count(part["num_records"]), *(words.percent(part[share]) for share in shares)]
+        for name, part in {"all texts": figures, **figures["classes"]}.items()
+    ]
+    head = ["Texts", "Records", "Unknown tokens", "Single letters", "Texts cut", "Tokens cut"]
+    told = describe_legibility(figures, what="texts") or ["All tokens are known to the base, and all of them are read."]
+    return [
+        element("h3", "What reached the model"),
+        *(paragraph(f"{line.rstrip('.')}.", class_="note") for line in told),
+        table(head, rows, numeric=range(1, 6)),
+    ]
 
 
 def _leak_table(leaks: Sequence[Mapping[str, Any]]) -> Html:
@@ -165,6 +187,7 @@ def data_section(run: LoadedRun, plots: Sequence[Plot]) -> Section:
         parts.append(paragraph(_summarise(report, run.data), class_="note"))
         parts.append(_split_table(report["splits"]))
         parts.append(show_plots(plots))
+        parts += _show_legibility(report)
         parts.append(element("h3", "Rows that stand in two splits"))
         leaks = report.get("leaks") or []
         if leaks:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from submillion.data.legibility import explain_unread
 from submillion.report.load import LoadedRun
 from submillion.report.words import count, p_value, percent, percent_range, points
 from submillion.stats import subtract_shares
@@ -59,7 +60,11 @@ def describe_baseline(split: str, run: LoadedRun) -> str:
         return "No baseline was trained in this run, so there is no yardstick beside the model."
     text = f"{BASELINE}, trained on the same rows, is right on {percent(baseline['accuracy'])}."
     if baseline.get("comparison"):
-        text += " " + describe_comparison(baseline["comparison"], "the model", "the baseline")
+        comparison = baseline["comparison"]
+        text += " " + describe_comparison(comparison, "the model", "the baseline")
+        reason = explain_unread(run.data)
+        if reason and comparison["difference"] < 0 and comparison["mcnemar_p"] < SIGNIFICANT:
+            text += f" This is the likely reason: {reason[0].lower()}{reason[1:]}."
     return text
 
 
