@@ -13,7 +13,7 @@ from submillion.report.curves import list_curves
 from submillion.report.load import load_run
 from submillion.report.sections import split_plots
 from submillion.report.theme import render_png, render_svg
-from submillion.rundir import read_json
+from submillion.rundir import RunDir, read_json, write_json
 
 SPOILER = '<script>alert("x")</script></text><img src=http://e.test/a.png>&amp; $\\frac{1}{$ \x00\x1b[31m'
 HOSTILE = ("<b>World</b>", "$\\frac$", "a\x00b\u202ec", "世界 & co", 'x" onload="alert(1)')
@@ -178,6 +178,23 @@ def test_absent_files_leave_out_their_parts_alone(run: Path, tmp_path: Path) -> 
     text = read_page(write_report([bare])).text
     assert [part in text for part in parts] == [False, False, True, False]
     assert "The predictions of this split were not kept" in text
+
+
+def test_unread_texts_are_the_likely_reason_where_the_baseline_wins(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    report = RunDir(run)
+    baseline, data = read_json(report.evaluation("test.baseline")), read_json(report.data)
+    assert "likely reason" not in Page(write_report([run]).read_text(encoding="utf-8")).text
+    baseline["comparison"] |= {"difference": -0.3, "interval": [-0.4, -0.2], "mcnemar_p": 1e-6}
+    data["check"]["legibility"]["cut_tokens_share"] = 0.87
+    write_json(report.evaluation("test.baseline"), baseline)
+    assert "likely reason" not in Page(write_report([run]).read_text(encoding="utf-8")).text
+    write_json(report.data, data)
+    text = Page(write_report([run]).read_text(encoding="utf-8")).text
+    assert (
+        "This is the likely reason: the model could not read its texts whole: 87.0% of all tokens are cut off" in text
+    )
+    assert "What reached the model" in text
 
 
 def test_no_errors_and_no_difference(tmp_path: Path) -> None:
