@@ -9,9 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from submillion.config import CleanConfig
 from submillion.corpus import CORPUS_FOLDER
-from submillion.data.clean import clean_records
+from submillion.data.clean import NEWS, clean_records
 from submillion.data.read import read_dataset
 from submillion.errors import DataError
 
@@ -53,7 +52,7 @@ def read_rows(data: str | None, *, seed: int = 0) -> RowSource:
     """
     dataset = read_dataset(data if data is not None else str(CORPUS_FOLDER))
     split = "train" if "train" in dataset.splits else next(iter(dataset.splits))
-    records = list(clean_records(dataset.splits[split], CleanConfig()))
+    records = list(clean_records(dataset.splits[split], NEWS))
     texts = {record.text: record.label or 0 for record in records if record.text.strip()}
     if not texts:
         raise DataError("has no rows with text", where=str(data))

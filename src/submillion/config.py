@@ -52,11 +52,11 @@ Settings = TypeVar("Settings", bound=Section)
 
 
 class CleanConfig(Section):
-    """Which repairs the cleaner makes; each is a rule of its own."""
+    """Which repairs the cleaner makes; each is a rule of its own. Those that can take from a sound text are off."""
 
-    entities: bool = Field(True, description="Decode broken and doubly escaped entities (` #39;`, `&lt;`).")
-    tags: bool = Field(True, description="Remove HTML tags.")
-    line_breaks: bool = Field(True, description="Turn backslash line breaks into spaces.")
+    entities: bool = Field(False, description="Decode broken and doubly escaped entities (` #39;`, `&lt;`).")
+    tags: bool = Field(False, description="Remove HTML tags.")
+    line_breaks: bool = Field(False, description="Turn backslash line breaks into spaces.")
     whitespace: bool = Field(True, description="Fold runs of whitespace into one space and trim.")
     unicode: bool = Field(True, description="Normalise to NFC and drop control characters.")
 
@@ -106,7 +106,15 @@ class DataConfig(Section):
     test_size: float = Field(0.1, gt=0, description="The same for test, where the data is one single file.")
     split_seed: Seed = Field(0, description="Seed of the split; apart from the training seed.")
     leaks: Literal["drop", "refuse", "keep"] = Field(
-        "drop", description="What to do with training rows that stand in validation or test."
+        "drop",
+        description="What to do with training rows that appear in validation or test. With `keep`, a split divides "
+        "equal and nearly equal texts too, as published systems did.",
+    )
+    max_class_loss: float = Field(
+        0.5, gt=0, le=1, description="Largest share of a class's training rows that may be dropped as leaks."
+    )
+    unlabelled: Literal["refuse", "drop"] = Field(
+        "refuse", description="What to do with rows whose label is empty or -1 where others have labels."
     )
     max_records: PositiveInt | None = Field(
         None, description="Use at most this many training rows, stratified and seeded; for trials."

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,16 @@ import numpy as np
 from submillion.cache import Arrays, Cache, digest_code, digest_parts, pack_strings, unpack_strings
 from submillion.config import DataConfig
 from submillion.data.check import DataReport
-from submillion.data.clean import clean_records
+from submillion.data.clean import clean_records, count_repairs
 from submillion.data.columns import Columns
 from submillion.data.labels import Numbering
 from submillion.data.read import Dataset, digest_source, read_dataset
 from submillion.data.reading import Reading
+from submillion.data.similar import SimilarTexts
 from submillion.errors import DataError
 from submillion.records import LabelSet, Record
 
-_ROWS, _FINDINGS = "rows", "findings"
+_ROWS, _TEXTS, _FINDINGS = "rows", "texts", "findings"
 _NO_LABEL = -1
 
 
@@ -29,7 +31,22 @@ def columns_of(data: DataConfig) -> Columns:
     return Columns(text=data.text, label=data.label, id=data.id)
 
 
-def recall_rows(source: str, data: DataConfig, cache: Cache) -> tuple[Dataset, str | None]:
+@dataclass(frozen=True)
+class CleanRows:
+    """The rows of a data source.
+
+    Attributes:
+        dataset: The rows, cleaned.
+        repairs: How many rows each cleaning rule changed, or would have changed if it were on.
+        key: Digest of all that they follow from; None where the files changed while they were read.
+    """
+
+    dataset: Dataset
+    repairs: dict[str, int]
+    key: str | None
+
+
+def recall_rows(source: str, data: DataConfig, cache: Cache) -> CleanRows:
     """Return the clean rows of a data source from the cache, or read and clean them and keep the result.
 
     Args:
@@ -37,25 +54,25 @@ def recall_rows(source: str, data: DataConfig, cache: Cache) -> tuple[Dataset, s
         data: What to read of it and how to clean.
         cache: Where results are kept.
 
-    Returns:
-        The data set, and a digest of all that it follows from; None where the files changed while they were read.
-
     Raises:
         DataError: As `read_dataset`.
     """
     key = _digest_rows(source, data)
     stored = None if key is None else cache.load(_ROWS, key)
     if stored is not None:
-        return _unpack_rows(stored), key
+        return CleanRows(_unpack_rows(stored), _unpack_json(stored["repairs"]), key)
     labels = LabelSet(data.labels) if data.labels else None
     numbering = Numbering.parse(data.numbers)
     dataset = read_dataset(source, columns_of(data), labels=labels, numbering=numbering, revision=data.revision)
+    repairs = Counter[str]()
+    for rows in dataset.splits.values():
+        repairs.update(count_repairs(rows, data.clean))
     splits = {name: list(clean_records(rows, data.clean)) for name, rows in dataset.splits.items()}
     dataset = replace(dataset, splits=splits)
     if key is None or key != _digest_rows(source, data):
-        return dataset, None
-    cache.store(_ROWS, key, _pack_rows(dataset))
-    return dataset, key
+        return CleanRows(dataset, dict(repairs), None)
+    cache.store(_ROWS, key, {**_pack_rows(dataset), "repairs": _pack_json(repairs)})
+    return CleanRows(dataset, dict(repairs), key)
 
 
 def _digest_rows(source: str, data: DataConfig) -> str | None:
@@ -63,7 +80,7 @@ def _digest_rows(source: str, data: DataConfig) -> str | None:
         content = digest_source(source, columns_of(data), revision=data.revision)
     except (OSError, DataError):  # reading it says what is wrong, and where
         return None
-    settings = data.model_dump(mode="json", include={"labels", "numbers", "clean"})
+    settings = data.model_dump(mode="json", include={"labels", "numbers", "unlabelled", "clean"})
     return digest_parts(digest_code("data", "data_cache.py", "records.py"), content, json.dumps(settings))
 
 
@@ -104,6 +121,30 @@ def _unpack_rows(arrays: Arrays) -> Dataset:
         notes=tuple(header["notes"]),
         reading=None if header["reading"] is None else Reading.from_json(header["reading"], where=_ROWS),
     )
+
+
+def recall_similar(key: str | None, cache: Cache, find: Callable[[], SimilarTexts]) -> SimilarTexts:
+    """Return which rows of a data source are similar from the cache, or find it and keep the result.
+
+    Args:
+        key: Digest of the rows; None where nothing is to be kept.
+        cache: Where results are kept.
+        find: Compares the rows.
+    """
+    if key is not None:
+        key = digest_parts(digest_code("data", "data_cache.py"), key)
+    stored = None if key is None else cache.load(_TEXTS, key)
+    if stored is not None:
+        names = [name.removesuffix(".keys") for name in stored if name.endswith(".keys")]
+        keys = {name: stored[f"{name}.keys"] for name in names}
+        return SimilarTexts(keys, {name: stored[f"{name}.columns"] for name in names}, stored["links"])
+    similar = find()
+    if key is not None:
+        arrays: Arrays = {"links": similar.links}
+        for name in similar.keys:
+            arrays |= {f"{name}.keys": similar.keys[name], f"{name}.columns": similar.columns[name]}
+        cache.store(_TEXTS, key, arrays)
+    return similar
 
 
 def recall_findings(

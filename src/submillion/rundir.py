@@ -81,6 +81,11 @@ class RunDir:
         return self.path / "data.json"
 
     @property
+    def trained_rows(self) -> Path:
+        """Digests of the rows that the weights were trained on, here and in the run that this one began with."""
+        return self.path / "trained_rows.bin"
+
+    @property
     def manifest(self) -> Path:
         """Versions, seeds, threads, digests, machine, state of the run, number of test evaluations."""
         return self.path / "manifest.json"

@@ -28,13 +28,11 @@ from submillion.data.findings import (
     shorten,
 )
 from submillion.data.legibility import Legibility, TokenCounts, measure_legibility
-from submillion.data.near import Progress, find_near_links, normalise_text
+from submillion.data.near import Progress
+from submillion.data.similar import SimilarTexts, find_similar_texts, fold_columns
 from submillion.records import LabelSet, Record
 
 CountTokens = Callable[[], TokenCounts]
-
-MIN_COLUMN_WORDS = 5
-"""Shorter columns repeat without meaning anything ("Business briefs")."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +91,7 @@ def check_records(
     long_texts: LongTexts = "head",
     column_names: tuple[str, ...] = (),
     against: Mapping[str, Sequence[Record]] | None = None,
+    similar: SimilarTexts | None = None,
     on_progress: Progress | None = None,
 ) -> DataReport:
     """Examine the splits of a data set, and whether rows of one stand in another.
@@ -109,14 +108,18 @@ def check_records(
         long_texts: What the model reads of them.
         column_names: Names of the text columns, for the places of column leaks.
         against: Rows that are only compared with, such as a test file from elsewhere.
+        similar: What is known of the texts of all these sets, by their names; found here if absent.
         on_progress: Told what is being done.
     """
-    texts: dict[str, int] = {}
-    columns: dict[str, int] | None = {} if len(splits) + len(against or {}) > 1 else None
-    parts = [_Part(_name_split(name, rows), rows, texts, columns) for name, rows in splits.items()]
-    others = [_Part(_name_split(name, rows), rows, texts, columns) for name, rows in (against or {}).items()]
-    keys = list(texts)
-    neighbours = _find_neighbours([*parts, *others], keys, on_progress)
+    # The sets that are only compared with may have names that splits have too.
+    others = {f"against {name}": rows for name, rows in (against or {}).items()}
+    if similar is None:
+        similar = find_similar_texts({**splits, **others}, on_progress)
+    parts = [_Part(_name_split(name, rows), rows, similar, name) for name, rows in splits.items()]
+    strangers = [
+        _Part(_name_split(name, rows), rows, similar, f"against {name}") for name, rows in (against or {}).items()
+    ]
+    neighbours = _list_neighbours(similar)
     reports = {
         part.name: _check_split(
             part,
@@ -131,10 +134,10 @@ def check_records(
     leaks = [
         leak
         for position, left in enumerate(parts)
-        for right in [*parts[position + 1 :], *others]
+        for right in [*parts[position + 1 :], *strangers]
         for leak in _find_leaks(left, right, neighbours, column_names)
     ]
-    conflicts = _find_conflicts(parts, keys, labels)
+    conflicts = _find_conflicts(parts, labels)
     return DataReport(
         num_records=sum(len(part.records) for part in parts),
         num_exact_duplicates=sum(report.exact_duplicates.num_records for report in reports.values()),
@@ -147,38 +150,23 @@ def check_records(
 
 
 class _Part:
-    """One split, normalised.
+    """One split and what is known of its texts.
 
     Attributes:
         name: The split, or the name of its file.
         records: Its rows.
         contents: What the model reads of each row.
         keys: Shape (n,), number of each row's normalised text among all distinct ones; -1 for empty rows.
-        columns: Numbers of each row's normalised columns; -1 for those too short to mean anything. Empty where there
-            is no other part to compare them with.
+        columns: Shape (n, columns), numbers of the normalised columns; -1 for those too short to mean anything.
         first_row: The first row of each distinct text, in the order of the rows.
     """
 
-    def __init__(
-        self, name: str, records: Sequence[Record], texts: dict[str, int], columns: dict[str, int] | None
-    ) -> None:
+    def __init__(self, name: str, records: Sequence[Record], similar: SimilarTexts, key: str) -> None:
         self.name = name
         self.records = records
         self.contents = [record.text for record in records]
-        self.keys = np.full(len(records), -1, np.int64)
-        self.columns: list[tuple[int, ...]] = []
-        for row, (record, content) in enumerate(zip(records, self.contents, strict=True)):
-            words = [normalise_text(column) for column in record.columns]
-            # A text of nothing but punctuation is no empty row: it is compared as it stands.
-            key = " ".join(filter(None, words)) or content.strip()
-            if key:
-                self.keys[row] = texts.setdefault(key, len(texts))
-            if columns is not None:
-                numbers = [
-                    columns.setdefault(column, len(columns)) if column.count(" ") >= MIN_COLUMN_WORDS - 1 else -1
-                    for column in words
-                ]
-                self.columns.append(tuple(numbers))
+        self.keys = similar.keys[key]
+        self.columns = similar.columns[key]
         known, first = np.unique(self.keys, return_index=True)
         order = np.argsort(first)
         self.first_row: dict[int, int] = dict(zip(known[order].tolist(), first[order].tolist(), strict=True))
@@ -199,12 +187,9 @@ _Neighbours = Mapping[int, Sequence[int]]
 """Which distinct texts are near to which, by their numbers; as many as `find_near_links` tells."""
 
 
-def _find_neighbours(parts: Sequence[_Part], texts: Sequence[str], on_progress: Progress | None) -> _Neighbours:
-    is_in = np.zeros((len(texts), len(parts)), np.bool_)
-    for position, part in enumerate(parts):
-        is_in[list(part.first_row), position] = True
+def _list_neighbours(similar: SimilarTexts) -> _Neighbours:
     neighbours: dict[int, list[int]] = defaultdict(list)
-    for left, right in find_near_links(texts, is_in, on_progress).tolist():
+    for left, right in similar.links.tolist():
         neighbours[left].append(right)
         neighbours[right].append(left)
     return neighbours
@@ -292,7 +277,7 @@ def _find_near_duplicates(part: _Part, neighbours: _Neighbours) -> Finding:
     return Finding(len(links), tuple(_show_pair(part, first, part, row) for first, row in links[:MAX_EXAMPLES]))
 
 
-def _find_conflicts(parts: Sequence[_Part], texts: Sequence[str], labels: LabelSet | None) -> Finding:
+def _find_conflicts(parts: Sequence[_Part], labels: LabelSet | None) -> Finding:
     first_label: dict[int, int] = {}
     conflicts: set[int] = set()
     for part in parts:
@@ -302,11 +287,13 @@ def _find_conflicts(parts: Sequence[_Part], texts: Sequence[str], labels: LabelS
     # Texts are numbered as they first occur.
     shown = sorted(conflicts)[:MAX_EXAMPLES]
     places: dict[int, dict[int, str]] = {key: {} for key in shown}
+    texts: dict[int, str] = {}
     for part in parts:
         for row in np.flatnonzero(np.isin(part.keys, shown)).tolist():
-            label = part.records[row].label
+            label, key = part.records[row].label, int(part.keys[row])
             if label is not None:
-                places[int(part.keys[row])].setdefault(label, part.place(row))
+                places[key].setdefault(label, part.place(row))
+                texts.setdefault(key, fold_columns(part.records[row].columns))
     examples = tuple(
         {"text": shorten(texts[key])}
         | {(labels.names[label] if labels else str(label)): place for label, place in sorted(places[key].items())}
@@ -318,6 +305,7 @@ def _find_conflicts(parts: Sequence[_Part], texts: Sequence[str], labels: LabelS
 def _find_leaks(left: _Part, right: _Part, neighbours: _Neighbours, column_names: Sequence[str]) -> list[Leak]:
     found: dict[Kind, list[tuple[int, int, str]]] = {kind: [] for kind in KINDS}
     by_column = _index_columns(left, right)
+    columns = left.columns.tolist() if by_column else []
     for row, key in enumerate(left.keys.tolist()):
         if key < 0:
             continue
@@ -328,7 +316,7 @@ def _find_leaks(left: _Part, right: _Part, neighbours: _Neighbours, column_names
         if near is not None:
             found["near"].append((row, near, ""))
             continue
-        for position, column in enumerate(left.columns[row]):
+        for position, column in enumerate(columns[row] if by_column else ()):
             if column in by_column:
                 name = column_names[position] if position < len(column_names) else f"column {position + 1}"
                 found["column"].append((row, by_column[column], name))
@@ -352,10 +340,10 @@ def _find_leaks(left: _Part, right: _Part, neighbours: _Neighbours, column_names
 
 def _index_columns(left: _Part, right: _Part) -> dict[int, int]:
     """Return the first row of each long enough column of `right`; nothing where a column is the whole text anyway."""
-    if all(len(columns) <= 1 for part in (left, right) for columns in part.columns):
+    if left.columns.shape[1] <= 1 and right.columns.shape[1] <= 1:
         return {}
     index: dict[int, int] = {}
-    for row, columns in enumerate(right.columns):
+    for row, columns in enumerate(right.columns.tolist()):
         for column in columns:
             if column >= 0:
                 index.setdefault(column, row)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 
 from submillion.config import CleanConfig
@@ -52,17 +53,55 @@ _INLINE = re.compile(r"</?(?:a|abbr|b|big|cite|em|font|i|nobr|s|small|span|stron
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")
 
 
+RULES = ("entities", "tags", "line_breaks", "unicode", "whitespace")
+NEWS = CleanConfig(entities=True, tags=True, line_breaks=True)
+"""All rules, as AG News needs them."""
+
+_ALONE = {rule: CleanConfig(**{other: other == rule for other in RULES}) for rule in RULES}
+
+
 def clean_text(text: str, rules: CleanConfig) -> str:
     """Return the text with every repair that `rules` allow; text without damage comes back as it is.
 
     Idempotent, and total: no text raises.
     """
     if _is_plain(text):
-        # The only whitespace of a plain text is the blank.
-        is_folded = "  " not in text and not text.startswith(" ") and not text.endswith(" ")
-        return " ".join(text.split()) if rules.whitespace and not is_folded else text
+        return " ".join(text.split()) if rules.whitespace and not _is_folded(text) else text
+    return _repair(text, rules, set())
+
+
+def find_repairs(text: str, rules: CleanConfig) -> frozenset[str]:
+    """Return the rules that change a text, and those that would if they were on."""
+    if _is_plain(text):
+        return frozenset() if _is_folded(text) else frozenset({"whitespace"})
+    made: set[str] = set()
+    _repair(text, rules, made)
+    for rule, alone in _ALONE.items():
+        if not getattr(rules, rule) and _clean_once(text, alone, set()) != text:
+            made.add(rule)
+    return frozenset(made)
+
+
+def count_repairs(records: Iterable[Record], rules: CleanConfig) -> dict[str, int]:
+    """Return how many rows each rule changes, or would change if it were on; rules that change none are left out."""
+    counts = Counter[str]()
+    for record in records:
+        for column in record.columns:
+            if not _is_plain(column) or not _is_folded(column):
+                counts.update(frozenset().union(*(find_repairs(text, rules) for text in record.columns)))
+                break
+    return {rule: counts[rule] for rule in RULES if counts[rule]}
+
+
+def _is_folded(text: str) -> bool:
+    """Whether there is no whitespace to fold in a plain text, whose only whitespace is the blank."""
+    return "  " not in text and not text.startswith(" ") and not text.endswith(" ")
+
+
+def _repair(text: str, rules: CleanConfig, made: set[str]) -> str:
+    """Return the text with all repairs, and add the rules that changed it to `made`."""
     for _ in range(MAX_PASSES):
-        cleaned = _clean_once(text, rules)
+        cleaned = _clean_once(text, rules, made)
         if cleaned == text or _is_plain(cleaned):
             return cleaned
         text = cleaned
@@ -81,18 +120,46 @@ def clean_records(records: Iterable[Record], rules: CleanConfig) -> Iterator[Rec
         yield record if columns == record.columns else Record(record.id, columns, record.label, record.source)
 
 
-def _clean_once(text: str, rules: CleanConfig) -> str:
+def _clean_once(text: str, rules: CleanConfig, made: set[str]) -> str:
+    steps: list[tuple[str, Callable[[str], str]]] = []
     if rules.entities and ";" in text:
-        text = _ENTITY.sub(_decode_entity, text)
+        steps.append(("entities", _decode_entities))
     if rules.line_breaks and "\\" in text:
-        # `\$` is an escaped dollar sign in the official files; every other backslash there stands for a line end.
-        text = text.replace("\\$", "$").replace("\\", " ")
-    if rules.tags and "<" in text:
-        text = _TAG.sub(_drop_tag, text)
+        steps.append(("line_breaks", _break_lines))
+    if rules.tags and ("<" in text or steps):
+        steps.append(("tags", _drop_tags))
     if rules.unicode:
-        text = _CONTROL.sub("", text)
-        text = text if text.isascii() else _compose(text)
-    return " ".join(text.split()) if rules.whitespace else text
+        steps.append(("unicode", _normalise))
+    if rules.whitespace:
+        steps.append(("whitespace", _fold))
+    for rule, step in steps:
+        changed = step(text)
+        if changed != text:
+            made.add(rule)
+            text = changed
+    return text
+
+
+def _decode_entities(text: str) -> str:
+    return _ENTITY.sub(_decode_entity, text)
+
+
+def _break_lines(text: str) -> str:
+    # `\$` is an escaped dollar sign in the official files; every other backslash there stands for a line end.
+    return text.replace("\\$", "$").replace("\\", " ")
+
+
+def _drop_tags(text: str) -> str:
+    return _TAG.sub(_drop_tag, text) if "<" in text else text
+
+
+def _normalise(text: str) -> str:
+    text = _CONTROL.sub("", text)
+    return text if text.isascii() else _compose(text)
+
+
+def _fold(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _compose(text: str) -> str:

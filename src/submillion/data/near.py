@@ -285,7 +285,7 @@ class _Search:
         np.logical_or.at(self._is_near, right, self._holds[left])
         for part, roots in enumerate(self._roots):
             inside = self._holds[left, part] & self._holds[right, part]
-            _unite(roots, left[inside], right[inside])
+            unite(roots, left[inside], right[inside])
 
     def _hash_band(self, band: int) -> NDArray[np.uint64]:
         key = np.zeros(len(self._signatures), np.uint64)
@@ -330,8 +330,14 @@ def _gather(values: NDArray[np.uint32], borders: NDArray[np.int64], texts: NDArr
     return gathered
 
 
-def _unite(roots: NDArray[np.int64], left: NDArray[np.int64], right: NDArray[np.int64]) -> None:
-    """Join the groups of each pair; a group's root is its lowest member, and every member points to it."""
+def unite(roots: NDArray[np.int64], left: NDArray[np.int64], right: NDArray[np.int64]) -> None:
+    """Join the groups of each pair.
+
+    Args:
+        roots: Shape (n,), changed in place. A group's root is its lowest member, and every member points to it.
+        left: Members, shape (pairs,).
+        right: Their partners, likewise.
+    """
     while True:
         a, b = roots[left], roots[right]
         if (a == b).all():

@@ -3,52 +3,81 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from submillion.errors import DataError
-from submillion.records import LabelSet, Record
+from submillion.records import Record
+
+MAX_EXTRA_ROWS = 4
+"""Rows beyond its share that a part may get so that every class is in it; where that takes more, some are not."""
+
+MAX_GROUP_FACTOR = 2
+"""How many times its share of a class's groups a part may take: many small ones must not make up for a large one."""
 
 
 def split_records(
-    records: Sequence[Record], size: float, *, seed: int, labels: LabelSet | None = None
+    records: Sequence[Record],
+    size: float,
+    *,
+    seed: int,
+    groups: NDArray[np.int64] | None = None,
+    stays: NDArray[np.bool_] | None = None,
 ) -> tuple[list[Record], list[Record]]:
     """Set aside a stratified part; both parts keep the order of the rows.
 
-    Which rows are set aside follows from seed and id alone, so that the same rows in another order split alike.
-    Every class keeps its share, rounded by the largest remainder, and has at least one row on both sides.
+    Which rows are set aside follows from seed, ids and groups alone, so that the same rows in another order split
+    alike. Rows of one group go to the same part. Every class keeps its share, rounded by the largest remainder, as far
+    as whole groups allow, and has at least one group on both sides. A class of one group alone is not set aside, and
+    where a part is too small to hold every class, those with the largest remainders are in it.
 
     Args:
         records: Rows with unique ids; all with labels or all without.
         size: Share (below 1) or number of rows to set aside.
         seed: Of the choice.
-        labels: Class names, for messages.
+        groups: The group of each row, shape (n,); every row is its own if absent.
+        stays: Which rows must not be set aside, shape (n,), and with them their groups.
 
     Returns:
         The rest and the part set aside.
 
     Raises:
-        DataError: A class with one row, or a part too small or too large to hold every class.
+        DataError: A number of rows too small or too large to hold every class, or no group that can be set aside.
     """
-    groups = _group_by_label(records)
-    for label, group in sorted(groups.items()):
-        if len(group) < 2:
-            name = str(label) if labels is None else repr(labels.names[label])
-            raise DataError(
-                f"class {name} has only one row ({group[0].source or 'id ' + group[0].id}), which cannot stand on "
-                "both sides of a split",
-                hint="Add rows of this class, remove it, or bring a validation file of your own.",
-            )
+    units = _make_units(records, groups, stays, seed)
+    classes = _count_classes(units)
     count = round(len(records) * size) if size < 1 else int(size)
+    movable = {label: found for label, found in classes.items() if found.num_units > 1}
+    most = {label: found.num_rows - found.smallest for label, found in movable.items()}
     if size < 1:
-        count = min(max(count, len(groups)), len(records) - len(groups))
-    if not len(groups) <= count <= len(records) - len(groups):
+        count = max(count, 1)
+        if len(movable) - count <= MAX_EXTRA_ROWS:
+            count = max(count, len(movable))
+        count = min(count, sum(most.values()))
+    elif not len(movable) <= count <= len(records) - len(classes):
         raise DataError(
-            f"cannot set aside {count:,} of {len(records):,} rows with {len(groups)} classes on both sides",
-            hint=f"Choose a size from {len(groups)} to {len(records) - len(groups):,}, or a share: for example --set "
+            f"cannot set aside {count:,} of {len(records):,} rows with {len(classes)} classes on both sides",
+            hint=f"Choose a size from {len(movable)} to {len(records) - len(classes):,}, or a share: for example --set "
             "data.validation_size=0.1, or data.test_size for test rows.",
         )
-    chosen = _choose(groups, count, seed, keep=1)
+    count = min(count, sum(most.values()))
+    least = 1 if count >= len(movable) else 0
+    sizes = {label: found.num_rows for label, found in classes.items()}
+    bounds = {label: (least, most[label]) if label in movable else (0, 0) for label in sizes}
+    chosen = _choose_units(units, classes, _share_within(sizes, count, bounds))
+    if not chosen:
+        kept = 0 if stays is None else int(stays.sum())
+        reason = f"; {kept:,} of them must stay" if kept else ""
+        raise DataError(
+            f"no rows can be set aside of {len(records):,}: they make {len(units):,} groups of equal or nearly equal "
+            f"texts{reason}",
+            hint="Bring files of your own for validation and test.",
+        )
     return [r for r in records if r.id not in chosen], [r for r in records if r.id in chosen]
 
 
@@ -70,7 +99,7 @@ def sample_records(records: Sequence[Record], count: int, *, seed: int) -> list[
         raise DataError(
             f"{count} rows cannot hold {len(groups)} classes", hint=f"Take at least {len(groups)} (data.max_records)."
         )
-    chosen = _choose(groups, count, seed, keep=0)
+    chosen = _choose(groups, count, seed)
     return [record for record in records if record.id in chosen]
 
 
@@ -82,27 +111,132 @@ def share_out(sizes: dict[int, int], count: int, keep: int) -> dict[int, int]:
         count: What is shared out.
         keep: What each must keep.
     """
+    return _share_within(sizes, count, {label: (1, size - keep) for label, size in sizes.items()})
+
+
+def _share_within(sizes: Mapping[int, int], count: int, bounds: Mapping[int, tuple[int, int]]) -> dict[int, int]:
+    """Share `count` out in proportion to sizes, each within its bounds; the bounds allow for it."""
     total = sum(sizes.values())
     exact = {label: size * count / total for label, size in sizes.items()}
-    quotas = {label: min(max(int(exact[label]), 1), size - keep) for label, size in sizes.items()}
+    quotas = {label: min(max(int(exact[label]), bounds[label][0]), bounds[label][1]) for label in sizes}
     while (missing := count - sum(quotas.values())) != 0:
         step = 1 if missing > 0 else -1
-        movable = [label for label, size in sizes.items() if 1 <= quotas[label] + step <= size - keep]
+        movable = [label for label in sizes if bounds[label][0] <= quotas[label] + step <= bounds[label][1]]
         # The class furthest from its exact share moves first; ties go to the lower label.
         best = max(movable, key=lambda label: (step * (exact[label] - quotas[label]), -label))
         quotas[best] += step
     return quotas
 
 
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """Rows that stay together.
+
+    Attributes:
+        rank: Lowest rank of a row, which orders the units.
+        ids: The rows.
+        counts: Labels and how many rows each has.
+        stays: Whether they must not be set aside.
+    """
+
+    rank: bytes
+    ids: tuple[str, ...]
+    counts: tuple[tuple[int, int], ...]
+    stays: bool
+
+
+@dataclass(slots=True)
+class _Class:
+    """What there is of a class: its rows, the units that hold any, and the fewest rows of it in one."""
+
+    num_rows: int = 0
+    num_units: int = 0
+    smallest: int = sys.maxsize
+
+
+def _make_units(
+    records: Sequence[Record], groups: NDArray[np.int64] | None, stays: NDArray[np.bool_] | None, seed: int
+) -> list[_Unit]:
+    """Return the units in the order of their ranks."""
+    numbers = list(range(len(records))) if groups is None else groups.tolist()
+    held = set() if stays is None else {numbers[row] for row in np.flatnonzero(stays).tolist()}
+    members: dict[int, list[Record]] = defaultdict(list)
+    for number, record in zip(numbers, records, strict=True):
+        members[number].append(record)
+    units = []
+    for number, rows in members.items():
+        counts: dict[int, int] = {}
+        for record in rows:
+            label = _label_of(record)
+            counts[label] = counts.get(label, 0) + 1
+        ids = tuple([record.id for record in rows])
+        rank = min([_rank(record_id, seed) for record_id in ids])
+        units.append(_Unit(rank, ids, tuple(counts.items()), number in held))
+    return sorted(units, key=lambda unit: (unit.rank, unit.ids[0]))
+
+
+def _count_classes(units: Sequence[_Unit]) -> dict[int, _Class]:
+    classes: dict[int, _Class] = defaultdict(_Class)
+    for unit in units:
+        for label, count in unit.counts:
+            found = classes[label]
+            found.num_rows += count
+            found.num_units += 1
+            found.smallest = min(found.smallest, count)
+    return classes
+
+
+def _choose_units(units: Sequence[_Unit], classes: Mapping[int, _Class], quotas: Mapping[int, int]) -> set[str]:
+    """Return the ids of the rows to set aside: as many as fit, in order; then one of each class left out."""
+    most = {
+        label: min(-(-MAX_GROUP_FACTOR * found.num_units * quotas[label] // found.num_rows), found.num_units - 1)
+        for label, found in classes.items()
+    }
+    rows, taken = dict.fromkeys(classes, 0), dict.fromkeys(classes, 0)
+    chosen: set[str] = set()
+
+    def take(unit: _Unit) -> None:
+        for label, count in unit.counts:
+            rows[label] += count
+            taken[label] += 1
+        chosen.update(unit.ids)
+
+    for unit in units:
+        if unit.stays:
+            continue
+        for label, count in unit.counts:
+            if rows[label] + count > quotas[label] or taken[label] >= most[label]:
+                break
+        else:
+            take(unit)
+    for label in sorted(label for label, quota in quotas.items() if quota and not taken[label]):
+        # Each unit is larger than the class's share: the smallest is nearest to it.
+        fitting = [
+            unit
+            for unit in units
+            if label in dict(unit.counts)
+            and not unit.stays
+            and chosen.isdisjoint(unit.ids)
+            and all(taken[other] + 1 < classes[other].num_units for other, _ in unit.counts)
+        ]
+        if fitting and not taken[label]:
+            take(min(fitting, key=lambda unit: (len(unit.ids), unit.rank)))
+    return chosen
+
+
+def _label_of(record: Record) -> int:
+    return -1 if record.label is None else record.label
+
+
 def _group_by_label(records: Sequence[Record]) -> dict[int, list[Record]]:
     groups: dict[int, list[Record]] = defaultdict(list)
     for record in records:
-        groups[-1 if record.label is None else record.label].append(record)
+        groups[_label_of(record)].append(record)
     return groups
 
 
-def _choose(groups: dict[int, list[Record]], count: int, seed: int, *, keep: int) -> set[str]:
-    quotas = share_out({label: len(group) for label, group in groups.items()}, count, keep)
+def _choose(groups: dict[int, list[Record]], count: int, seed: int) -> set[str]:
+    quotas = share_out({label: len(group) for label, group in groups.items()}, count, 0)
     chosen: set[str] = set()
     for label, group in groups.items():
         ordered = sorted((_rank(record.id, seed), record.id) for record in group)
