@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from submillion import __version__
 from submillion.config import RunConfig
+from submillion.data.trained_rows import NONE, TrainedRows
 from submillion.errors import RunError
 from submillion.model.sources import BaseModel
 from submillion.run_files import read_manifest
@@ -114,3 +115,14 @@ def check_unchanged(run: RunDir, base: BaseModel, device: Device, processes: Pro
         note = f"number of processes: {processes.count} from here on, {num_before} before; the same within rounding"
         entries = {"num_processes": processes.count, "threads": device.threads}
         update_manifest(run, {**entries, "notes": [*values.get("notes", []), note]})
+
+
+def read_trained_rows(run: RunDir) -> TrainedRows:
+    """Read the digests of the rows that a run was trained on; none where the run does not say.
+
+    Raises:
+        RunError: The file is damaged.
+    """
+    if not run.trained_rows.exists():
+        return TrainedRows(NONE, NONE)
+    return TrainedRows.from_bytes(run.trained_rows.read_bytes(), where=str(run.trained_rows))

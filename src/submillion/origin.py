@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from submillion.budget.folder import CONFIG_NAME, HEAD_NAME, WEIGHTS_NAME, plan_adapter_folder, read_adapter_base
 from submillion.budget.plan import Plan
 from submillion.config import ModelConfig
+from submillion.data.trained_rows import Digests
 from submillion.errors import ConfigError, ModelError, RunError
+from submillion.manifest import read_trained_rows
 from submillion.model.base_files import digest_file
 from submillion.model.sources import BaseModel, load_base_config
 from submillion.run_files import read_config, read_data_report, read_manifest
@@ -104,6 +106,22 @@ def find_origin(path: str, base: BaseModel) -> Origin:
         where=f"start_from: {path}",
         hint="Give a run folder, RUN/checkpoints/step-N, or a folder that PEFT saved an adapter in.",
     )
+
+
+def find_trained_rows(path: str) -> Digests | None:
+    """Return the digests of all rows that the weights in a folder were trained on; None where nothing says so.
+
+    Args:
+        path: A run, a checkpoint of a run, or an adapter folder, also that inside a run.
+
+    Raises:
+        RunError: The run's list of rows is damaged.
+    """
+    folder = Path(path)
+    for place in (folder, folder.parent, folder.parent.parent):
+        if (place / "manifest.json").exists() and RunDir(place).trained_rows.exists():
+            return read_trained_rows(RunDir(place)).all
+    return None
 
 
 def _find_in_run(run: RunDir) -> Origin:

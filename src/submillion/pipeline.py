@@ -14,22 +14,24 @@ from typing import Any
 from submillion.budget.plan import Plan, make_plan
 from submillion.conclude import Ready, RunSummary, conclude_run
 from submillion.config import RunConfig, dump_config
+from submillion.data.trained_rows import NONE, Digests
 from submillion.errors import BudgetError, ConfigError, DataError, ModelError, RunError
 from submillion.fit import Fitting
 from submillion.kernels.native import is_to_be_built
 from submillion.manifest import (
     check_unchanged,
+    read_trained_rows,
     update_manifest,
     write_first_manifest,
 )
 from submillion.model.encoder import KERNELS, Classifier, build_classifier, check_length, find_window
 from submillion.model.sources import BaseModel, find_base, load_base_config
-from submillion.origin import Origin, check_origin, find_origin
+from submillion.origin import Origin, check_origin, find_origin, find_trained_rows
 from submillion.prepare import Prepared, prepare_data
 from submillion.progress import Progress, Silent
 from submillion.records import LabelSet
 from submillion.run_files import read_config, read_data_report, read_manifest
-from submillion.rundir import RunDir, hold_folder, refuse_links, remove_leftovers, write_json, write_text
+from submillion.rundir import RunDir, hold_folder, refuse_links, remove_leftovers, write_bytes, write_json, write_text
 from submillion.text_encoder import TextEncoder
 from submillion.training.checkpoint import find_checkpoint
 from submillion.training.device import Device, open_device
@@ -121,7 +123,7 @@ def _require_sight(run: RunDir, processes: Processes) -> None:
 
 
 def _remove_files(run: RunDir, *, and_folder: bool) -> None:
-    for path in (run.config, run.manifest, run.data, run.plan, run.log, run.lock):
+    for path in (run.config, run.manifest, run.trained_rows, run.data, run.plan, run.log, run.lock):
         path.unlink(missing_ok=True)
     if and_folder:
         with suppress(OSError):  # something else has been put there
@@ -218,7 +220,8 @@ def _make_ready(
     # Where a rule is to choose the limit, nothing is encoded with this one.
     length = limit if isinstance(limit, int) else window or sys.maxsize
     tokens = TextEncoder(base.folder, length, config.model.long_texts)
-    prepared = prepare_data(config, encoder=tokens, progress=progress, window=window)
+    inherited = _find_inherited_rows(run, config, progress)
+    prepared = prepare_data(config, encoder=tokens, progress=progress, window=window, inherited=inherited)
     splits = prepared.splits
     find_metric_class(config.train.metric, splits.labels)
     if processes.is_first:
@@ -266,6 +269,21 @@ def _find_origin(run: RunDir, config: RunConfig, base: BaseModel, plan: Plan, la
     return origin
 
 
+def _find_inherited_rows(run: RunDir, config: RunConfig, progress: Progress) -> Digests:
+    """Return the digests of the rows that the starting weights were trained on, as this run first found them."""
+    if run.data.exists():
+        return read_trained_rows(run).inherited
+    if config.start_from is None:
+        return NONE
+    found = find_trained_rows(config.start_from)
+    if found is None:
+        progress.note(
+            f"nothing is known of the rows that {config.start_from} was trained on: some may be in validation and "
+            "test, whose figures would then be too good"
+        )
+    return NONE if found is None else found
+
+
 def _fix_length(run: RunDir, config: RunConfig, prepared: Prepared, processes: Processes) -> RunConfig:
     """Put the chosen limit in the rule's place, here and in the run folder: what is resumed or replayed keeps it."""
     if prepared.length is None:
@@ -302,6 +320,13 @@ def _write_data_report(run: RunDir, prepared: Prepared) -> None:
         before.setdefault("extra", [])  # runs of earlier versions had none
         keys = ("files", "num_train", "test_sha256", "train_sha256", "extra")
         changed = [key for key in keys if before[key] != now[key]]
+        if changed and "files" not in changed and before.get("split_rule") != now["split_rule"]:
+            raise RunError(
+                "was begun by an earlier version, which put these rows into other parts, since it split and cleaned "
+                "them otherwise",
+                where=str(run.path),
+                hint="Continue it with that version, or start the run again in a new folder.",
+            )
         if changed:
             raise RunError(
                 f"the data is not what the run began with: {', '.join(changed)} differ",
@@ -309,6 +334,8 @@ def _write_data_report(run: RunDir, prepared: Prepared) -> None:
                 hint="Restore the data, or start the run again in a new folder.",
             )
         return
+    # First the rows: where there is a report, another process of this run relies on them.
+    write_bytes(run.trained_rows, prepared.trained_rows.to_bytes())
     write_json(run.data, prepared.report)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -13,10 +13,32 @@ from typing import Any
 from submillion.cache import Cache, digest_parts, open_cache
 from submillion.config import DataConfig, RunConfig
 from submillion.data.check import DataReport, check_records
+from submillion.data.clean import describe_repairs
+from submillion.data.findings import describe_findings
 from submillion.data.legibility import Legibility, TokenCounts, describe_legibility, list_loud, measure_legibility
-from submillion.data.split import sample_records, split_records
+from submillion.data.parts import (
+    SPLIT_RULE,
+    Parts,
+    describe_absent,
+    find_absent_classes,
+    find_set_to_split,
+    map_groups,
+    split_dataset,
+)
+from submillion.data.removals import (
+    choose_dropped,
+    count_classes,
+    describe_classes,
+    describe_count,
+    filter_by_words,
+    refuse_unlabelled,
+    require_classes,
+)
+from submillion.data.similar import SimilarTexts, find_similar_texts, narrow_to
+from submillion.data.split import sample_records
+from submillion.data.trained_rows import NONE, Digests, TrainedRows, digest_rows
 from submillion.data.watched import read_watched
-from submillion.data_cache import recall_findings, recall_rows
+from submillion.data_cache import CleanRows, recall_findings, recall_rows, recall_similar
 from submillion.errors import ConfigError, DataError
 from submillion.extra_rows import ExtraRows, prepare_extra_rows
 from submillion.lengths import ChosenLength, choose_length
@@ -39,6 +61,7 @@ class Prepared:
         encoder: What made them.
         length: How the encoder's limit was chosen; None where the configuration gives a number.
         legibility: How much of the texts of each set that is scored reaches the model.
+        trained_rows: Digests of the training rows, and of those that the starting weights were trained on.
     """
 
     splits: Splits
@@ -48,49 +71,56 @@ class Prepared:
     encoder: TextEncoder
     length: ChosenLength | None
     legibility: dict[str, Legibility]
+    trained_rows: TrainedRows
 
 
-def prepare_data(config: RunConfig, *, encoder: TextEncoder, progress: Progress, window: int | None = None) -> Prepared:
+def prepare_data(
+    config: RunConfig,
+    *,
+    encoder: TextEncoder,
+    progress: Progress,
+    window: int | None = None,
+    inherited: Digests = NONE,
+) -> Prepared:
     """Read, clean, split, check and encode the data of a run.
 
     The test rows are the data's own, or, where the data is a single file, a stratified part of it. Validation rows
-    are the data's own or a stratified part of the training rows. Training rows that stand in validation or test are
-    then treated as `data.leaks` says. Synthetic rows (`data.extra`, `data.synonyms`) join the training rows last, but
-    for those that are too close to what is scored. What does not change from run to run is taken from the cache, with
-    the same result.
+    are the data's own or a stratified part of the training rows. Equal and near texts stay together where rows are
+    split here; training rows that appear in given validation or test rows are treated as `data.leaks` says. Synthetic
+    rows (`data.extra`, `data.synonyms`) join the training rows last, but for those that are too close to what is
+    scored. Every class that had training rows has some left. What does not change from run to run is taken from the
+    cache, with the same result.
 
     Args:
         config: The run's configuration.
         encoder: The tokenizer of its base model. Where `model.max_length` is a rule, its limit is replaced by what
             the rule gives for the training rows, those that leaks may cost them included.
-        progress: Told of the stages.
+        progress: Told of the stages, and of every finding.
         window: Positions of the base model, which bound what a rule gives; None for no bound.
+        inherited: Digests of the rows that the starting weights were trained on: no validation or test rows.
 
     Raises:
         ConfigError: No data source.
-        DataError: Unreadable files, unlabelled rows, leaks where they are refused, or synthetic rows that do not fit.
+        DataError: Unreadable files, unlabelled rows, leaks where they are refused or cost a class most of its rows, or
+            synthetic rows that do not fit.
     """
     data = config.data
     if data.source is None:
         raise ConfigError("no data is given", where="data.source", hint="Name it: --data FILE_OR_FOLDER")
     cache = open_cache(progress.note)
     progress.start("read")
-    dataset, digest = recall_rows(data.source, data, cache)
-    if dataset.labels is None or dataset.reading is None:
+    source = recall_rows(data.source, data, cache)
+    dataset, labels, reading = source.dataset, source.dataset.labels, source.dataset.reading
+    if labels is None or reading is None:
         raise DataError("has no label column", where=data.source, hint="Name it with --label.")
     watched = {
-        watch.name: read_watched(watch, data.clean, dataset.labels, dataset.reading, on_note=progress.note)
-        for watch in config.watch
+        watch.name: read_watched(watch, data.clean, labels, reading, on_note=progress.note) for watch in config.watch
     }
     progress.finish()
-    for note in dataset.notes:
-        progress.note(note)
-
-    train, validation, test, how = split_dataset(dataset.splits, data, dataset.labels)
-    _refuse_unlabelled({"train": train, "validation": validation, "test": test}, data.source)
-    train, num_short, num_long = _filter_by_words(train, data)
-    train, validation = _sample(train, data.max_records, data), _sample(validation, data.max_validation_records, data)
-    splits = {"train": train, "validation": validation, "test": test}
+    _tell((*dataset.notes, *describe_repairs(source.repairs, data.clean)), progress)
+    chosen = _choose_rows(source, data, inherited, cache, progress)
+    splits, parts = chosen.splits, chosen.parts
+    train, validation, test = splits["train"], splits["validation"], splits["test"]
     sets = {**splits, **watched}
     length = None
     if isinstance(config.model.max_length, str):
@@ -107,25 +137,29 @@ def prepare_data(config: RunConfig, *, encoder: TextEncoder, progress: Progress,
         def examine() -> DataReport:
             return check_records(
                 splits,
-                dataset.labels,
+                labels,
                 count_tokens={name: partial(_count_tokens, wait_for[name]) for name in splits},
                 max_length=encoder.max_length,
                 long_texts=encoder.long_texts,
                 column_names=dataset.column_names,
+                similar=chosen.similar and narrow_to(chosen.similar, dataset.splits, splits, parts.origins),
             )
 
         progress.start("check")
-        findings, leaking = recall_findings(_digest_splits(digest, data, encoder), cache, examine)
+        key = _digest_splits(source.key, data, encoder, inherited)
+        findings, leaking = recall_findings(key, cache, examine)
         progress.finish()
-        dropped = _choose_dropped(leaking, train, data)
+        _tell(describe_findings(findings), progress)
+        dropped = choose_dropped(leaking, train, data, labels)
         progress.start("encode")
         features = {name: make_features(rows, wait_for[name]()) for name, rows in sets.items() if rows}
         legibility = {
-            name: _measure(rows, wait_for[name]().counts, dataset.labels, encoder)
+            name: _measure(rows, wait_for[name]().counts, labels, encoder)
             for name, rows in sets.items()
             if rows and name != "train"
         }
         progress.finish()
+    by_leaks = _tell_dropped(dropped, train, labels, progress)
     held_out = {"validation": validation, "test": test, **watched}
     extra = prepare_extra_rows(
         data, dataset, train=train, leaking=leaking, held_out=held_out, cache=cache, progress=progress
@@ -135,37 +169,69 @@ def prepare_data(config: RunConfig, *, encoder: TextEncoder, progress: Progress,
     num_train = len(train)
     train += extra.records
     features["train"] = [item for item in features["train"] if item.id not in dropped] + extra_features
+    require_classes(chosen.had, train, {**chosen.losses, "data.leaks": by_leaks}, data, labels)
     report = {
         "source": data.source,
         "files": dataset.files,
-        "labels": list(dataset.labels.names),
+        "labels": list(labels.names),
         "column_names": list(dataset.column_names),
-        "reading": dataset.reading.to_json(),
-        "split": how,
+        "reading": reading.to_json(),
+        "split": parts.how,
+        "split_rule": SPLIT_RULE,
         "num_train": num_train,
         "num_validation": len(validation),
         "num_test": len(test),
         "train_sha256": hash_records(train),
         "test_sha256": hash_records(test) if test else None,
         "num_dropped_leaks": len(dropped),
-        "num_dropped_short": num_short,
-        "num_dropped_long": num_long,
+        "num_dropped_short": chosen.num_short,
+        "num_dropped_long": chosen.num_long,
+        "num_dropped_trained": dict(parts.num_trained),
+        "absent_classes": chosen.absent,
         "leaks_setting": data.leaks,
+        "cleaning": {
+            rule: {"applied": getattr(data.clean, rule), "num_records": count} for rule, count in source.repairs.items()
+        },
         "extra": extra.report,
         "watched": {name: len(rows) for name, rows in watched.items()},
         "check": findings,
     }
-    known = findings["splits"]["train"]["legibility"]
+    _tell_legibility(findings["splits"]["train"]["legibility"], legibility, progress)
+    return Prepared(
+        splits=Splits(train, validation, test, labels),
+        watched=watched,
+        report=report,
+        features=features,
+        encoder=encoder,
+        length=length,
+        legibility=legibility,
+        trained_rows=TrainedRows(inherited, digest_rows(train)),
+    )
+
+
+def _tell(lines: Iterable[str], progress: Progress) -> None:
+    for line in lines:
+        progress.note(line)
+
+
+def _tell_dropped(dropped: set[str], train: list[Record], labels: LabelSet, progress: Progress) -> Counter[int]:
+    """Return how many training rows of each class leaks cost, and say so."""
+    counts = count_classes(record for record in train if record.id in dropped)
+    if dropped:
+        progress.note(
+            f"{describe_count(len(dropped), 'training row')} left out, equal or near to validation or test rows "
+            f"(data.leaks=drop): {describe_classes(counts, labels)}"
+        )
+    return counts
+
+
+def _tell_legibility(known: dict[str, Any], legibility: Mapping[str, Legibility], progress: Progress) -> None:
     told = [describe_legibility(known, what="training texts")]
     told += [
         describe_legibility(figures.to_json(), what=f"{name} texts", loud_only=True, known=list_loud(known))
         for name, figures in legibility.items()
     ]
-    for line in chain.from_iterable(told):
-        progress.note(line)
-    return Prepared(
-        Splits(train, validation, test, dataset.labels), watched, report, features, encoder, length, legibility
-    )
+    _tell(chain.from_iterable(told), progress)
 
 
 def _measure(rows: Sequence[Record], counts: TokenCounts, labels: LabelSet, encoder: TextEncoder) -> Legibility:
@@ -177,6 +243,67 @@ def _measure(rows: Sequence[Record], counts: TokenCounts, labels: LabelSet, enco
         max_length=encoder.max_length,
         long_texts=encoder.long_texts,
     )
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The rows of a run before leaks are left out.
+
+    Attributes:
+        splits: Training, validation and test rows.
+        parts: How they came about.
+        similar: What is known of the texts of the whole data set, where that was needed to split it.
+        absent: Names of the classes without rows in validation and test.
+        num_short: Training rows left out for too few words.
+        num_long: Those with too many.
+        had: Training rows of each class before any were left out.
+        losses: How many of each class were left out, by setting.
+    """
+
+    splits: dict[str, list[Record]]
+    parts: Parts
+    similar: SimilarTexts | None
+    absent: dict[str, list[str]]
+    num_short: int
+    num_long: int
+    had: Counter[int]
+    losses: dict[str, Counter[int]]
+
+
+def _choose_rows(source: CleanRows, data: DataConfig, inherited: Digests, cache: Cache, progress: Progress) -> _Chosen:
+    """Split the rows and leave out those that settings leave out; say what became of them."""
+    sets = source.dataset.splits
+    refuse_unlabelled(sets, str(data.source))
+    similar = None
+    # With `data.leaks=keep` every row is on its own.
+    if find_set_to_split(sets) is not None and data.leaks != "keep":
+        progress.start("compare texts")
+        similar = recall_similar(source.key, cache, lambda: find_similar_texts(sets))
+        progress.finish()
+    parts = split_dataset(sets, data, similar=similar, trained=inherited)
+    if parts.num_known:
+        known = describe_count(parts.num_known, "row")
+        progress.note(f"{known} of the data stay in training, since the starting run was trained on them")
+    for name, count in parts.num_trained.items():
+        rows = describe_count(count, "row")
+        progress.note(f"{rows} of {name} left out, since the starting run was trained on them")
+    worded, num_short, num_long = filter_by_words(parts.train, data)
+    train = _sample(worded, data.max_records, data)
+    had, left = count_classes(parts.train), count_classes(worded)
+    losses = {"data.min_words and data.max_words": had - left, "data.max_records": left - count_classes(train)}
+    validation = _sample(parts.validation, data.max_validation_records, data)
+    splits = {"train": train, "validation": validation, "test": parts.test}
+    absent: dict[str, list[str]] = {}
+    labels = source.dataset.labels
+    assert labels is not None
+    for name in ("validation", "test"):
+        missing = find_absent_classes(splits[name], train) if splits[name] else []
+        if missing:
+            absent[name] = [labels.names[label] for label in missing]
+            origin = parts.origins[name]
+            groups = None if similar is None or origin == name else map_groups(similar, origin, sets[origin])
+            progress.note(describe_absent(name, missing, train, labels, groups))
+    return _Chosen(splits, parts, similar, absent, num_short, num_long, had, losses)
 
 
 def _encode_extra(extra: ExtraRows, encoder: TextEncoder, cache: Cache) -> list[Features]:
@@ -195,99 +322,11 @@ def _count_tokens(wait: Callable[[], Tokens]) -> TokenCounts:
     return wait().counts
 
 
-def _digest_splits(rows: str | None, data: DataConfig, encoder: TextEncoder) -> str | None:
+def _digest_splits(rows: str | None, data: DataConfig, encoder: TextEncoder, inherited: Digests) -> str | None:
     """Return a digest of all that the doctor's findings follow from."""
     if rows is None:
         return None
-    keys = {"validation_size", "test_size", "split_seed", "min_words", "max_words"}
+    keys = {"validation_size", "test_size", "split_seed", "min_words", "max_words", "leaks"}
     settings = data.model_dump(mode="json", include=keys | {"max_records", "max_validation_records"})
-    return digest_parts(rows, json.dumps(settings), encoder.sha256, str(encoder.max_length), encoder.long_texts)
-
-
-def _filter_by_words(train: list[Record], data: DataConfig) -> tuple[list[Record], int, int]:
-    """Return the training rows with as many words as are asked for, and how many were too short and too long."""
-    if data.min_words is None and data.max_words is None:
-        return train, 0, 0
-    least, most = data.min_words or 0, data.max_words or sys.maxsize
-    counts = [len(record.text.split()) for record in train]
-    kept = [record for record, count in zip(train, counts, strict=True) if least <= count <= most]
-    if not kept:
-        raise DataError(
-            f"none of {len(train):,} training rows has {_name_range(data)} words",
-            where=str(data.source),
-            hint=f"They have {min(counts)} to {max(counts)}; change data.min_words or data.max_words.",
-        )
-    num_short = sum(count < least for count in counts)
-    return kept, num_short, len(train) - len(kept) - num_short
-
-
-def _name_range(data: DataConfig) -> str:
-    if data.max_words is None:
-        return f"{data.min_words} or more"
-    return f"{data.min_words or 0} to {data.max_words}"
-
-
-def _choose_dropped(leaking: set[str], train: list[Record], data: DataConfig) -> set[str]:
-    """Return the ids of the training rows to leave out."""
-    if leaking and data.leaks == "refuse":
-        raise DataError(
-            f"{len(leaking)} training rows stand in validation or test",
-            where=str(data.source),
-            hint="`submillion check` lists them; data.leaks=drop leaves them out of training.",
-        )
-    dropped = leaking if data.leaks == "drop" else set()
-    if len(dropped) == len(train):
-        raise DataError(
-            f"all {len(dropped)} training rows stand in validation or test",
-            where=str(data.source),
-            hint="Bring training rows of their own; `submillion check` lists the pairs.",
-        )
-    return dropped
-
-
-def split_dataset(
-    parts: dict[str, list[Record]], data: DataConfig, labels: LabelSet
-) -> tuple[list[Record], list[Record], list[Record], str]:
-    """Return the training, validation and test rows of a data set as a run has them, and how they came about.
-
-    Args:
-        parts: Rows by split as `read_dataset` returns them; ``all`` is divided in three.
-        data: Sizes and seed.
-        labels: The classes, over which the parts are stratified.
-
-    Raises:
-        ConfigError: Sizes that leave nothing to train on.
-        DataError: There are no training rows.
-    """
-    seed = data.split_seed
-    if "all" in parts:
-        rest, test = split_records(parts["all"], data.test_size, seed=seed, labels=labels)
-        share = data.validation_size
-        # A share is one of the whole file, as test_size is: 0.1 and 0.1 leave 80 %.
-        size = share * len(parts["all"]) / len(rest) if share < 1 else share
-        if share < 1 <= size:
-            raise ConfigError(
-                f"validation {share:g} and test {data.test_size:g} leave no rows to train on",
-                where="data.validation_size",
-                hint="Choose shares that sum to less than 1, such as 0.1 and 0.1.",
-            )
-        train, validation = split_records(rest, size, seed=seed + 1, labels=labels)
-        return train, validation, test, "one file, split into train, validation and test (stratified, seeded)"
-    if "train" not in parts:
-        raise DataError(f"has no training rows, only {sorted(parts)}", where=str(data.source))
-    train, test = parts["train"], parts.get("test", [])
-    if "validation" in parts:
-        return train, parts["validation"], test, "train, validation and test as given"
-    train, validation = split_records(train, data.validation_size, seed=seed, labels=labels)
-    return train, validation, test, "validation split off the training rows (stratified, seeded)"
-
-
-def _refuse_unlabelled(splits: dict[str, list[Record]], source: str) -> None:
-    for name, rows in splits.items():
-        missing = [record.source for record in rows if record.label is None]
-        if missing:
-            raise DataError(
-                f"{len(missing)} rows of {name} have no label: {', '.join(missing[:5])}",
-                where=source,
-                hint="Label them, or leave the file out; `submillion predict` is for unlabelled rows.",
-            )
+    reading = (encoder.sha256, str(encoder.max_length), encoder.long_texts)
+    return digest_parts(rows, json.dumps(settings), *reading, inherited.tobytes())

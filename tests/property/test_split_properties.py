@@ -62,12 +62,6 @@ def test_seed_changes_the_choice() -> None:
     assert len(first) == len(second) == 20
 
 
-def test_class_with_one_row_is_named() -> None:
-    records = [Record(str(number), ("x",), number % 2, f"train.csv:{number + 1}") for number in range(10)]
-    with pytest.raises(DataError, match=r"class 2 has only one row \(train.csv:99\)"):
-        split_records([*records, Record("z", ("x",), 2, "train.csv:99")], 0.1, seed=0)
-
-
 @pytest.mark.parametrize("size", [1, 9, 50])
 def test_part_that_cannot_hold_every_class_is_refused(size: int) -> None:
     records = [Record(str(number), ("x",), number % 2) for number in range(10)]

@@ -15,6 +15,7 @@ import pytest
 from submillion import extra_rows
 from submillion.augment.rows import SyntheticRow, describe_origin, write_rows
 from submillion.config import RunConfig, parse_config
+from submillion.data.clean import NEWS
 from submillion.errors import ConfigError, DataError
 from submillion.prepare import Prepared, prepare_data
 from submillion.progress import Silent
@@ -44,7 +45,7 @@ def run(tiny_base: Base, news: Path, tmp_path: Path) -> Callable[..., Prepared]:
             write_rows(tmp_path / "extra.jsonl", rows)
             data["extra"] = [{"data": str(tmp_path / "extra.jsonl"), "weight": weight}] * count
         values = {
-            "data": {"source": str(news)} | data,
+            "data": {"source": str(news), "clean": NEWS.model_dump()} | data,
             "model": {"max_length": 32},
             "watch": [{"name": "far", "data": str(news / "far.csv")}],
         }

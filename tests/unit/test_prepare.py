@@ -91,13 +91,14 @@ def test_runs_with_and_without_the_cache_see_the_same(
     assert not kept.exists()
     monkeypatch.setenv("SUBMILLION_CACHE", str(kept.parent))
     assert spell_out(run(tiny_base, config)) == expected
-    assert {path.name.partition("-")[0] for path in kept.iterdir()} == {"rows", "findings", "tokens"}
+    assert {path.name.partition("-")[0] for path in kept.iterdir()} == {"rows", "texts", "findings", "tokens"}
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("was computed again")
 
     monkeypatch.setattr(data_cache, "read_dataset", refuse)
     monkeypatch.setattr(prepare, "check_records", refuse)
+    monkeypatch.setattr(prepare, "find_similar_texts", refuse)
     monkeypatch.setattr(TextEncoder, "tokenise", refuse)
     assert spell_out(run(tiny_base, config)) == expected
     assert json.loads(expected["report"])["num_dropped_leaks"] > 0 or single
@@ -132,7 +133,7 @@ CHANGES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "class names": lambda folder: (folder / "classes.txt").write_text("Sports\nWorld\nBusiness\nSci/Tech\n") and {},
     "labels": lambda _: {"labels": ["Sports", "World", "Business", "Sci/Tech"]},
     "columns": lambda _: {"text": ["title"]},
-    "cleaning": lambda _: {"clean": {"entities": False}},
+    "cleaning": lambda _: {"clean": {"entities": True}},
     "split seed": lambda _: {"split_seed": 5},
     "validation size": lambda _: {"validation_size": 0.3},
     "number of rows": lambda _: {"max_records": 20},

@@ -14,10 +14,13 @@ from submillion.cache import digest_parts
 from submillion.config import CleanConfig, DataConfig
 from submillion.data.check import check_records
 from submillion.data.clean import clean_records
-from submillion.data.read import Columns, digest_source, iter_records, read_dataset
+from submillion.data.parts import find_set_to_split, split_dataset
+from submillion.data.read import Columns, Dataset, digest_source, iter_records, read_dataset
+from submillion.data.similar import find_similar_texts
+from submillion.data.trained_rows import NONE
 from submillion.errors import ConfigError, DataError
+from submillion.manifest import read_trained_rows
 from submillion.model.base_files import digest_file
-from submillion.prepare import split_dataset
 from submillion.progress import Progress
 from submillion.records import LabelSet, Record
 
@@ -119,8 +122,7 @@ def read_material(
         if dataset.labels is None:
             raise DataError("has no label column", where=source, hint="Give labelled data with --data.")
         labels = dataset.labels
-        train, validation, test, _ = split_dataset(dataset.splits, config, labels)
-        sets |= {"train": train, "validation": validation, "test": test}
+        sets |= _split_as_trained(dataset, config, classifier)
         digests["data"] = dict(sorted(dataset.files.items()))
     for path in inputs.tests:
         sets[path] = list(iter_records(path, _choose_columns(path, columns)))
@@ -153,6 +155,15 @@ def read_material(
         counts=counts,
         digests=digests,
     )
+
+
+def _split_as_trained(dataset: Dataset, config: DataConfig, classifier: RunModel | None) -> dict[str, list[Record]]:
+    """Return the clean rows of a data set, split as the classifier's run split them."""
+    rows = {name: list(clean_records(part, config.clean)) for name, part in dataset.splits.items()}
+    is_whole = find_set_to_split(rows) is not None and config.leaks != "keep"
+    trained = NONE if classifier is None else read_trained_rows(classifier.folder).inherited
+    parts = split_dataset(rows, config, similar=find_similar_texts(rows) if is_whole else None, trained=trained)
+    return {"train": parts.train, "validation": parts.validation, "test": parts.test}
 
 
 def begin_conditional(label: str) -> str:

@@ -137,6 +137,8 @@ _COUNTS = {
     "num_near_duplicates": "near duplicates",
     "num_label_conflicts": "texts with more than one label",
     "num_encoding_damage": "rows with damaged characters or entities, before cleaning",
+    "num_similar_labels": "class names that look alike",
+    "num_doubtful_labels": "class names that read like a missing value or a header",
 }
 
 
@@ -149,6 +151,7 @@ def _has_findings(findings: Mapping[str, Any]) -> bool:
 
 def _print_findings(findings: Mapping[str, Any]) -> None:
     from submillion.cli.tables import make_table
+    from submillion.data.findings import describe_labels
     from submillion.data.legibility import describe_legibility
 
     splits = make_table("split", "records", "median length", "longest", "classes")
@@ -169,6 +172,8 @@ def _print_findings(findings: Mapping[str, Any]) -> None:
     for line in describe_legibility(findings["legibility"] or {}, what="texts"):
         print_result("")
         print_result(line)
+    for line in describe_labels(findings):
+        print_result(line.removeprefix("check: "))
     for leak in findings["leaks"]:
         kind = {"exact": "equal texts", "near": "nearly equal texts", "column": "one column equal"}[leak["kind"]]
         print_result("")

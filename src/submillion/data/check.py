@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
 from typing import Any
@@ -27,6 +27,7 @@ from submillion.data.findings import (
     find_damage,
     shorten,
 )
+from submillion.data.label_names import find_doubtful_names, find_similar_names
 from submillion.data.legibility import Legibility, TokenCounts, measure_legibility
 from submillion.data.near import Progress
 from submillion.data.similar import SimilarTexts, find_similar_texts, fold_columns
@@ -47,6 +48,8 @@ class DataReport:
         leaks: Per pair of splits and kind, where there are any.
         splits: What was found in each split.
         label_conflicts: Places of the conflicts.
+        similar_labels: Groups of class names that look alike, with their rows.
+        doubtful_labels: Class names that read like a missing value or a header, with their rows.
     """
 
     num_records: int
@@ -56,6 +59,8 @@ class DataReport:
     leaks: tuple[Leak, ...]
     splits: Mapping[str, SplitReport]
     label_conflicts: Finding
+    similar_labels: Sequence[Mapping[str, int]] = ()
+    doubtful_labels: Mapping[str, int] = field(default_factory=dict)
 
     def leaking_ids(self, left: str) -> frozenset[str]:
         """Return the ids of the rows of split `left` that stand exactly or nearly in a split after it."""
@@ -71,10 +76,14 @@ class DataReport:
             "num_empty": sum(split.empty.num_records for split in self.splits.values()),
             "num_too_long": sum(split.too_long.num_records for split in self.splits.values()),
             "num_encoding_damage": sum(f.num_records for split in self.splits.values() for f in split.damage.values()),
+            "num_similar_labels": sum(map(len, self.similar_labels)),
+            "num_doubtful_labels": len(self.doubtful_labels),
             "leaks": [leak.to_json() for leak in self.leaks],
             "splits": {name: split.to_json() for name, split in self.splits.items()},
             "label_conflicts": self.label_conflicts.to_json(),
             "legibility": None if (legibility := self._sum_legibility()) is None else legibility.to_json(),
+            "similar_labels": [dict(group) for group in self.similar_labels],
+            "doubtful_labels": dict(self.doubtful_labels),
         }
 
     def _sum_legibility(self) -> Legibility | None:
@@ -92,6 +101,7 @@ def check_records(
     column_names: tuple[str, ...] = (),
     against: Mapping[str, Sequence[Record]] | None = None,
     similar: SimilarTexts | None = None,
+    label_column: str | None = None,
     on_progress: Progress | None = None,
 ) -> DataReport:
     """Examine the splits of a data set, and whether rows of one stand in another.
@@ -109,6 +119,7 @@ def check_records(
         column_names: Names of the text columns, for the places of column leaks.
         against: Rows that are only compared with, such as a test file from elsewhere.
         similar: What is known of the texts of all these sets, by their names; found here if absent.
+        label_column: Name of the label column, which is no class.
         on_progress: Told what is being done.
     """
     # The sets that are only compared with may have names that splits have too.
@@ -138,6 +149,8 @@ def check_records(
         for leak in _find_leaks(left, right, neighbours, column_names)
     ]
     conflicts = _find_conflicts(parts, labels)
+    counts = Counter(record.label for part in parts for record in part.records if record.label is not None)
+    names = {label: counts[number] for number, label in enumerate(labels) if counts[number]} if labels else {}
     return DataReport(
         num_records=sum(len(part.records) for part in parts),
         num_exact_duplicates=sum(report.exact_duplicates.num_records for report in reports.values()),
@@ -146,6 +159,8 @@ def check_records(
         leaks=tuple(leaks),
         splits=reports,
         label_conflicts=conflicts,
+        similar_labels=find_similar_names(names),
+        doubtful_labels=find_doubtful_names(names, label_column),
     )
 
 

@@ -11,7 +11,7 @@ import html
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 
 from submillion.config import CleanConfig
@@ -91,6 +91,33 @@ def count_repairs(records: Iterable[Record], rules: CleanConfig) -> dict[str, in
                 counts.update(frozenset().union(*(find_repairs(text, rules) for text in record.columns)))
                 break
     return {rule: counts[rule] for rule in RULES if counts[rule]}
+
+
+_REPAIRS = {
+    "entities": "entities decoded",
+    "tags": "HTML tags removed",
+    "line_breaks": "backslashes turned into blanks",
+    "unicode": "letters composed or control characters removed",
+    "whitespace": "whitespace folded",
+}
+
+
+def describe_repairs(counts: Mapping[str, int], rules: CleanConfig) -> list[str]:
+    """Return a sentence for each rule that changed rows, or would change some if it were on, and its setting.
+
+    Args:
+        counts: Rows by rule, as `count_repairs` returns.
+        rules: Which rules are on.
+    """
+    lines = []
+    for rule, count in counts.items():
+        rows = "1 row" if count == 1 else f"{count:,} rows"
+        if getattr(rules, rule):
+            left = "it as it is" if count == 1 else "them as they are"
+            lines.append(f"cleaning: {rows} had {_REPAIRS[rule]} (data.clean.{rule}=false leaves {left})")
+        else:
+            lines.append(f"cleaning: {rows} would have {_REPAIRS[rule]} with data.clean.{rule}=true, which is off")
+    return lines
 
 
 def _is_folded(text: str) -> bool:

@@ -178,3 +178,64 @@ def describe_lengths(lengths: NDArray[np.int64], unit: Literal["tokens", "words"
 def shorten(text: str) -> str:
     """Cut a text for showing."""
     return text if len(text) <= _SHOWN_CHARS else f"{text[: _SHOWN_CHARS - 3]}..."
+
+
+_KIND_WORDS = {"exact": "equal texts", "near": "nearly equal texts", "column": "one column equal"}
+_SPLIT_WORDS = {
+    "empty": "rows without any text",
+    "too_long": "rows longer than the model reads",
+    "exact_duplicates": "exact duplicates",
+    "near_duplicates": "near duplicates",
+}
+
+
+def describe_findings(findings: Mapping[str, Any]) -> list[str]:
+    """Return a line for every finding that is not zero, with its first place.
+
+    Args:
+        findings: What `DataReport.to_json` returns.
+    """
+    lines = []
+    for key, words in _SPLIT_WORDS.items():
+        lines += _describe_split_finding(words, {name: split[key] for name, split in findings["splits"].items()})
+    for sign in DAMAGE:
+        found = {name: split["damage"].get(sign) for name, split in findings["splits"].items()}
+        lines += _describe_split_finding(f"rows with the damage {sign.replace('_', ' ')!r}", found)
+    if conflicts := findings["num_label_conflicts"]:
+        first = _first(findings["label_conflicts"])
+        places = ", ".join(f"{name} at {place}" for name, place in first.items() if name != "text")
+        lines.append(f"check: {conflicts:,} texts with more than one label, first {places}")
+    for leak in findings["leaks"]:
+        first = _first(leak)
+        shown = f", first {first['left']} ~ {first['right']}" if first else ""
+        kind = _KIND_WORDS.get(leak["kind"], leak["kind"])
+        lines.append(f"check: {leak['num_records']:,} rows of {leak['left']} appear in {leak['right']} ({kind}){shown}")
+    return lines + describe_labels(findings)
+
+
+def describe_labels(findings: Mapping[str, Any]) -> list[str]:
+    """Return a line for every group of class names that look alike, and one for names that look like no class."""
+    alike = [f"check: class names that look alike: {_list(group)}" for group in findings.get("similar_labels", ())]
+    doubtful = findings.get("doubtful_labels")
+    return alike + (
+        [f"check: class names that read like a missing value or a header: {_list(doubtful)}"] if doubtful else []
+    )
+
+
+def _list(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name!r} ({count:,} rows)" for name, count in counts.items())
+
+
+def _first(finding: Mapping[str, Any]) -> Mapping[str, str]:
+    examples: Sequence[Mapping[str, str]] = finding.get("examples") or ({},)
+    return examples[0]
+
+
+def _describe_split_finding(words: str, found: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
+    counts = {name: finding["num_records"] for name, finding in found.items() if finding and finding["num_records"]}
+    if not counts:
+        return []
+    first = _first(found[next(iter(counts))] or {})
+    place = first.get("place") or " ~ ".join(first[side] for side in ("left", "right") if side in first)
+    spread = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    return [f"check: {sum(counts.values()):,} {words} ({spread})" + (f", first {place}" if place else "")]

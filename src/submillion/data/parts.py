@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,13 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from submillion.config import DataConfig
+from submillion.data.removals import SHOWN_CLASSES, count_classes, describe_count
 from submillion.data.similar import SimilarTexts, group_rows, list_rows_found_in
 from submillion.data.split import split_records
 from submillion.data.trained_rows import NONE, Digests, find_rows
 from submillion.errors import ConfigError, DataError
 from submillion.records import LabelSet, Record
 
-_SHOWN_CLASSES = 10
+SPLIT_RULE = 2
+"""Which rule splits rows: 2 keeps groups together; runs that do not say any were split row by row."""
+
 _Rows = list[Record]
 
 
@@ -31,6 +33,7 @@ class Parts:
         how: How they came about, for people.
         origins: By part, the set of the data that its rows come from.
         num_trained: Rows left out of a given part because the starting run was trained on them, by part.
+        num_known: Rows of the set that was split that the starting run was trained on.
     """
 
     train: _Rows
@@ -39,6 +42,7 @@ class Parts:
     how: str
     origins: Mapping[str, str]
     num_trained: Mapping[str, int]
+    num_known: int = 0
 
 
 def find_set_to_split(sets: Mapping[str, Sequence[Record]]) -> str | None:
@@ -77,6 +81,7 @@ def split_dataset(
     rows, seed = sets[name], data.split_seed
     groups = None if similar is None else group_rows(similar, name)
     stays = find_rows(rows, trained)
+    num_known = int(stays.sum())
     by = "stratified, seeded" if groups is None else "stratified, seeded, equal and near texts together"
     if name == "train":
         if similar is not None and "test" in sets and data.leaks == "drop":
@@ -86,7 +91,7 @@ def split_dataset(
         given, num_trained = _leave_out_trained(sets, ("test",), data, trained)
         origins = {"train": name, "validation": name} | ({"test": "test"} if "test" in sets else {})
         how = f"validation split off the training rows ({by})"
-        return Parts(train, validation, given["test"], how, origins, num_trained)
+        return Parts(train, validation, given["test"], how, origins, num_trained, num_known)
     rest, test = split_records(rows, data.test_size, seed=seed, groups=groups, stays=stays)
     share = data.validation_size
     # A share is one of the whole file, as test_size is: 0.1 and 0.1 leave 80 %.
@@ -102,7 +107,7 @@ def split_dataset(
     left: NDArray[np.int64] | None = None if groups is None else groups[is_left]
     train, validation = split_records(rest, size, seed=seed + 1, groups=left, stays=stays[is_left])
     how = f"one file, split into train, validation and test ({by})"
-    return Parts(train, validation, test, how, dict.fromkeys(("train", "validation", "test"), name), {})
+    return Parts(train, validation, test, how, dict.fromkeys(("train", "validation", "test"), name), {}, num_known)
 
 
 def _leave_out_trained(
@@ -125,41 +130,42 @@ def _leave_out_trained(
     return given, counts
 
 
-def list_absent_classes(
-    part: Sequence[Record], train: Sequence[Record], labels: LabelSet, groups: Mapping[str, int] | None = None
-) -> list[str]:
-    """Return the classes that are trained on and have no row in a part, each with what is known of its rows.
+def find_absent_classes(part: Sequence[Record], train: Sequence[Record]) -> list[int]:
+    """Return the label ids that are trained on and have no row in a part."""
+    return sorted(count_classes(train).keys() - count_classes(part).keys())
+
+
+def map_groups(similar: SimilarTexts, origin: str, rows: Sequence[Record]) -> dict[str, int]:
+    """Return the group of each row of a set by the row's id."""
+    return dict(zip((record.id for record in rows), group_rows(similar, origin).tolist(), strict=True))
+
+
+def describe_absent(
+    name: str, absent: Sequence[int], train: Sequence[Record], labels: LabelSet, groups: Mapping[str, int] | None
+) -> str:
+    """Return the sentence that names the classes without rows in a part, and what is known of their training rows.
 
     Args:
-        part: Rows of validation or test.
+        name: The part.
+        absent: Their label ids.
         train: Training rows.
         labels: The classes.
-        groups: The group of each row by its id, where the part was split off; else absent.
+        groups: The group of each row by its id, where the part was split off; None where it was given.
     """
-    present = {record.label for record in part}
-    counts = Counter(record.label for record in train)
-    found: dict[int | None, set[int]] = {label: set() for label in counts if label not in present}
-    if groups is not None:
-        for record in train:
-            if record.label in found:
-                found[record.label].add(groups[record.id])
-    return [
-        f"{name!r} ({describe_count(counts[label], 'training row')}"
-        + (f" in {describe_count(len(found[label]), 'group')} of equal or near texts)" if groups else ")")
-        for label, name in enumerate(labels)
-        if label in found
-    ]
-
-
-def describe_absent(name: str, absent: Sequence[str], num_classes: int) -> str:
-    """Return the sentence that names the classes without rows in a part."""
-    more = f" and {len(absent) - _SHOWN_CLASSES} more" if len(absent) > _SHOWN_CLASSES else ""
+    counts = count_classes(train)
+    told = []
+    for label in absent[:SHOWN_CLASSES]:
+        text = f"{labels.names[label]!r} ({describe_count(counts[label], 'training row')}"
+        if groups is not None:
+            num_groups = len({groups[record.id] for record in train if record.label == label})
+            text += (
+                f" in {describe_count(num_groups, 'group')} of equal or near texts"
+                if num_groups < counts[label]
+                else ""
+            )
+        told.append(f"{text})")
+    more = f" and {len(absent) - SHOWN_CLASSES} more" if len(absent) > SHOWN_CLASSES else ""
     return (
-        f"{name} has no rows of {len(absent)} of {num_classes} classes, so its figures say nothing of them: "
-        f"{', '.join(absent[:_SHOWN_CLASSES])}{more}"
+        f"{name} has no rows of {describe_count(len(absent), 'class', 'classes')} of {len(labels)}, so its figures say "
+        f"nothing of them: {', '.join(told)}{more}"
     )
-
-
-def describe_count(count: int, noun: str) -> str:
-    """Return a count with its noun, such as ``1 row`` and ``1,200 rows``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -10,7 +10,8 @@ from submillion.config import DataConfig
 from submillion.errors import DataError
 from submillion.records import LabelSet, Record
 
-_SHOWN_CLASSES = 10
+SHOWN_CLASSES = 10
+"""Classes that a message names; it counts the others."""
 
 
 def refuse_unlabelled(splits: Mapping[str, Sequence[Record]], source: str) -> None:
@@ -85,10 +86,10 @@ def choose_dropped(leaking: set[str], train: Sequence[Record], data: DataConfig,
         if losses[label] == counts[label] or losses[label] > data.max_class_loss * counts[label]
     ]
     if heavy:
-        more = f" and {len(heavy) - _SHOWN_CLASSES} more classes" if len(heavy) > _SHOWN_CLASSES else ""
+        more = f" and {len(heavy) - SHOWN_CLASSES} more classes" if len(heavy) > SHOWN_CLASSES else ""
         raise DataError(
             f"too many training rows appear in validation or test, equal or nearly so: of class "
-            f"{', '.join(heavy[:_SHOWN_CLASSES])}{more}",
+            f"{', '.join(heavy[:SHOWN_CLASSES])}{more}",
             where=str(data.source),
             hint="`submillion check` lists the pairs. Bring other rows; or choose: data.leaks=keep trains on them, "
             "which makes the figures too good, and data.max_class_loss=1 drops all but the last rows of a class.",
@@ -104,8 +105,8 @@ def count_classes(records: Iterable[Record]) -> Counter[int]:
 def describe_classes(counts: Mapping[int, int], labels: LabelSet) -> str:
     """Return counts by class as ``sport 8, food 4``, the largest first."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    more = f" and {len(ordered) - _SHOWN_CLASSES} more classes" if len(ordered) > _SHOWN_CLASSES else ""
-    return ", ".join(f"{labels.names[label]} {count:,}" for label, count in ordered[:_SHOWN_CLASSES]) + more
+    more = f" and {len(ordered) - SHOWN_CLASSES} more classes" if len(ordered) > SHOWN_CLASSES else ""
+    return ", ".join(f"{labels.names[label]} {count:,}" for label, count in ordered[:SHOWN_CLASSES]) + more
 
 
 def require_classes(
@@ -132,12 +133,17 @@ def require_classes(
     if not lost:
         return
     told = []
-    for label in lost[:_SHOWN_CLASSES]:
+    for label in lost[:SHOWN_CLASSES]:
         reasons = [f"{counts[label]:,} by {name}" for name, counts in losses.items() if counts.get(label)]
         told.append(f"{labels.names[label]!r}, whose {had[label]:,} were left out ({', '.join(reasons)})")
-    more = f"; and {len(lost) - _SHOWN_CLASSES} more classes" if len(lost) > _SHOWN_CLASSES else ""
+    more = f"; and {len(lost) - SHOWN_CLASSES} more classes" if len(lost) > SHOWN_CLASSES else ""
     raise DataError(
         f"no training rows are left of class {'; '.join(told)}{more}",
         where=str(data.source),
         hint="Change these settings, or bring more rows of these classes.",
     )
+
+
+def describe_count(count: int, noun: str, plural: str = "") -> str:
+    """Return a count with its noun, such as ``1 row`` and ``1,200 rows``."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"

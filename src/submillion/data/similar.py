@@ -112,12 +112,15 @@ def narrow_to(
         similar: What was found among `sets`.
         sets: All rows.
         parts: Some of these rows, each at most once; rows of one group of a set stand in one part.
-        origins: By part, the set that its rows come from.
+        origins: By part that has rows, the set that they come from.
     """
     keys: dict[str, _Numbers] = {}
     columns: dict[str, _Numbers] = {}
     places = {name: {record.id: row for row, record in enumerate(sets[name])} for name in set(origins.values())}
     for part, rows in parts.items():
+        if not rows:
+            keys[part], columns[part] = np.empty(0, np.int64), np.empty((0, 0), np.int64)
+            continue
         origin = origins[part]
         at = np.array([places[origin][record.id] for record in rows], np.int64)
         keys[part], columns[part] = similar.keys[origin][at], similar.columns[origin][at]

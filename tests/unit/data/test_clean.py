@@ -5,9 +5,10 @@ import time
 import pytest
 
 from submillion.config import CleanConfig
-from submillion.data.clean import clean_text
+from submillion.data.clean import NEWS, clean_text, count_repairs, describe_repairs
+from submillion.records import Record
 
-ALL = CleanConfig()
+ALL = NEWS
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,32 @@ def test_innocent_text_is_left_alone(text: str) -> None:
 )
 def test_every_rule_can_be_switched_off(rule: str, text: str) -> None:
     assert clean_text(text, ALL) != text
-    assert clean_text(text, CleanConfig(**{rule: False})) == text
+    assert clean_text(text, ALL.model_copy(update={rule: False})) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"C:\new\table.txt is where it lies",
+        r'printf("%d\n", x); int lt; memcpy(&copy, &lt;x);',
+        "a List<A> of <b>, or <code>x</code>: &lt;b&gt; is how one writes bold",
+        r"\frac{a}{b} and $\alpha$",
+    ],
+)
+def test_ordinary_text_is_not_repaired_unasked(text: str) -> None:
+    assert clean_text(text, CleanConfig()) == text
+
+
+def test_repairs_are_counted_by_rule_whether_they_are_made_or_not() -> None:
+    columns = [("a  b", "c"), ("Haiti #39;s", "x\\y"), ("&lt;b&gt;bold&lt;/b&gt;",), ("plain", "too"), ("cafe\u0301",)]
+    records = [Record(str(number), given) for number, given in enumerate(columns)]
+    assert count_repairs(records, NEWS) == {"entities": 2, "tags": 1, "line_breaks": 1, "unicode": 1, "whitespace": 1}
+    # Tags that hide behind entities show only once those are decoded.
+    own = {"entities": 2, "line_breaks": 1, "unicode": 1, "whitespace": 1}
+    assert count_repairs(records, CleanConfig()) == own
+    made, unmade = describe_repairs({"whitespace": 1}, CleanConfig()), describe_repairs({"entities": 2}, CleanConfig())
+    assert made == ["cleaning: 1 row had whitespace folded (data.clean.whitespace=false leaves it as it is)"]
+    assert unmade == ["cleaning: 2 rows would have entities decoded with data.clean.entities=true, which is off"]
 
 
 def test_long_hostile_text_is_cleaned_in_time() -> None:
