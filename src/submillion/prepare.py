@@ -142,6 +142,7 @@ def prepare_data(
                 max_length=encoder.max_length,
                 long_texts=encoder.long_texts,
                 column_names=dataset.column_names,
+                label_column=reading.label,
                 similar=chosen.similar and narrow_to(chosen.similar, dataset.splits, splits, parts.origins),
             )
 

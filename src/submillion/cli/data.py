@@ -70,6 +70,7 @@ def check(
             max_length=model.num_tokens_kept,
             long_texts=model.long_texts,
             column_names=dataset.column_names,
+            label_column=None if dataset.reading is None else dataset.reading.label,
             against=_name_splits(against, others),
             on_progress=progress.start,
         )

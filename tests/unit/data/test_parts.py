@@ -203,9 +203,7 @@ def test_given_rows_that_the_starting_run_knows_are_left_out_and_counted() -> No
     parts = split_dataset(sets, DataConfig(source="x"), trained=digest_rows(rows[28:33]))
     assert (len(parts.validation), len(parts.test)) == (8, 7)
     assert parts.num_trained == {"validation": 2, "test": 3}
-    with pytest.raises(
-        DataError, match="all 10 rows of validation are among those that the starting run"
-    ):
+    with pytest.raises(DataError, match="all 10 rows of validation are among those that the starting run"):
         split_dataset(sets, DataConfig(source="x"), trained=digest_rows(rows))
 
 
