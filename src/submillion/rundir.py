@@ -83,7 +83,7 @@ class RunDir:
     @property
     def trained_rows(self) -> Path:
         """Digests of the rows that the weights were trained on, here and in the run that this one began with."""
-        return self.path / "trained_rows.bin"
+        return self.path / "trained_rows.digests"
 
     @property
     def manifest(self) -> Path:

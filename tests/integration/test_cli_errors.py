@@ -49,7 +49,6 @@ def write_bad(kind: str, folder: Path) -> Path:
             "bad.csv",
             b"text,label\n" + b"".join(b"row %d,%d\n" % (n, n % 2) for n in range(20)) + b"odd,7",
         ),
-        "class with one row": ("bad.csv", good + b"hail once,hail\n"),
         "NUL": ("bad.csv", good + b"nul \x00 here,rain\n"),
         "not UTF-8": ("bad.csv", good + b"caf\x81,rain\n"),
         "truncated gzip": ("bad.csv.gz", gzip.compress(good * 50)[:-100]),
@@ -70,7 +69,6 @@ BAD_DATA = {
     "header only": "no rows",
     "one class": "'rain'",
     "label with a gap": "7",
-    "class with one row": "only one row",
     "NUL": "NUL",
     "not UTF-8": "UTF-8",
     "truncated gzip": "",
@@ -101,7 +99,7 @@ def test_training_on_bad_data(cli: Cli, train_words: Callable[..., list[str]], t
     assert os.listdir(tmp_path) == ([path.name] if path.exists() else [])
 
 
-@pytest.mark.parametrize("kind", sorted(set(BAD_DATA) - {"one class", "label with a gap", "class with one row"}))
+@pytest.mark.parametrize("kind", sorted(set(BAD_DATA) - {"one class", "label with a gap"}))
 def test_checking_bad_data(cli: Cli, tmp_path: Path, kind: str) -> None:
     path = write_bad(kind, tmp_path)
     outcome = cli("check", path, "--json")
