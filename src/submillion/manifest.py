@@ -13,6 +13,7 @@ from submillion import __version__
 from submillion.config import RunConfig
 from submillion.data.trained_rows import NONE, TrainedRows
 from submillion.errors import RunError
+from submillion.files import read_plain
 from submillion.model.sources import BaseModel
 from submillion.run_files import read_manifest
 from submillion.rundir import RUN_FORMAT, RunDir, write_json
@@ -20,6 +21,9 @@ from submillion.rundir import RUN_FORMAT, RunDir, write_json
 if TYPE_CHECKING:
     from submillion.training.device import Device
     from submillion.training.processes import Processes
+
+MAX_ROWS_BYTES = 1 << 30
+"""Largest list of trained rows that is read: that of 134 million rows."""
 
 _PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "numpy", "scikit-learn", "pyarrow")
 
@@ -123,6 +127,6 @@ def read_trained_rows(run: RunDir) -> TrainedRows:
     Raises:
         RunError: The file is damaged.
     """
-    if not run.trained_rows.exists():
+    if not os.path.lexists(run.trained_rows):
         return TrainedRows(NONE, NONE)
-    return TrainedRows.from_bytes(run.trained_rows.read_bytes(), where=str(run.trained_rows))
+    return TrainedRows.from_bytes(read_plain(run.trained_rows, MAX_ROWS_BYTES), where=str(run.trained_rows))
