@@ -324,7 +324,7 @@ def _iter_single_targets() -> Iterator[tuple[str, Callable[[], Target]]]:
     def build_recipe() -> Target:
         from submillion.recipes import list_recipes, read_recipe
 
-        contents = [yaml_of(read_recipe(name)) for name in list_recipes()]
+        contents = [read_recipe(name).encode() for name in list_recipes()]
         return Target(
             "recipe/recipe.yaml",
             contents,
@@ -333,11 +333,6 @@ def _iter_single_targets() -> Iterator[tuple[str, Callable[[], Target]]]:
             [_plan_recipe, _plan_recipe, _train_recipe],
             2,
         )
-
-    def yaml_of(values: object) -> bytes:
-        import yaml
-
-        return yaml.safe_dump(values).encode()
 
     def build_trainer() -> Target:
         contents = [json.dumps(TRAINER_STATE).encode()]

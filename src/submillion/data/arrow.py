@@ -1,7 +1,8 @@
 """Read parquet and Arrow files batch by batch, each validated in full before a value is touched.
 
 Arrow trusts the offsets in its buffers; crafted ones crash the process at the first read, so nothing is read from a
-batch that has not passed ``validate(full=True)``.
+batch that has not passed ``validate(full=True)``. It also allocates what a file promises, so sizes are compared with
+the file's own before anything is unpacked.
 """
 
 from __future__ import annotations
@@ -16,9 +17,21 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from submillion.data.allowance import Allowance, check_num_columns
+from submillion.data.arrow_messages import iter_promises
+from submillion.data.arrow_values import holds_texts, is_flat, measure_texts, read_slice
+from submillion.data.parquet_pages import iter_pages
 from submillion.errors import DataError
 
 BATCH_ROWS = 4096
+
+MAX_PAGE_BYTES = 128 << 20
+"""Largest page of a parquet column, unpacked: writers make pages of 1 MB, some of up to 100 MB."""
+
+_MAX_PAGE_VALUES = 16 << 20
+_MAX_FOOTER_BYTES = 64 << 20
+_MAX_ROW_GROUPS = 100_000
+_BATCH_BYTES = 64 << 20
 _READ_BYTES = 1 << 20
 
 
@@ -44,7 +57,7 @@ def damage_is_data_error(path: Path, kind: str) -> Iterator[None]:
     """Turn what pyarrow raises on damaged input into a `DataError` that names the file."""
     try:
         yield
-    except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError, MemoryError) as error:
+    except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError, MemoryError, KeyError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(
@@ -58,21 +71,63 @@ def open_parquet(path: Path) -> BinaryTable:
     """Open a parquet file; reads its footer only.
 
     Raises:
-        DataError: The file is cut off or damaged.
+        DataError: The file is cut off or damaged, or has more columns or row groups than can be read.
     """
-    with damage_is_data_error(path, "parquet"), pq.ParquetFile(path) as file:
-        schema = file.schema_arrow
+    with damage_is_data_error(path, "parquet"):
+        _check_footer(path)
+        with pq.ParquetFile(path) as file:
+            check_num_columns(path, file.metadata.num_columns)
+            schema, num_groups = file.schema_arrow, file.num_row_groups
+    if num_groups > _MAX_ROW_GROUPS:
+        raise DataError(
+            f"the file has {num_groups:,} row groups, more than {_MAX_ROW_GROUPS:,}",
+            where=str(path),
+            hint="Write it again with larger row groups.",
+        )
 
-    def iter_batches(wanted: Sequence[int]) -> Iterator[pa.RecordBatch]:
-        # Read piece by piece: a row group can be the whole file, and would be held at once.
-        with pq.ParquetFile(path, buffer_size=_READ_BYTES, pre_buffer=False) as file:
-            # Names with dots mean nested fields to pyarrow, so columns are picked after reading where one has a dot.
-            names = [schema.names[position] for position in wanted]
-            columns = None if any("." in name for name in names) else names
-            for batch in file.iter_batches(BATCH_ROWS, columns=columns):
-                yield batch.select(names)
+    def iter_batches(wanted: Sequence[int], allowance: Allowance) -> Iterator[pa.RecordBatch]:
+        names = [schema.names[position] for position in wanted]
+        texts = [name for name in names if _is_text(schema.field(name).type)]
+        # Read piece by piece: a row group can be the whole file, and would be held at once. Repeated texts stay as
+        # they are stored, a dictionary and positions in it.
+        with (
+            pq.ParquetFile(path, buffer_size=_READ_BYTES, pre_buffer=False, read_dictionary=texts) as file,
+            path.open("rb") as pages,
+        ):
+            allowance.charge_rows(file.metadata.num_rows)
+            for group in range(file.num_row_groups):
+                rows = _choose_rows(file.metadata.row_group(group), set(names), pages)
+                for batch in file.iter_batches(rows, row_groups=[group], columns=names):
+                    # A name with a dot brings nested columns along.
+                    yield batch.select(names)
 
-    return _make_table(path, "parquet", schema, iter_batches)
+    return _make_table(path, "parquet", schema, iter_batches, path.stat().st_size)
+
+
+def _check_footer(path: Path) -> None:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 8))
+        length = int.from_bytes(file.read(4), "little")
+    if length > _MAX_FOOTER_BYTES:
+        raise ValueError(f"its footer has {length:,} bytes")
+
+
+def _choose_rows(group: Any, names: set[str], pages: Any) -> int:
+    """Check the pages of the wanted columns in a row group, and return how many rows to decode at a time."""
+    rows = BATCH_ROWS
+    for position in range(group.num_columns):
+        column = group.column(position)
+        if column.path_in_schema not in names:
+            continue
+        start = column.data_page_offset
+        if column.has_dictionary_page and 0 < (column.dictionary_page_offset or 0) < start:
+            start = column.dictionary_page_offset
+        for page in iter_pages(pages, start, column.total_compressed_size):
+            if page.num_bytes > MAX_PAGE_BYTES or page.num_values > _MAX_PAGE_VALUES:
+                raise ValueError(f"a page of {page.num_values:,} values unpacks to {page.num_bytes:,} bytes")
+            if not page.is_dictionary and page.num_values:
+                rows = min(rows, max(1, _BATCH_BYTES * page.num_values // max(1, page.num_bytes)))
+    return rows
 
 
 def open_arrow(path: Path) -> BinaryTable:
@@ -123,53 +178,108 @@ def _open_arrow_files(path: Path, files: Sequence[Path]) -> BinaryTable:
     for file in files:
         if not file.is_file():
             raise DataError("a data file is missing", where=str(file), hint="Copy the whole folder again.")
-    with damage_is_data_error(path, "Arrow"), _open_reader(files[0]) as reader:
+    with damage_is_data_error(files[0], "Arrow"), _open_reader(files[0]) as reader:
         schema = reader.schema
+        check_num_columns(files[0], len(schema))
 
-    def iter_batches(wanted: Sequence[int]) -> Iterator[pa.RecordBatch]:
+    def iter_batches(wanted: Sequence[int], allowance: Allowance) -> Iterator[pa.RecordBatch]:
         for file in files:
-            with damage_is_data_error(file, "Arrow"), _open_reader(file) as reader:
-                if reader.schema.names != schema.names:
-                    raise DataError("its columns differ from those of the first file", where=str(file))
-                is_file = isinstance(reader, pa.ipc.RecordBatchFileReader)
-                batches = (reader.get_batch(i) for i in range(reader.num_record_batches)) if is_file else reader
-                for batch in batches:
-                    # Checked whole, before the unwanted columns go: selecting reads nothing.
-                    yield batch.select(list(wanted))
+            with damage_is_data_error(file, "Arrow"):
+                _check_promises(file, allowance)
+                with _open_reader(file) as reader:
+                    if reader.schema.remove_metadata() != schema.remove_metadata():
+                        raise DataError("its columns differ from those of the first file", where=str(file))
+                    for batch in reader:
+                        yield batch.select(list(wanted))
 
-    return _make_table(path, "Arrow", schema, iter_batches)
+    return _make_table(path, "Arrow", schema, iter_batches, sum(file.stat().st_size for file in files))
+
+
+_FILE_MAGIC, _FILE_START = b"ARROW1", 8
+_OLD_MAGIC = b"FEA1"
+
+
+def _check_promises(path: Path, allowance: Allowance) -> None:
+    """Hold what the messages of a file promise against the allowance, and against the file's footer if it has one."""
+    # Memory for what is unpacked: what of it are texts is counted once more when they are read.
+    unpacked = Allowance(path, path.stat().st_size)
+    num_batches = 0
+    with path.open("rb") as file:
+        is_file = file.read(len(_FILE_MAGIC)) == _FILE_MAGIC
+        file.seek(_FILE_START if is_file else 0)
+        for promise in iter_promises(file, path.stat().st_size):
+            unpacked.charge_bytes(promise.num_bytes)
+            if promise.is_batch:
+                allowance.charge_rows(promise.num_rows)
+                num_batches += 1
+            else:
+                unpacked.charge_rows(promise.num_rows)
+    if is_file:
+        with pa.OSFile(str(path), "rb") as source, pa.ipc.open_file(source) as reader:
+            if reader.num_record_batches != num_batches:
+                raise ValueError(f"it holds {num_batches} batches, and its footer tells {reader.num_record_batches}")
 
 
 @contextmanager
 def _open_reader(path: Path) -> Iterator[Any]:
     # A plain file, not a memory map: a file that shrinks under a map kills the process.
     with pa.OSFile(str(path), "rb") as source:
-        magic = source.read(6)
-        source.seek(0)
-        with pa.ipc.open_file(source) if magic == b"ARROW1" else pa.ipc.open_stream(source) as reader:
+        magic = source.read(len(_FILE_MAGIC))
+        if magic.startswith(_OLD_MAGIC):
+            raise DataError(
+                "is of version 1 of Feather, which is not read", where=str(path), hint="Write it again as version 2."
+            )
+        # The file format is a stream between a mark and a footer. Its batches are read as a stream too, so that those
+        # that were checked are those that are read.
+        source.seek(_FILE_START if magic == _FILE_MAGIC else 0)
+        with pa.ipc.open_stream(source) as reader:
             yield reader
 
 
 def _make_table(
-    path: Path, kind: str, schema: pa.Schema, iter_batches: Callable[[Sequence[int]], Iterator[pa.RecordBatch]]
+    path: Path,
+    kind: str,
+    schema: pa.Schema,
+    iter_batches: Callable[[Sequence[int], Allowance], Iterator[pa.RecordBatch]],
+    size: int,
 ) -> BinaryTable:
+    with damage_is_data_error(path, kind):
+        names = tuple(schema.names)
+        class_names = find_class_names(schema.metadata or {})
+        strings = tuple(position for position, kind in enumerate(schema.types) if holds_texts(kind))
+
     def iter_rows(wanted: Sequence[int]) -> Iterator[tuple[int, Sequence[object]]]:
+        for position in wanted:
+            _require_flat(schema.field(position), path)
+        allowance = Allowance(path, size)
         number = 0
         with damage_is_data_error(path, kind):
-            for batch in iter_batches(wanted):
+            for batch in iter_batches(wanted, allowance):
                 batch.validate(full=True)
                 # A batch can be the whole file; as Python values, only a part of it exists at a time.
                 for start in range(0, batch.num_rows, BATCH_ROWS):
-                    part = batch.slice(start, BATCH_ROWS)
-                    for values in zip(*(column.to_pylist() for column in part.columns), strict=True):
+                    parts = [column.slice(start, BATCH_ROWS) for column in batch.columns]
+                    for part in parts:
+                        allowance.charge_bytes(measure_texts(part))
+                    for values in zip(*map(read_slice, parts), strict=True):
                         number += 1
                         yield number, values
+            if number != allowance.num_rows:
+                raise ValueError(f"it holds {number:,} rows, and says that it has {allowance.num_rows:,}")
 
-    strings = tuple(position for position, kind in enumerate(schema.types) if _holds_text(kind))
-    return BinaryTable(tuple(schema.names), iter_rows, find_class_names(schema.metadata or {}), strings)
+    return BinaryTable(names, iter_rows, class_names, strings)
 
 
-def _holds_text(kind: pa.DataType) -> bool:
+def _require_flat(column: pa.Field, path: Path) -> None:
+    if not is_flat(column.type):
+        raise DataError(
+            f"column {column.name!r} is of type {str(column.type)[:80]}, neither texts nor numbers",
+            where=str(path),
+            hint="Choose the columns with --text, --label and --id, or save the texts as strings.",
+        )
+
+
+def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
