@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from submillion.data.allowance import Allowance, check_num_columns
+from submillion.data.allowance import MAX_RATIO, Allowance, check_num_columns
 from submillion.data.arrow_messages import iter_promises
 from submillion.data.arrow_values import holds_texts, is_flat, measure_texts, read_slice
 from submillion.data.parquet_pages import iter_pages
@@ -26,9 +26,9 @@ from submillion.errors import DataError
 BATCH_ROWS = 4096
 
 MAX_PAGE_BYTES = 128 << 20
-"""Largest page of a parquet column, unpacked: writers make pages of 1 MB, some of up to 100 MB."""
+"""Largest page of a parquet column, unpacked, unless it has a fair share of that in the file: most have 1 MB."""
 
-_MAX_PAGE_VALUES = 16 << 20
+MAX_PAGE_VALUES = 16 << 20
 _MAX_FOOTER_BYTES = 64 << 20
 _MAX_ROW_GROUPS = 100_000
 _BATCH_BYTES = 64 << 20
@@ -96,7 +96,7 @@ def open_parquet(path: Path) -> BinaryTable:
         ):
             allowance.charge_rows(file.metadata.num_rows)
             for group in range(file.num_row_groups):
-                rows = _choose_rows(file.metadata.row_group(group), set(names), pages)
+                rows = _choose_rows(file.metadata.row_group(group), set(names), pages, path)
                 for batch in file.iter_batches(rows, row_groups=[group], columns=names):
                     # A name with a dot brings nested columns along.
                     yield batch.select(names)
@@ -112,7 +112,7 @@ def _check_footer(path: Path) -> None:
         raise ValueError(f"its footer has {length:,} bytes")
 
 
-def _choose_rows(group: Any, names: set[str], pages: Any) -> int:
+def _choose_rows(group: Any, names: set[str], pages: Any, path: Path) -> int:
     """Check the pages of the wanted columns in a row group, and return how many rows to decode at a time."""
     rows = BATCH_ROWS
     for position in range(group.num_columns):
@@ -123,8 +123,14 @@ def _choose_rows(group: Any, names: set[str], pages: Any) -> int:
         if column.has_dictionary_page and 0 < (column.dictionary_page_offset or 0) < start:
             start = column.dictionary_page_offset
         for page in iter_pages(pages, start, column.total_compressed_size):
-            if page.num_bytes > MAX_PAGE_BYTES or page.num_values > _MAX_PAGE_VALUES:
-                raise ValueError(f"a page of {page.num_values:,} values unpacks to {page.num_bytes:,} bytes")
+            allowed = max(MAX_PAGE_BYTES, MAX_RATIO * page.num_packed)
+            if page.num_bytes > allowed or page.num_values > MAX_PAGE_VALUES:
+                raise DataError(
+                    f"a page of column {column.path_in_schema!r} has {page.num_values:,} values in {page.num_bytes:,} "
+                    f"bytes, more than the {MAX_PAGE_VALUES:,} values or {allowed:,} bytes allowed",
+                    where=str(path),
+                    hint="If the file is sound, write it again with smaller pages.",
+                )
             if not page.is_dictionary and page.num_values:
                 rows = min(rows, max(1, _BATCH_BYTES * page.num_values // max(1, page.num_bytes)))
     return rows

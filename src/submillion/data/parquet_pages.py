@@ -26,11 +26,13 @@ class Page:
         is_dictionary: Whether it holds the values that other pages refer to.
         num_values: Values in it.
         num_bytes: Bytes after decompression.
+        num_packed: Bytes in the file.
     """
 
     is_dictionary: bool
     num_values: int
     num_bytes: int
+    num_packed: int
 
 
 def iter_pages(file: IO[bytes], start: int, num_bytes: int) -> Iterator[Page]:
@@ -56,9 +58,9 @@ def iter_pages(file: IO[bytes], start: int, num_bytes: int) -> Iterator[Page]:
             num_values = header[kind].get(1)
             if not isinstance(num_values, int) or num_values < 0:
                 raise ValueError("a page without the number of its values")
-            yield Page(kind == 7, num_values, unpacked)
+            yield Page(kind == 7, num_values, unpacked, packed)
         else:
-            yield Page(False, 0, unpacked)
+            yield Page(False, 0, unpacked, packed)
         place = file.tell() + packed
 
 
