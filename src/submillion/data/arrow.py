@@ -32,6 +32,7 @@ MAX_PAGE_VALUES = 16 << 20
 _MAX_FOOTER_BYTES = 64 << 20
 _MAX_ROW_GROUPS = 100_000
 _BATCH_BYTES = 64 << 20
+_MAX_JSON_BYTES = 64 << 20
 _READ_BYTES = 1 << 20
 
 
@@ -156,13 +157,21 @@ def open_saved_folder(folder: Path) -> BinaryTable:
     names: list[Any] = (
         [item.get("filename") for item in files if isinstance(item, dict)] if isinstance(files, list) else []
     )
-    if not names or not all(isinstance(name, str) and name == Path(name).name for name in names):
+    if not names or not all(_is_file_name(name) for name in names):
         raise DataError("names no data files", where=str(folder / "state.json"), hint="Save the data set again.")
     if state.get("_indices_files"):
         raise DataError(
             "was saved with a row mapping", where=str(folder), hint="Save again with a newer version of datasets."
         )
-    return _open_arrow_files(folder, [folder / name for name in names])
+    files = [folder / name for name in names]
+    for file in files:
+        if file.is_symlink() and file.resolve().parent != folder.resolve():
+            raise DataError("leads out of the folder", where=str(file), hint="Copy the file itself into the folder.")
+    return _open_arrow_files(folder, files)
+
+
+def _is_file_name(name: object) -> bool:
+    return isinstance(name, str) and name == Path(name).name and name != ".." and "\0" not in name and len(name) < 256
 
 
 def read_json_file(path: Path) -> dict[str, Any]:
@@ -172,6 +181,8 @@ def read_json_file(path: Path) -> dict[str, Any]:
         DataError: It is missing or damaged.
     """
     try:
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise ValueError(f"it has more than {_MAX_JSON_BYTES:,} bytes")
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"cannot be read: {error}", where=str(path)) from None

@@ -133,6 +133,7 @@ class _Machine:
         self.path = path
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.spelled: dict[str, bytes] = {}
         self.actions: dict[str, Callable[[Any], None]] = {
             "POP": lambda _: self.pop(),
             "POP_MARK": lambda _: self.drop_group(),
@@ -270,7 +271,7 @@ class _Machine:
             function, args = args[0], ()
         if function.name in {"_codecs.encode", "builtins.bytes"}:
             # How pickles before protocol 3 spell bytes; they stand as dictionary keys too.
-            self.stack.append(_spell_bytes(args))
+            self.stack.append(self.spell_bytes(args))
         else:
             self.stack.append(Node(function.name, args))
 
@@ -281,9 +282,11 @@ class _Machine:
             raise self.refuse(f"a change of {type(target).__name__}")
         target.state = state
 
-
-def _spell_bytes(args: tuple[Any, ...]) -> bytes:
-    text, encoding = (*args, "latin1") if len(args) == 1 else args or ("", "latin1")
-    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise ValueError("bytes of unknown spelling")
-    return text.encode("latin-1")
+    def spell_bytes(self, args: tuple[Any, ...]) -> bytes:
+        """Return the bytes that a text spells; the same object for the same text, which may be referred to often."""
+        text, encoding = (*args, "latin1") if len(args) == 1 else args or ("", "latin1")
+        if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+            raise ValueError("bytes of unknown spelling")
+        if text not in self.spelled:
+            self.spelled[text] = text.encode("latin-1")
+        return self.spelled[text]

@@ -1,0 +1,303 @@
+"""Small files that unpack to gigabytes are refused in seconds, by a cap that names itself; honest repetition is read."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from submillion.data import allowance
+from submillion.data.read import iter_records, read_dataset, read_records
+from submillion.errors import DataError
+
+LONG = "a " * 500_000
+MANY = 20_000_000
+
+
+@contextmanager
+def small_and_quick() -> Iterator[None]:
+    """Hold the block to 5 s of processor time and 256 MiB on top of what the process has."""
+    Path("/proc/self/clear_refs").write_text("5")
+    before, started = read_peak(), time.process_time()
+    yield
+    assert time.process_time() - started < 5
+    assert read_peak() - before < 256 << 20
+
+
+def read_peak() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
+
+
+def codes(count: int) -> pa.Array:
+    return pa.array(np.zeros(count, np.int8))
+
+
+def share_view(count: int) -> pa.Array:
+    """Return string views that all show one long text."""
+    _, views, *data = pa.array([LONG, LONG], pa.string_view()).buffers()
+    return pa.Array.from_buffers(pa.string_view(), count, [None, pa.py_buffer(views.to_pybytes()[:16] * count), *data])
+
+
+ARROW: dict[str, tuple[Callable[[], pa.Array], str | None, str]] = {
+    "null column": (lambda: pa.nulls(MANY), None, "20,000,000 rows in .* more than the 2,097,152 allowed"),
+    "one run": (
+        lambda: pa.RunEndEncodedArray.from_arrays(pa.array([MANY], pa.int32()), pa.array(["x"])),
+        None,
+        "20,000,000 rows in",
+    ),
+    "dictionary": (lambda: pa.DictionaryArray.from_arrays(codes(6000), [LONG]), None, "unpack to 3,906 MiB or more"),
+    "run of a long text": (
+        lambda: pa.RunEndEncodedArray.from_arrays(pa.array([6000], pa.int32()), pa.array([LONG])),
+        None,
+        "unpack to 3,906 MiB or more",
+    ),
+    "views": (lambda: share_view(6000), None, "unpack to 3,906 MiB or more"),
+    "zstd": (lambda: pa.array(["b" * 10_000]).take(codes(100_000)), "zstd", "unpack to 95. MiB or more"),
+    "lz4": (lambda: pa.array(["b" * 10_000]).take(codes(100_000)), "lz4", "unpack to 95. MiB or more"),
+    "lists of nothing": (
+        lambda: pa.FixedSizeListArray.from_arrays(pa.nulls(100_000_000), 50_000_000),
+        None,
+        "column 'text' is of type fixed_size_list.*neither texts nor numbers",
+    ),
+}
+
+
+@pytest.mark.parametrize("new", [pa.ipc.new_stream, pa.ipc.new_file])
+@pytest.mark.parametrize("name", ARROW)
+def test_arrow_bombs_are_refused(tmp_path: Path, name: str, new: Callable[..., Any]) -> None:
+    make, compression, message = ARROW[name]
+    path = tmp_path / "a.arrow"
+    table = pa.table({"text": make()})
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.OSFile(str(path), "wb") as file, new(file, table.schema, options=options) as writer:
+        writer.write_table(table)
+    del table
+    for read in (lambda: list(iter_records(str(path))), lambda: read_dataset(str(path))):
+        with small_and_quick(), pytest.raises(DataError, match=message):
+            read()
+
+
+def test_arrow_columns_are_counted(tmp_path: Path) -> None:
+    table = pa.table({f"c{number}": ["x"] for number in range(allowance.MAX_COLUMNS + 1)})
+    path = tmp_path / "a.arrow"
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    pq.write_table(table, tmp_path / "a.parquet")
+    for name in ("a.arrow", "a.parquet"):
+        with small_and_quick(), pytest.raises(DataError, match="10,001 columns, more than 10,000"):
+            read_records(str(tmp_path / name))
+
+
+PARQUET: dict[str, tuple[Callable[[], pa.Array], dict[str, Any], str]] = {
+    "null column": (lambda: pa.nulls(MANY, pa.string()), {"row_group_size": MANY}, "20,000,000 rows in"),
+    "one value": (
+        lambda: pa.DictionaryArray.from_arrays(codes(MANY), ["x"]),
+        {"row_group_size": MANY, "compression": "zstd"},
+        "20,000,000 rows in",
+    ),
+    "dictionary": (lambda: pa.DictionaryArray.from_arrays(codes(6000), [LONG]), {}, "unpack to 3,906 MiB or more"),
+    "page": (
+        lambda: pa.array([LONG]).take(codes(300)),
+        {"compression": "zstd", "use_dictionary": False},
+        "a page of column 'text' has 300 values in 300,0.* bytes, more than",
+    ),
+    "list": (lambda: pa.array([["a"]]), {}, "column 'text' is of type list"),
+}
+
+
+@pytest.mark.parametrize("name", PARQUET)
+def test_parquet_bombs_are_refused(tmp_path: Path, name: str) -> None:
+    make, options, message = PARQUET[name]
+    pq.write_table(pa.table({"text": make()}), tmp_path / "a.parquet", **options)
+    for read in (lambda path: list(iter_records(path)), read_dataset):
+        with small_and_quick(), pytest.raises(DataError, match=message):
+            read(str(tmp_path / "a.parquet"))
+
+
+def test_a_page_header_that_asks_for_gigabytes_is_refused(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    pq.write_table(pa.table({"text": ["abcdefg"]}), file, compression="none", use_dictionary=False)
+    content = file.getvalue()
+    # Field 2 of the header, the size once unpacked (11 bytes of content, as a zigzag varint), becomes 2 GB.
+    header = content[4:].index(b"\x15\x16\x15\x16") + 4 if b"\x15\x16\x15\x16" in content else -1
+    sizes = [place for place in range(4, 40) if content[place] == 0x15]
+    assert sizes
+    refused = 0
+    for place in sizes if header < 0 else [header + 2]:
+        crafted = content[: place + 1] + b"\xfe\xff\xff\xff\x0f" + content[place + 2 :]
+        (tmp_path / "a.parquet").write_bytes(crafted)
+        with small_and_quick():
+            try:
+                read_records(str(tmp_path / "a.parquet"))
+            except DataError:
+                refused += 1
+    assert refused
+
+
+def test_two_million_rows_of_a_few_texts_are_read(tmp_path: Path) -> None:
+    count = 2_000_000
+    texts = pa.DictionaryArray.from_arrays(pa.array(np.arange(count) % 20, pa.int8()), [f"text {n}" for n in range(20)])
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
+    assert (tmp_path / "a.parquet").stat().st_size < 2 * count
+    found = 0
+    Path("/proc/self/clear_refs").write_text("5")
+    before = read_peak()
+    for found, record in enumerate(iter_records(str(tmp_path / "a.parquet")), start=1):
+        if found % 400_000 == 7:
+            assert record.text == f"text {(found - 1) % 20}"
+    assert found == count
+    assert read_peak() - before < 128 << 20
+
+
+@pytest.mark.parametrize("suffix", ["arrow", "parquet"])
+def test_shared_values_keep_their_order_their_gaps_and_their_slices(tmp_path: Path, suffix: str) -> None:
+    rows = [None if n % 7 == 3 else f"text {n % 5}" for n in range(9000)]
+    columns = {
+        "text": pa.array(rows).dictionary_encode(),
+        "label": pa.DictionaryArray.from_arrays(pa.array([1, None, 0] * 3000, pa.int8()), pa.array(["x", None])),
+    }
+    if suffix == "arrow":
+        columns["id"] = pa.RunEndEncodedArray.from_arrays(pa.array(range(1, 9001), pa.int32()), pa.array(map(str, range(9000))))
+    table = pa.table(columns).slice(5)
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "parquet":
+        pq.write_table(table, path, row_group_size=5000)
+    else:
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table, 6000)
+    records = list(iter_records(str(path)))
+    assert [record.text for record in records] == [row or "" for row in rows[5:]]
+    if suffix == "arrow":
+        assert [record.id for record in records] == [str(n) for n in range(5, 9000)]
+
+
+def test_a_stream_without_its_end_is_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "a.arrow"
+    table = pa.table({"text": ["a", "b"]})
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table, 1)
+    content = path.read_bytes()
+    assert content.endswith(b"\xff\xff\xff\xff\0\0\0\0")
+    path.write_bytes(content[:-8])
+    with pytest.raises(DataError, match="the mark of its end is missing"):
+        read_records(str(path))
+
+
+def test_names_that_are_no_utf8_are_a_data_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.arrow"
+    table = pa.table({"textual": ["a", "b"]})
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    path.write_bytes(path.read_bytes().replace(b"textual", b"te\xfftual"))
+    with pytest.raises(DataError, match="Arrow file is cut off or damaged"):
+        read_records(str(path))
+
+
+def test_saved_folders_read_no_files_from_elsewhere(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere.arrow"
+    table = pa.table({"text": ["secret"]})
+    with pa.OSFile(str(elsewhere), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    for name in ("../elsewhere.arrow", str(elsewhere), "..", "", "\0", "x" * 300, 3):
+        (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))
+        with pytest.raises(DataError):
+            read_records(str(folder))
+    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": "link.arrow"}]}))
+    (folder / "link.arrow").symlink_to(elsewhere)
+    with pytest.raises(DataError, match="leads out of the folder"):
+        read_records(str(folder))
+
+
+# ---------------------------------------------------------------------------------------------------------- pickles
+
+
+def nest_blocks(depth: int) -> Any:
+    """Return a table of `datasets` that is joined with itself, again and again."""
+    table: Any = datasets.table.InMemoryTable(pa.table({"text": ["a"]}))
+    for _ in range(depth):
+        joined = datasets.table.ConcatenationTable.__new__(datasets.table.ConcatenationTable)
+        joined.__dict__.update(table=None, blocks=[[table], [table]])
+        table = joined
+    dataset = datasets.Dataset.from_dict({"text": ["a"]})
+    dataset._data = table
+    return dataset
+
+
+def nest_masks(depth: int) -> bytes:
+    """Return a Series whose masked array has a masked array as values and as mask, again and again."""
+    masked = b"cpandas.arrays\nIntegerArray\n)\x81"
+    content = b"]"
+    for _ in range(depth):
+        content = masked + b"}(X\x05\0\0\0_data" + content + b"q\x01X\x05\0\0\0_maskh\x01ub"
+    return b"\x80\x02}X\x04\0\0\0text" + content + b"s."
+
+
+TUPLES = b")" + b"q\x01h\x01\x86" * 60  # a tuple of itself twice, sixty times: 2**60 leaves in 240 bytes
+FROM_BUFFER = b"cnumpy.core.numeric\n_frombuffer\n"
+EMPTY_BLOCK = (
+    b"\x80\x02cpandas\nDataFrame\n)\x81}X\x04\0\0\0_mgrcpandas.core.internals.managers\nBlockManager\n("
+    b"(cpandas._libs.internals\n_unpickle_block\n("
+    + FROM_BUFFER
+    + b"(C\0cnumpy\ndtype\nX\x02\0\0\0i8\x85R(J\0\x2d\x31\x01J\0\0\0\0tX\x01\0\0\0CtR"
+    b"cbuiltins\nslice\n(J\0\0\0\0J\0\x2d\x31\x01J\x01\0\0\0tRJ\x02\0\0\0tRt"
+    b"(cpandas\n_new_Index\n(cpandas\nRangeIndex\n}(X\x05\0\0\0startJ\0\0\0\0X\x04\0\0\0stopJ\0\x2d\x31\x01"
+    b"X\x04\0\0\0stepJ\x01\0\0\0utRttRsb."
+)
+PICKLES: dict[str, Callable[[], bytes]] = {
+    "nested joins": lambda: pickle.dumps(nest_blocks(40)),
+    "nested masks": lambda: nest_masks(60),
+    "path of nested tuples": lambda: b"\x80\x02cdatasets\nDataset\n)\x81}X\x05\0\0\0_datacdatasets.table\nMemoryMappedTable\n)\x81}X\x04\0\0\0path"
+    + TUPLES
+    + b"sbsb.",
+    "byte order of nested tuples": lambda: b"\x80\x02"
+    + FROM_BUFFER
+    + b"(C\x08abcdefghcnumpy\ndtype\nX\x02\0\0\0i8\x85RK\x01"
+    + TUPLES
+    + b"\x86b(J\x01\0\0\0tX\x01\0\0\0CtR.",
+    "twenty million empty columns": lambda: EMPTY_BLOCK,
+    "one row of many keys, many times": lambda: pickle.dumps([{f"k{n}": "x" for n in range(9000)}] * 400_000),
+    "one long text, many times": lambda: pickle.dumps({"text": [LONG] * 6000}),
+    "one long text as bytes, many times": lambda: b"\x80\x02]X" + struct.pack("<I", len(LONG)) + LONG.encode()
+    + b"q\x01c_codecs\nencode\nq\x020(" + b"h\x02h\x01\x85R" * 20_000 + b"e.",
+    "one null array": lambda: pickle.dumps(datasets.Dataset(pa.table({"text": pa.nulls(MANY)}))),
+    "one block, many times": lambda: pickle.dumps(
+        datasets.concatenate_datasets([datasets.Dataset.from_dict({"text": ["a b c"] * 1000})] * 5000)
+    ),
+    "a dictionary of one long text": lambda: pickle.dumps(
+        datasets.Dataset(pa.table({"text": pa.DictionaryArray.from_arrays(codes(6000), [LONG])}))
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PICKLES)
+def test_pickled_bombs_are_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "rows.pkl"
+    path.write_bytes(PICKLES[name]())
+    for read in (lambda: read_dataset(str(path)), lambda: list(iter_records(str(path)))):
+        with small_and_quick(), pytest.raises(DataError):
+            read()
+
+
+def test_repeated_rows_of_pickles_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.pkl"
+    path.write_bytes(pickle.dumps([{"text": "a"}] * 200_000))
+    assert len(read_records(str(path))) == 200_000
+    masked = pd.DataFrame({"text": ["a", "b"], "n": pd.array([1, None], dtype="Int64")})
+    path.write_bytes(pickle.dumps(masked))
+    assert [record.text for record in read_records(str(path))] == ["a", "b"]
