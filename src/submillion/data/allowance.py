@@ -44,8 +44,12 @@ class Allowance:
             DataError: These are more than a file of this size may have.
         """
         self.num_rows += count
-        if self.num_rows > self._max_rows:
-            self._refuse(f"{self.num_rows:,} rows in {self._size:,} bytes, more than the {self._max_rows:,} allowed")
+        self.check_rows(self.num_rows)
+
+    def check_rows(self, count: int) -> None:
+        """Refuse so many rows, as `charge_rows` does, without counting them."""
+        if count > self._max_rows:
+            self._refuse(f"{count:,} rows in {self._size:,} bytes, more than the {self._max_rows:,} allowed")
 
     def charge_bytes(self, count: int) -> None:
         """Count bytes that are about to be unpacked.

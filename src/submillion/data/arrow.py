@@ -123,6 +123,8 @@ def _choose_rows(group: Any, names: set[str], pages: Any, path: Path) -> int:
         start = column.data_page_offset
         if column.has_dictionary_page and 0 < (column.dictionary_page_offset or 0) < start:
             start = column.dictionary_page_offset
+        if start < 0 or column.total_compressed_size > path.stat().st_size - start:
+            raise ValueError(f"column {column.path_in_schema!r} goes beyond the file")
         for page in iter_pages(pages, start, column.total_compressed_size):
             allowed = max(MAX_PAGE_BYTES, MAX_RATIO * page.num_packed)
             if page.num_bytes > allowed or page.num_values > MAX_PAGE_VALUES:

@@ -54,6 +54,8 @@ def iter_pages(file: IO[bytes], start: int, num_bytes: int) -> Iterator[Page]:
         unpacked, packed = header.get(_UNPACKED), header.get(_PACKED)
         if not isinstance(unpacked, int) or not isinstance(packed, int) or unpacked < 0 or packed < 0:
             raise ValueError("a page without its size")
+        if file.tell() + packed > end:
+            raise ValueError("a page goes beyond its column")
         if kind is not None:
             num_values = header[kind].get(1)
             if not isinstance(num_values, int) or num_values < 0:

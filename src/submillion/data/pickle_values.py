@@ -255,6 +255,7 @@ class Decoder:
         for chunk in chunks:
             array = self._make_arrow(chunk)
             array.validate(full=True)
+            self._allowance.check_rows(len(values) + len(array))
             self._allowance.charge_bytes(_CHUNK_BYTES + _SLOT_BYTES * len(array))
             values.extend(read_slice(array))
         return values

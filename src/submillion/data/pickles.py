@@ -185,11 +185,11 @@ class _Finder:
             raise UnsupportedError("blocks with different columns")
         return {name: partial(self._concatenate, [part[name] for part in parts]) for name in parts[0]}, class_names
 
-    @staticmethod
-    def _concatenate(columns: Sequence[Column]) -> list[object]:
+    def _concatenate(self, columns: Sequence[Column]) -> list[object]:
         values: list[object] = []
         for column in columns:
             values.extend(column())
+            self._allowance.check_rows(len(values))
         return values
 
 
