@@ -1,4 +1,4 @@
-"""Small files that unpack to gigabytes are refused in seconds, by a cap that names itself; honest repetition is read."""
+"""Small files that unpack to gigabytes are refused in seconds, by caps that name themselves; repetition is read."""
 
 from __future__ import annotations
 
@@ -164,7 +164,9 @@ def test_shared_values_keep_their_order_their_gaps_and_their_slices(tmp_path: Pa
         columns["label"] = pa.DictionaryArray.from_arrays(
             pa.array([1, None, 0] * 3000, pa.int8()), pa.array(["x", None])
         )
-        columns["id"] = pa.RunEndEncodedArray.from_arrays(pa.array(range(1, 9001), pa.int32()), pa.array(map(str, range(9000))))
+        columns["id"] = pa.RunEndEncodedArray.from_arrays(
+            pa.array(range(1, 9001), pa.int32()), pa.array(map(str, range(9000)))
+        )
     table = pa.table(columns).slice(5)
     path = tmp_path / f"a.{suffix}"
     if suffix == "parquet":
@@ -259,7 +261,8 @@ EMPTY_BLOCK = (
 PICKLES: dict[str, Callable[[], bytes]] = {
     "nested joins": lambda: nest_blocks(60),
     "nested masks": lambda: nest_masks(60),
-    "path of nested tuples": lambda: b"\x80\x02cdatasets\nDataset\n)\x81}X\x05\0\0\0_datacdatasets.table\nMemoryMappedTable\n)\x81}X\x04\0\0\0path"
+    "path of nested tuples": lambda: b"\x80\x02cdatasets\nDataset\n)\x81}X\x05\0\0\0_data"
+    b"cdatasets.table\nMemoryMappedTable\n)\x81}X\x04\0\0\0path"
     + TUPLES
     + b"sbsb.",
     "twenty million empty columns": lambda: EMPTY_BLOCK,
