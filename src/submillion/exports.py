@@ -167,6 +167,7 @@ def _write_and_prove(run: RunDir, trained: Trained, folder: Path, final: Path, f
 
 def _choose_probes(run: RunDir, trained: Trained) -> list[Record]:
     """Return texts of the run's validation rows, spread over the file, as the model reads them."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = run.predictions("validation")
@@ -176,7 +177,13 @@ def _choose_probes(run: RunDir, trained: Trained) -> list[Record]:
             where=str(path),
             hint=f"Continue the run to its end: submillion train --resume {run.path}",
         )
-    texts = pq.read_table(path, columns=["text"]).column("text").to_pylist()
+    try:
+        texts = pq.read_table(path, columns=["text"]).column("text").to_pylist()
+        if not texts or not all(isinstance(text, str) for text in texts):
+            raise ValueError("its column text holds no texts")
+    except (pa.ArrowException, KeyError, OSError, ValueError) as error:
+        told = str(error).splitlines()[0][:200]
+        raise RunError(f"is damaged: {told}", where=str(path), hint="Score them again: train --resume RUN") from None
     chosen = texts[:: max(1, len(texts) // NUM_PROBES)][:NUM_PROBES]
     records = [Record(str(row), (text,)) for row, text in enumerate(chosen)]
     return list(clean_records(records, trained.config.data.clean))

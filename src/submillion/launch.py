@@ -25,7 +25,7 @@ from submillion.config import RunConfig, dump_config
 from submillion.errors import ConfigError, RunError, SubmillionError, from_json
 from submillion.files import open_plain
 from submillion.run_files import read_config, read_manifest
-from submillion.rundir import RunDir, read_json, read_log, remove_leftovers, write_json, write_text
+from submillion.rundir import RunDir, read_json, read_log, refuse_odd_files, remove_leftovers, write_json, write_text
 
 _POLL_S = 0.2
 # A run that is asked to stop finishes its step and saves; a step of a large model on few cores takes a while.
@@ -120,6 +120,7 @@ def launch_run(
 
 def _find_state(run: RunDir, config: RunConfig) -> str | None:
     """Return the state of the run in a folder; None where there is none yet."""
+    refuse_odd_files((), (run.path,))
     if not run.config.exists():
         if run.path.is_dir():
             remove_leftovers(run.path)

@@ -8,6 +8,9 @@ import pwd
 import stat
 from pathlib import Path
 
+HOMELESS = Path(os.devnull)
+"""In the place of a home folder where nothing says which it is: nothing can lie below it."""
+
 _MAX_LINKS = 40  # as many as Linux follows in one path
 
 
@@ -35,6 +38,8 @@ def explain_distrust(folder: Path) -> str:
         folder: The folder. It must be no link itself; links above it are followed.
     """
     path = Path(os.path.abspath(folder))
+    if path.is_relative_to(HOMELESS):
+        return "nothing says where the home folder of this user is"
     try:
         if path.is_symlink():
             return f"{path} is a link"

@@ -7,7 +7,7 @@ from typing import Any
 from submillion.config import RunConfig, load_yaml, parse_config
 from submillion.errors import RunError
 from submillion.files import read_json, read_plain_text
-from submillion.json_shapes import ANY_NUMBER, COUNT, Maybe, Number, Shape, check_shape
+from submillion.json_shapes import ANY_NUMBER, COUNT, DAMAGED_HINT, Maybe, Number, Shape, check_shape
 from submillion.rundir import RUN_FORMAT, RunDir, refuse_links
 
 TEMPERATURE = Number(1e-6, 1e6)
@@ -39,6 +39,8 @@ _MANIFEST: Shape = {
     "rows_per_s?": Maybe(ANY_NUMBER),
     "wall_s?": Maybe(ANY_NUMBER),
 }
+# Every run has written these, in this order.
+_SECTIONS = ("data", "model", "adapter", "train", "baseline")
 _EXTRA = {"data": str, "sha256": str}
 _DATA: Shape = {
     "source?": str,
@@ -60,7 +62,12 @@ def read_config(run: RunDir) -> RunConfig:
         RunError: It is missing, is no text, or is a link.
         ConfigError: It has been edited into something that does not fit.
     """
-    return parse_config(load_yaml(read_config_text(run), where=str(run.config)), where=str(run.config))
+    values = load_yaml(read_config_text(run), where=str(run.config))
+    missing = [name for name in _SECTIONS if name not in values]
+    if missing:
+        # A file that was cut is often whole YAML, and the defaults would take the place of what is lost.
+        raise RunError(f"is damaged: {missing[0]} is missing", where=str(run.config), hint=DAMAGED_HINT)
+    return parse_config(values, where=str(run.config))
 
 
 def read_config_text(run: RunDir) -> str:

@@ -24,6 +24,7 @@ from submillion.files import (
     write_json,
     write_text,
 )
+from submillion.private_folders import HOMELESS
 
 __all__ = [
     "CACHE_OFF",
@@ -168,13 +169,23 @@ def refuse_links(run: RunDir) -> None:
         RunError: With the first such thing.
     """
     files = (run.config, run.plan, run.data, run.manifest, run.log, run.lock, run.head, run.report, run.card)
-    for file in (*files, run.trackers, run.probe):
-        _refuse_odd(file, is_folder=False)
-    for folder in (run.checkpoints, run.adapter, run.tokenizer, run.plots, run.evaluation("test").parent):
-        _refuse_odd(folder, is_folder=True)
+    trackers = [run.path / name for name in ("export", "export/merged", "export/adapter", "tensorboard", "wandb")]
+    own = (run.checkpoints, run.adapter, run.tokenizer, run.plots, run.evaluation("test").parent)
+    refuse_odd_files((*files, run.trackers, run.probe), (*own, *trackers))
+    for folder in own:
         _refuse_links_below(folder)
-    for name in ("export", "export/merged", "export/adapter", "tensorboard", "wandb"):
-        _refuse_odd(run.path / name, is_folder=True)
+
+
+def refuse_odd_files(files: Iterable[Path], folders: Iterable[Path]) -> None:
+    """Refuse links, pipes and devices in the places of files and folders, which may be absent.
+
+    Raises:
+        RunError: With the first such thing.
+    """
+    for file in files:
+        _refuse_odd(file, is_folder=False)
+    for folder in folders:
+        _refuse_odd(folder, is_folder=True)
 
 
 def _refuse_odd(path: Path, *, is_folder: bool) -> None:
@@ -198,21 +209,20 @@ def _refuse_links_below(folder: Path) -> None:
 def find_cache_folder() -> Path:
     """Return the folder for what can be made again: SUBMILLION_CACHE, or ``submillion`` in the user's cache.
 
+    Where nothing says what the user's home is, it is one in which nothing can lie (see `explain_distrust`).
+
     Raises:
-        ConfigError: Nothing says where the user's home is.
+        ConfigError: SUBMILLION_CACHE begins with the home of a user that there is not.
     """
     setting = os.environ.get(CACHE_SETTING, "")
     if setting and setting != CACHE_OFF:
         return expand_home(setting, where=CACHE_SETTING)
     # The XDG specification has relative paths ignored.
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (
-        base
-        if base.is_absolute()
-        else expand_home(
-            "~/.cache", where="the cache", hint=f"Name a folder of your own: {CACHE_SETTING}=/path/to/folder"
-        )
-    ) / "submillion"
+    if not base.is_absolute():
+        # Without a home nothing is kept; it is no reason to fail.
+        base = HOMELESS if os.path.expanduser("~") == "~" else Path("~/.cache").expanduser()
+    return base / "submillion"
 
 
 def refuse_overwriting(out: Path, inputs: Iterable[Path] = (), *, where: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from submillion.errors import ConfigError, RunError
 from submillion.run_model import load_run
-from submillion.rundir import RunDir, write_bytes
+from submillion.rundir import RunDir, refuse_links, write_bytes
 
 if TYPE_CHECKING:
     from submillion.run_model import RunModel
@@ -35,6 +35,7 @@ class StoredRun:
             RunError: It is none, or its training has not come to the end.
         """
         run = RunDir(folder)
+        refuse_links(run)
         kept = [run.config, run.plan, run.data, run.manifest, run.log, run.head, run.evaluation("validation")]
         for inner in (run.adapter, run.tokenizer):
             kept += sorted(path for path in inner.rglob("*") if path.is_file())

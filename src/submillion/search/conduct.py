@@ -111,6 +111,7 @@ def run_search(
         progress.note("the recipe's own settings lie outside of the space, so no trial begins with them")
     files = SearchDir(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    files.refuse_links()
     hint = "Wait for it, or stop it. To work on one study together, give each a folder: --out DIR"
     with hold_folder(files.lock, doing="searching", hint=hint):
         url = storage or f"sqlite:///{files.database.resolve()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import time
 import warnings
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from submillion.errors import ConfigError, RunError
+from submillion.files import open_plain
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -117,7 +119,7 @@ def taking_alone(url: str) -> Iterator[None]:
         yield
         return
     path = database.removeprefix("file:")  # SQLite's own kind of URL
-    with Path(f"{path}.queue").open("wb") as file:
+    with os.fdopen(open_plain(Path(f"{path}.queue"), os.O_RDWR | os.O_CREAT), "r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

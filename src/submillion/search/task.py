@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from submillion.config import RunConfig, parse_config
-from submillion.errors import RunError
-from submillion.rundir import read_json, write_json
+from submillion.json_shapes import COUNT, Shape, check_shape
+from submillion.rundir import read_json, refuse_odd_files, write_json
 from submillion.search.space import Space
 from submillion.search_config import SearchConfig
 
 STORAGE_VARIABLE = "SUBMILLION_STUDY_STORAGE"
 """Environment variable in which workers are told the storage: its password belongs into no file."""
+
+
+_TASK: Shape = {"config": dict, "base_config": dict, "num_labels": COUNT, "study": str, "threads": COUNT}
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,16 @@ class SearchDir:
         """The plots of the report as PNG."""
         return self.path / "plots"
 
+    def refuse_links(self) -> None:
+        """Refuse a folder in which a link, a pipe or a device stands in the place of something that is written here.
+
+        Raises:
+            RunError: With the first such thing.
+        """
+        files = (self.task, self.database, self.lock, self.winner, self.results, self.table, self.report)
+        queue = self.database.with_name(f"{self.database.name}.queue")
+        refuse_odd_files((*files, queue), (self.trials, self.confirming, self.plots))
+
 
 @dataclass(frozen=True)
 class Task:
@@ -122,13 +135,11 @@ class Task:
             RunError: The file is missing or damaged.
         """
         values = read_json(path)
-        try:
-            return cls(
-                config=parse_config(values["config"], where=str(path)),
-                base_config=values["base_config"],
-                num_labels=int(values["num_labels"]),
-                study=str(values["study"]),
-                threads=int(values["threads"]),
-            )
-        except KeyError as error:
-            raise RunError(f"is damaged: {error} is missing", where=str(path)) from None
+        check_shape(values, _TASK, path)
+        return cls(
+            config=parse_config(values["config"], where=str(path)),
+            base_config=values["base_config"],
+            num_labels=int(values["num_labels"]),
+            study=str(values["study"]),
+            threads=int(values["threads"]),
+        )
