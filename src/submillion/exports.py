@@ -23,6 +23,7 @@ from submillion.errors import ConfigError, RunError
 from submillion.plain_text import escape_markdown
 from submillion.progress import Progress, Silent
 from submillion.records import Record
+from submillion.results import read_scored_texts
 from submillion.run_model import EXPORT_NAME, Trained, read_trained
 from submillion.rundir import RunDir, full_disk_is_run_error, sync_folder, write_json, write_text
 from submillion.text_encoder import TextEncoder
@@ -167,23 +168,7 @@ def _write_and_prove(run: RunDir, trained: Trained, folder: Path, final: Path, f
 
 def _choose_probes(run: RunDir, trained: Trained) -> list[Record]:
     """Return texts of the run's validation rows, spread over the file, as the model reads them."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path = run.predictions("validation")
-    if not path.exists():
-        raise RunError(
-            "has no scored validation rows to compare the export on",
-            where=str(path),
-            hint=f"Continue the run to its end: submillion train --resume {run.path}",
-        )
-    try:
-        texts = pq.read_table(path, columns=["text"]).column("text").to_pylist()
-        if not texts or not all(isinstance(text, str) for text in texts):
-            raise ValueError("its column text holds no texts")
-    except (pa.ArrowException, KeyError, OSError, ValueError) as error:
-        told = str(error).splitlines()[0][:200]
-        raise RunError(f"is damaged: {told}", where=str(path), hint="Score them again: train --resume RUN") from None
+    texts = read_scored_texts(run, "validation")
     chosen = texts[:: max(1, len(texts) // NUM_PROBES)][:NUM_PROBES]
     records = [Record(str(row), (text,)) for row, text in enumerate(chosen)]
     return list(clean_records(records, trained.config.data.clean))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from submillion import stats
 from submillion.data.legibility import Legibility
+from submillion.errors import RunError
 from submillion.evaluate import compare_correct, evaluate_logits
 from submillion.records import LabelSet, Record
 from submillion.rundir import RunDir, write_atomically, write_json
@@ -142,6 +143,32 @@ def _write_predictions(
     table = pa.table(columns)
     write_atomically(run.predictions(split), lambda file: pq.write_table(table, file, compression="zstd"))
     return hashlib.sha256(run.predictions(split).read_bytes()).hexdigest()
+
+
+def read_scored_texts(run: RunDir, split: str) -> list[str]:
+    """Return the texts of a split that was scored, in order, as the model read them.
+
+    Args:
+        run: The run folder.
+        split: Name of the set.
+
+    Raises:
+        RunError: The split has not been scored, or the file is damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = run.predictions(split)
+    hint = f"Continue the run to its end: submillion train --resume {run.path}"
+    if not path.exists():
+        raise RunError(f"has no scored {split} rows to compare the export on", where=str(path), hint=hint)
+    try:
+        texts: list[str] = pq.read_table(path, columns=["text"]).column("text").to_pylist()
+        if not texts or not all(isinstance(text, str) for text in texts):
+            raise ValueError("its column text holds no texts")
+    except (pa.ArrowException, KeyError, OSError, ValueError) as error:
+        raise RunError(f"is damaged: {str(error).splitlines()[0][:200]}", where=str(path), hint=hint) from None
+    return texts
 
 
 def write_baseline_results(
