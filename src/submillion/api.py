@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from submillion.budget.folder import plan_adapter_folder, read_adapter_config
@@ -13,7 +14,8 @@ from submillion.budget.plan import Plan, make_plan
 from submillion.budget.transfer import adapt_to_base
 from submillion.config import AdapterConfig, ExportFormat, RunConfig, apply_overrides, load_yaml, parse_config
 from submillion.corpus import CORPUS_FOLDER
-from submillion.data.labels import NumbersChoice
+from submillion.data.labels import Numbering, NumbersChoice
+from submillion.data.texts import is_table, name_source, place_table
 from submillion.errors import ConfigError
 from submillion.model.sources import load_base_config
 from submillion.progress import Progress, Silent
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from submillion.run_model import RunModel
     from submillion.search.conduct import SearchResult
 
+Data = Any
+"""A path, ``hf:owner/name``, or a table: a DataFrame of pandas or polars, or a table of pyarrow."""
+
 NUM_HUB_LABELS: Mapping[str, int] = {"hf:fancyzhx/ag_news": 4}
 """Number of classes of the hub data sets that shipped recipes name, so that they can be planned with no network."""
 
@@ -32,8 +37,8 @@ NUM_HUB_LABELS: Mapping[str, int] = {"hf:fancyzhx/ag_news": 4}
 def train(
     recipe: str | PathLike[str] | Mapping[str, Any] | RunConfig,
     *,
-    data: str | None = None,
-    base: str | None = None,
+    data: Data | None = None,
+    base: str | PathLike[str] | None = None,
     budget: int | None = None,
     seed: int | None = None,
     extra: Sequence[str | PathLike[str] | tuple[str | PathLike[str], float]] = (),
@@ -46,7 +51,7 @@ def train(
 
     Args:
         recipe: Name of a shipped recipe, path of a YAML file, nested settings, or a whole configuration.
-        data: File, folder or hub id; the recipe's own source if absent.
+        data: File, folder, hub id or DataFrame (kept as ``<out>.rows.parquet``); the recipe's own if absent.
         base: Base model; the recipe's own if absent.
         budget: Trainable parameters stay strictly below this.
         seed: Seed of the training.
@@ -60,26 +65,28 @@ def train(
     Raises:
         SubmillionError: Of the kind that says what is wrong: settings, data, budget, model or run.
     """
-    from submillion.pipeline import start_run
+    from submillion.pipeline import choose_folder, start_run
 
     config = resolve_config(
         recipe,
-        data=data,
-        base=base,
+        data=name_source(data),
+        base=None if base is None else str(base),
         budget=budget,
         seed=seed,
         extra=extra,
         start_from=None if start_from is None else str(start_from),
         settings=set,
     ).config
-    return start_run(config, None if out is None else Path(out), progress=progress or Silent())
+    folder = Path(out) if out is not None else choose_folder(config) if is_table(data) else None
+    config = config if folder is None else place_table(config, data, folder)
+    return start_run(config, folder, progress=progress or Silent())
 
 
 def tune(
     recipe: str | PathLike[str] | Mapping[str, Any] | RunConfig,
     *,
-    data: str | None = None,
-    base: str | None = None,
+    data: Data | None = None,
+    base: str | PathLike[str] | None = None,
     budget: int | None = None,
     seed: int | None = None,
     set: Sequence[str] = (),
@@ -95,7 +102,7 @@ def tune(
     Args:
         recipe: What `train` takes; its section `search` says what varies, how long a trial is and how the best is
             confirmed.
-        data: File, folder or hub id; the recipe's own source if absent.
+        data: File, folder, hub id or DataFrame (kept as ``<out>.rows.parquet``); the recipe's own if absent.
         base: Base model; the recipe's own if absent.
         budget: Trainable parameters of every trial stay strictly below this.
         seed: Seed of the search and of the trials.
@@ -116,10 +123,15 @@ def tune(
         raise ConfigError(f"{workers} workers make no trials", where="workers", hint="Give 1 or more.")
     wanted = () if trials is None else (f"search.trials={trials}",)
     settings = (*set, *wanted)
-    config = resolve_config(recipe, data=data, base=base, budget=budget, seed=seed, settings=settings).config
+    named = None if base is None else str(base)
+    config = resolve_config(
+        recipe, data=name_source(data), base=named, budget=budget, seed=seed, settings=settings
+    ).config
+    folder = choose_search_folder(config, None if out is None else Path(out))
+    config = place_table(config, data, folder)
     return run_search(
         config,
-        choose_search_folder(config, None if out is None else Path(out)),
+        folder,
         num_labels=count_labels(config),
         storage=storage,
         study=study,
@@ -129,7 +141,10 @@ def tune(
 
 
 def load(
-    run: str | PathLike[str], *, base: str | None = None, precision: Literal["bf16", "int8"] | None = None
+    run: str | PathLike[str],
+    *,
+    base: str | PathLike[str] | None = None,
+    precision: Literal["bf16", "int8"] | None = None,
 ) -> RunModel:
     """Return a trained run, ready to classify: ``load("runs/news").classify(["Rain stops play"])``.
 
@@ -145,7 +160,7 @@ def load(
     """
     from submillion.run_model import load_run
 
-    return load_run(Path(run), base=base, precision=precision)
+    return load_run(Path(run), base=None if base is None else str(base), precision=precision)
 
 
 def export(
@@ -176,8 +191,8 @@ def export(
 def plan(
     target: str | PathLike[str] | Mapping[str, Any] | RunConfig,
     *,
-    data: str | None = None,
-    base: str | None = None,
+    data: Data | None = None,
+    base: str | PathLike[str] | None = None,
     budget: int | None = None,
     set: Sequence[str] = (),
 ) -> Plan:
@@ -199,13 +214,16 @@ def plan(
         >>> plan("agnews-qkv-r4").trainable_params
         814852
     """
+    named = None if base is None else str(base)
     if isinstance(target, (str, PathLike)) and Path(target).is_dir():
-        return _plan_folder(Path(target), data=data, base=base, budget=budget, settings=set)
-    config = resolve_config(target, data=data, base=base, budget=budget, settings=set).config
+        return _plan_folder(Path(target), data=name_source(data), base=named, budget=budget, settings=set)
+    config = resolve_config(target, data=name_source(data), base=named, budget=budget, settings=set).config
+    with TemporaryDirectory(prefix="submillion-plan-") as folder:
+        num_labels = count_labels(place_table(config, data, Path(folder) / "plan"))
     return make_plan(
         load_base_config(config.model.base, config.model.revision),
         base=config.model.base,
-        num_labels=count_labels(config),
+        num_labels=num_labels,
         model=config.model,
         adapter=config.adapter,
         budget=config.budget,
@@ -353,13 +371,14 @@ def count_labels(config: RunConfig) -> int:
         from submillion.data.read import Columns, read_dataset
 
         columns = Columns(config.data.text, config.data.label, config.data.id)
-        labels = read_dataset(source, columns, revision=config.data.revision).labels
+        numbering = Numbering.parse(config.data.numbers)
+        labels = read_dataset(source, columns, numbering=numbering, revision=config.data.revision).labels
         if labels is not None:
             return len(labels)
     raise ConfigError(
         "the number of classes is unknown: there are no labels in the settings and none in the data",
         where="data.labels",
-        hint="Give the data, or name the classes: --set 'data.labels=[yes, no]'",
+        hint="Give the data, or name the classes: --set 'data.labels=[good, bad]'",
     )
 
 

@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 
 from submillion import api, stats
 from submillion.config import RunConfig
+from submillion.data.labels import normalise_label
 from submillion.errors import ConfigError, DataError, RunError
 from submillion.records import LabelSet, Record
 from submillion.rundir import RunDir, read_json
@@ -41,7 +42,10 @@ _SETTINGS: Mapping[str, str] = {
     "threads": "threads",
 }
 # Settings that `fit` decides: they follow from X, y and the parameters, or make what nobody would see.
-_OWN = ("data.source", "data.text", "data.label", "data.id", "data.labels", "data.split_seed", "seed", "baseline")
+_OWN = (
+    *("data.source", "data.text", "data.label", "data.id", "data.labels", "data.numbers", "data.split_seed"),
+    *("seed", "baseline"),
+)
 _MAX_SEED = 2**31 - 1
 
 
@@ -95,7 +99,7 @@ class SubmillionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     def __init__(
         self,
         budget: int | None = None,
-        base: str | None = None,
+        base: str | PathLike[str] | None = None,
         *,
         recipe: str | PathLike[str] | Mapping[str, Any] = "demo",
         rank: int | str | None = None,
@@ -226,7 +230,7 @@ class SubmillionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         classifier.classes_ = np.array(model.labels.names, dtype=object)
         classifier.plan_ = model.plan
         classifier.validation_ = read_json(RunDir(Path(folder)).evaluation("validation"))
-        columns = model.config.data.text or tuple(read_json(RunDir(Path(folder)).data)["column_names"])
+        columns = model.reading.text
         if len(columns) > 1:
             classifier.n_features_in_ = len(columns)
             classifier.feature_names_in_ = np.array(columns, dtype=object)
@@ -286,6 +290,7 @@ class SubmillionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             "data.label": "label",
             "data.id": "id",
             "data.labels": list(names),
+            "data.numbers": "names",
             "data.split_seed": seed,
             "seed": seed,
             # Nobody reads a page, and the files are counted and loaded here anyway.
@@ -295,7 +300,8 @@ class SubmillionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             "final.report": False,
         }
         spelled = [f"{path}={_spell(value)}" for path, value in {**chosen, **others, **own}.items()]
-        return api.resolve_config(self.recipe, data=str(source), base=self.base, settings=spelled).config
+        base = None if self.base is None else str(self.base)
+        return api.resolve_config(self.recipe, data=str(source), base=base, settings=spelled).config
 
 
 def _spell(value: Any) -> str:
@@ -372,7 +378,9 @@ def _require_classes(labels: NDArray[Any], ids: NDArray[np.int64]) -> None:
 def _name_classes(labels: NDArray[Any]) -> tuple[str, ...]:
     """Return the names of classes in the run: the labels as text, where these are names; else their numbers."""
     names = tuple(str(label).strip() for label in labels.tolist())
-    is_usable = len(set(names)) == len(names) and all(name and name.isprintable() and name != "-1" for name in names)
+    # Names that a reader takes for one, such as 1 and 1.0, are none.
+    are_apart = len({normalise_label(name) for name in names}) == len(names)
+    is_usable = are_apart and all(name and name.isprintable() and name != "-1" for name in names)
     return LabelSet(names if is_usable else tuple(f"class-{number}" for number in range(len(labels)))).names
 
 

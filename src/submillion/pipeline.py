@@ -31,7 +31,16 @@ from submillion.prepare import Prepared, prepare_data
 from submillion.progress import Progress, Silent
 from submillion.records import LabelSet
 from submillion.run_files import read_config, read_data_report, read_manifest
-from submillion.rundir import RunDir, hold_folder, refuse_links, remove_leftovers, write_bytes, write_json, write_text
+from submillion.rundir import (
+    RunDir,
+    hold_folder,
+    refuse_links,
+    refuse_overwriting,
+    remove_leftovers,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from submillion.text_encoder import TextEncoder
 from submillion.training.checkpoint import find_checkpoint
 from submillion.training.device import Device, open_device
@@ -105,6 +114,7 @@ def _make_folder(wanted: Path) -> Path:
 
 def _require_empty(run: RunDir) -> None:
     refuse_links(run)
+    refuse_overwriting(run.path, where=str(run.path))
     if run.path.exists() and (not run.path.is_dir() or any(path != run.lock for path in run.path.iterdir())):
         raise ConfigError(
             "exists and is not an empty folder",

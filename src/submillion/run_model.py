@@ -61,6 +61,15 @@ class ScoredRecords:
     legibility: Legibility
     is_blank: NDArray[np.bool_]
 
+    def describe_blank(self) -> str:
+        """Return how many records hold no text; empty where all do."""
+        count = int(self.is_blank.sum())
+        return (
+            f"{count:,} of {len(self.is_blank):,} rows hold no text: what is predicted for them says nothing"
+            if count
+            else ""
+        )
+
 
 @dataclass(frozen=True)
 class RunModel:
@@ -363,6 +372,8 @@ def evaluate_run(model: RunModel, records: Sequence[Record], *, progress: Progre
                 "this evaluation of the test rows"
             )
     scored = model.score_records(records, progress=progress)
+    if note := scored.describe_blank():
+        (progress or Silent()).note(note)
     return evaluate_logits(
         scored.logits,
         labels_of(records),

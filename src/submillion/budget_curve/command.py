@@ -11,6 +11,7 @@ from submillion import api
 from submillion.budget_curve.fill import parse_budgets
 from submillion.budget_curve.measure import CurveResult, measure_curve
 from submillion.config import RunConfig
+from submillion.data.texts import name_source, place_table
 from submillion.progress import Progress
 
 DEFAULT_BUDGETS = "10k,30k,100k,300k,1M"
@@ -21,8 +22,8 @@ def curve(
     *,
     budgets: str | Sequence[int | str] = DEFAULT_BUDGETS,
     seeds: int = 3,
-    data: str | None = None,
-    base: str | None = None,
+    data: api.Data | None = None,
+    base: str | PathLike[str] | None = None,
     seed: int | None = None,
     text: Sequence[str] = (),
     label: str | None = None,
@@ -39,7 +40,7 @@ def curve(
         recipe: What `submillion.train` takes; its budget and ranks make way for the largest rank below each budget.
         budgets: ``10k,30k,1M``, or a sequence of numbers and such words.
         seeds: Runs a budget: the recipe's seed and those after it.
-        data: File, folder or hub id; the recipe's own source if absent.
+        data: File, folder, hub id or DataFrame (kept as ``<out>.rows.parquet``); the recipe's own if absent.
         base: Base model; the recipe's own if absent.
         seed: The first seed; the recipe's if absent.
         text: Text columns; found by name if empty.
@@ -60,13 +61,22 @@ def curve(
     chosen = {"data.max_records": rows, "train.max_steps": steps}
     settings = [*set, *(f"{path}={value}" for path, value in chosen.items() if value is not None)]
     config = api.resolve_config(
-        recipe, data=data, base=base, seed=seed, text=text, label=label, row_id=row_id, settings=settings
+        recipe,
+        data=name_source(data),
+        base=None if base is None else str(base),
+        seed=seed,
+        text=text,
+        label=label,
+        row_id=row_id,
+        settings=settings,
     ).config
+    folder = Path("runs") / f"{config.name}-curve" if out is None else Path(out)
+    config = place_table(config, data, folder)
     return measure_curve(
         config,
         wanted,
         num_labels=api.count_labels(config),
         num_seeds=seeds,
-        out=None if out is None else Path(out),
+        out=folder,
         progress=progress,
     )

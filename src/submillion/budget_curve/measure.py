@@ -22,7 +22,7 @@ from submillion.model.sources import load_base_config
 from submillion.paired_runs import compare_outcomes, read_outcomes
 from submillion.progress import Progress, Silent
 from submillion.report.budget_page import write_budget_page
-from submillion.rundir import RunDir, read_json, write_json
+from submillion.rundir import RunDir, read_json, refuse_overwriting, write_json
 
 SHOWN = ("validation", "test")
 
@@ -83,6 +83,7 @@ def measure_curve(
         raise ConfigError(f"{num_seeds} seeds give no runs", where="seeds", hint="Three show how much runs differ.")
     progress = progress or Silent()
     folder = out or Path("runs") / f"{config.name}-curve"
+    refuse_overwriting(folder, where=str(folder))
     base_config = load_base_config(config.model.base, config.model.revision)
     filled = [fill_budget(config, base_config, num_labels=num_labels, budget=budget) for budget in budgets]
     for choice in filled:

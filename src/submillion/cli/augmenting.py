@@ -54,7 +54,9 @@ def synonyms(
     """Replace words of training rows by WordNet synonyms; labels stay, and every row says what it came from."""
     from submillion.augment import write_synonym_rows
     from submillion.cli.progress import open_progress
+    from submillion.rundir import refuse_overwriting
 
+    refuse_overwriting(out, where=f"--out {out}")
     summary = write_synonym_rows(
         data,
         out,

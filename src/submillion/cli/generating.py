@@ -62,6 +62,7 @@ def generate(
     from submillion.augment.material import Inputs
     from submillion.augment.settings import make_settings
     from submillion.cli.progress import open_progress
+    from submillion.rundir import refuse_overwriting
 
     given: dict[str, Any] = {
         "model": model,
@@ -80,6 +81,7 @@ def generate(
         prompts=prompts,
         text=options.split_names(text),
     )
+    refuse_overwriting(out, where=f"--out {out}")
     try:
         generated = generate_rows(
             inputs, out, make_settings(values, settings or (), where="settings"), progress=open_progress()

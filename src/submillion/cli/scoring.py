@@ -103,6 +103,8 @@ def compare(
         progress.finish()
         scored = model.score_records(records, progress=progress)
         _warn_unread(scored.legibility, f"texts, as {folder} reads them,")
+        if note := scored.describe_blank():
+            print_note(f"{folder}: {note}")
         predicted = scored.logits.argmax(axis=1)
         right.append(predicted == [record.label for record in records])
     comparison = compare_correct(right[0], right[1]).to_json()

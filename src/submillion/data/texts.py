@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from os import PathLike, fspath
+from pathlib import Path
 from typing import Any
 
+from submillion.config import RunConfig
 from submillion.errors import ConfigError, DataError
+from submillion.files import write_bytes
 
+_ROWS = "rows.parquet"
 _WANTED = "Give a list, array or Series of texts, or one single text."
 
 
@@ -62,22 +66,51 @@ def is_table(data: object) -> bool:
 
 
 def name_source(data: object) -> str | None:
-    """Return a data source as the text that settings hold.
+    """Return a data source as the text that settings hold; a table gets its file from `place_table`.
 
     Raises:
-        ConfigError: It is neither a path nor the name of a data set.
+        ConfigError: It is neither a path, nor the name of a data set, nor a table.
     """
     if data is None or isinstance(data, str):
         return data
-    if isinstance(data, PathLike):
-        path = fspath(data)
-        if isinstance(path, str):
-            return path
+    if is_table(data):
+        return _ROWS
+    path = fspath(data) if isinstance(data, PathLike) else None
+    if isinstance(path, str):
+        return path
     raise ConfigError(
         f"{data!r:.60} ({type(data).__name__}) is no data source",
         where="data",
         hint="Give a path, hf:owner/name, or a DataFrame.",
     )
+
+
+def place_table(config: RunConfig, data: object, out: Path) -> RunConfig:
+    """Return a configuration whose source is a file with the rows of a table; unchanged where `data` is none.
+
+    The file lies beside the folder that is to be made, as ``<out>.rows.parquet``, and stays there: what is resumed or
+    replayed reads the same bytes again.
+
+    Args:
+        config: The configuration of a run, a search or a curve.
+        data: What `name_source` has taken.
+        out: The folder of that run, search or curve.
+
+    Raises:
+        ConfigError: The file is there with other rows.
+        DataError: The table cannot be written.
+        RunError: The disk is full.
+    """
+    if not is_table(data):
+        return config
+    path = out.parent / f"{out.name}.{_ROWS}"
+    content = encode_table(data)
+    if path.exists() and path.read_bytes() != content:
+        raise ConfigError(
+            "holds other rows than the table", where=str(path), hint="Choose another folder with out, or delete it."
+        )
+    write_bytes(path, content)
+    return config.model_copy(update={"data": config.data.model_copy(update={"source": str(path)})})
 
 
 def encode_table(table: Any) -> bytes:

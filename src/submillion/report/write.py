@@ -16,7 +16,7 @@ from submillion.report.page import Section, build_page
 from submillion.report.shapes import damage_is_run_error
 from submillion.report.theme import Plot, render_png
 from submillion.report.trainer_state import open_run
-from submillion.rundir import RunDir
+from submillion.rundir import RunDir, refuse_overwriting
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,8 @@ def _place(out: Path | None, folder: Path, name: str) -> Path:
     reason = "" if file.is_symlink() else explain_odd_file(file)
     if reason:
         raise RunError(f"the report cannot be written: {reason}", where=str(file), hint="Choose another name for it.")
+    if file.resolve() != (folder / name).resolve():
+        refuse_overwriting(file, where=f"--out {out}")
     return file
 
 

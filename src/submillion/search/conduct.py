@@ -11,7 +11,7 @@ from submillion.config import RunConfig, dump_config
 from submillion.errors import ConfigError
 from submillion.model.sources import load_base_config
 from submillion.progress import Progress, Silent
-from submillion.rundir import hold_folder, write_json, write_text
+from submillion.rundir import hold_folder, refuse_overwriting, write_json, write_text
 from submillion.search.confirm import confirm_settings
 from submillion.search.report import describe_confirmation, write_search_report
 from submillion.search.results import (
@@ -243,6 +243,7 @@ def choose_search_folder(config: RunConfig, out: Path | None) -> Path:
         ConfigError: It is a file, or a folder with something else in it.
     """
     folder = out if out is not None else Path("runs") / f"{config.name}-search"
+    refuse_overwriting(folder, where=str(folder))
     if not folder.exists():
         return folder
     if not folder.is_dir() or (any(folder.iterdir()) and not SearchDir(folder).lock.exists()):
