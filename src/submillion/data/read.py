@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from submillion.data.class_names import CLASS_NAMES, choose_class_names
-from submillion.data.columns import Columns, Selection, describe_selection, select_columns
+from submillion.data.columns import NO_ID, Columns, Selection, describe_selection, select_columns
 from submillion.data.formats import open_table
 from submillion.data.labels import Classes, Numbering, RawLabels, apply_labels, decide_classes, normalise_label
 from submillion.data.reading import Reading
@@ -79,6 +79,8 @@ def read_dataset(
         teaching = with_labels[_find_teaching(with_labels)]
         with_labels[split] = choose_class_names(part, source.splits[split][0].parent, teaching, labels, notes.append)
     classes, reading = _decide(with_labels, selected, labels, numbering)
+    if reading is not None and reading.id is None and columns.id == NO_ID:
+        reading = replace(reading, id=NO_ID)
     splits = {
         split: apply_labels(with_labels[split], classes.labels, classes.numbering)
         if classes is not None and split in with_labels

@@ -20,7 +20,7 @@ class Reading:
     Attributes:
         text: The text columns, in reading order.
         label: The label column; None where there was none.
-        id: The id column; None where ids were row numbers.
+        id: The id column; ``none`` where row numbers were asked for, None where there was no such column.
         numbering: What numbers in a label column mean.
         spelled: Whether the labels were class names or numbers.
         is_official: Whether they were numbered by the official format of AG News, which counts from 1.

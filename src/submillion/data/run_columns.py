@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from submillion.data.columns import Columns
+from submillion.data.columns import NO_ID, Columns
 from submillion.data.official import OFFICIAL_NAMES
 from submillion.data.reading import Reading
 from submillion.errors import DataError
@@ -52,7 +52,7 @@ def fit_columns(
     row_id = asked.id
     notes: tuple[str, ...] = ()
     if row_id is None and reading.id is not None:
-        if _is_in(reading.id, present):
+        if reading.id == NO_ID or _is_in(reading.id, present):
             row_id = reading.id
         elif needs_id:
             require(reading.id, "--id COLUMN", "ids")

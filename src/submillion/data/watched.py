@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from submillion.config import CleanConfig, WatchConfig
 from submillion.data.clean import clean_records
-from submillion.data.columns import Columns
+from submillion.data.columns import NO_ID, Columns
 from submillion.data.label_files import join_labels
 from submillion.data.read import list_columns, read_records
 from submillion.data.reading import Reading
@@ -60,5 +60,6 @@ def _choose_columns(watch: WatchConfig, reading: Reading, on_note: Callable[[str
         on_note(
             f"{watch.name}: {watch.data} has no column {missing} as the run's data has, so its text is found by name"
         )
-    label, row_id = (name if name in present else None for name in (reading.label, reading.id))
+    label = reading.label if reading.label in present else None
+    row_id = reading.id if reading.id == NO_ID or reading.id in present else None
     return Columns(text, label, row_id)

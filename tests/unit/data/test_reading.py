@@ -112,6 +112,16 @@ def test_files_without_names_have_none_to_miss() -> None:
     assert columns.label is None
 
 
+def test_row_numbers_that_were_asked_for_stay(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("id,text,label\n1,a,x\n1,b,y\n")
+    reading = read_dataset(str(path), Columns(id="none")).reading
+    assert reading is not None
+    assert reading.id == "none"
+    columns, notes = fit_columns(reading, ("id", "text"), Columns(), where="new.csv", needs_label=False, needs_id=True)
+    assert (columns.id, notes) == ("none", ())
+
+
 def test_one_split_is_read_alone(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("this,is,damaged\n1\n")
     (tmp_path / "test.csv").write_text("text,label\na,Sports\n")
