@@ -20,19 +20,13 @@ from numpy.typing import NDArray
 from submillion.config import ExportFormat
 from submillion.data.clean import clean_records
 from submillion.errors import ConfigError, RunError
+from submillion.files import full_disk_is_run_error, sync_folder
 from submillion.plain_text import escape_markdown
 from submillion.progress import Progress, Silent
 from submillion.records import Record
 from submillion.results import read_scored_texts
 from submillion.run_model import EXPORT_NAME, Trained, read_trained
-from submillion.rundir import (
-    RunDir,
-    full_disk_is_run_error,
-    refuse_overwriting,
-    sync_folder,
-    write_json,
-    write_text,
-)
+from submillion.rundir import RunDir, refuse_overwriting, write_json, write_text
 from submillion.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
@@ -110,8 +104,7 @@ def export_run(
             where=str(final),
             hint="Choose another folder with --out, or delete it.",
         )
-    if out is not None:
-        refuse_overwriting(final, [trained.base.folder], where=str(final))
+    refuse_overwriting(final, [trained.base.folder], where=str(final))
     progress.start(f"export {format}")
     temporary = final.parent / f".{final.name}.export.tmp"
     with full_disk_is_run_error(final):
