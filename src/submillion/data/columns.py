@@ -75,7 +75,7 @@ ONE_BASED = "class_index"
 
 SAMPLE_ROWS = 1000
 SAMPLE_CELLS = 1_000_000
-MUCH_LONGER = 2
+MUCH_LONGER = 1.5
 """How many times as long as the chosen texts an unread column is that ends in a question."""
 
 MIN_PROSE_CHARS = 20

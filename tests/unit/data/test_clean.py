@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 import time
 
 import pytest
@@ -101,3 +102,16 @@ def test_long_hostile_text_is_cleaned_in_time() -> None:
     for piece in ("<b", "&#38;", " amp;", "nbsp;", "<a href=", "\\", "&lt;", "<!--", "<b ", "< "):
         clean_text(piece * 10_000, ALL)
     assert time.perf_counter() - begin < 10
+
+
+def test_marks_without_end_on_one_letter_take_no_time() -> None:
+    draw = random.Random(0)
+    text = "e" + "".join(draw.choices("\u0301\u0323\u0316\u0344", k=500_000)) + " soup"
+    started = time.process_time()
+    cleaned = clean_text(text, CleanConfig())
+    assert time.process_time() - started < 5
+    assert cleaned.endswith(" soup")
+    assert len(cleaned) < 200
+    assert clean_text(cleaned, CleanConfig()) == cleaned
+    # Real writing keeps every mark.
+    assert clean_text("e\u0323\u0301" * 200, CleanConfig()) == "\u1eb9\u0301" * 200
