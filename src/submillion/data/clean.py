@@ -182,14 +182,14 @@ def _drop_tags(text: str) -> str:
 
 def _normalise(text: str) -> str:
     text = _CONTROL.sub("", text)
-    return text if text.isascii() else _compose(text)
+    return text if text.isascii() else compose_text(text)
 
 
 def _fold(text: str) -> str:
     return " ".join(text.split())
 
 
-def _compose(text: str) -> str:
+def compose_text(text: str) -> str:
     """Return the text in NFC, and at most `MAX_MARKS` marks on a letter: sorting takes the square of their number."""
     if len(text) > MAX_MARKS:
         text = _find_mark_runs().sub(lambda match: match[0][:MAX_MARKS], text)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from submillion.data.clean import compose_text
 from submillion.errors import DataError
 from submillion.records import LabelSet, Record
 
@@ -28,6 +28,8 @@ _LARGEST_FLOAT = 2.0**53
 _INVISIBLE = dict.fromkeys(
     [0xAD, 0x200B, 0x200E, 0x200F, 0x2060, 0xFEFF, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
 )
+# Longer labels are normalised each time: four thousand of them would fill the memory.
+_REMEMBERED_CHARS = 200
 _JOINERS = "\u200c\u200d"
 
 
@@ -108,7 +110,9 @@ def normalise_label(value: object) -> int | str | None:
     """
     if type(value) is str:
         # Most labels of most files are one digit.
-        return int(value) if len(value) == 1 and value in "0123456789" else _normalise_text(value)
+        if len(value) == 1 and value in "0123456789":
+            return int(value)
+        return _recall_text(value) if len(value) <= _REMEMBERED_CHARS else _normalise_text(value)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, bool):
@@ -121,11 +125,13 @@ def normalise_label(value: object) -> int | str | None:
     return _normalise_text(str(value))
 
 
-@lru_cache(maxsize=4096)
 def _normalise_text(value: str) -> int | str | None:
-    text = unicodedata.normalize("NFC", value).translate(_INVISIBLE)
+    text = compose_text(value).translate(_INVISIBLE)
     text = " ".join(text.split()).strip(_JOINERS)
     return int(text.partition(".")[0]) if _NUMBER.fullmatch(text) else text or None
+
+
+_recall_text = lru_cache(maxsize=4096)(_normalise_text)
 
 
 def index_names(labels: LabelSet) -> dict[int | str | None, int]:

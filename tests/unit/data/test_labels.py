@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -49,6 +50,12 @@ def ids_of(values: Sequence[object], labels: LabelSet, numbering: Numbering | No
 def test_one_label_has_one_value_however_it_is_spelled(value: object, label: object) -> None:
     found = normalise_label(value)
     assert (found, type(found)) == (label, type(label))
+
+
+def test_a_label_of_very_many_marks_takes_no_long_time() -> None:
+    began = time.perf_counter()
+    normalise_label("a" + "\u0301\u0323" * 250_000)
+    assert time.perf_counter() - began < 5
 
 
 def test_numbers_that_python_does_not_spell_are_names_all_the_same() -> None:
