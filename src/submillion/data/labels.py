@@ -110,9 +110,7 @@ def normalise_label(value: object) -> int | str | None:
     """
     if type(value) is str:
         # Most labels of most files are one digit.
-        if len(value) == 1 and value in "0123456789":
-            return int(value)
-        return _recall_text(value) if len(value) <= _REMEMBERED_CHARS else _normalise_text(value)
+        return int(value) if len(value) == 1 and value in "0123456789" else _recall_text(value)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, bool):
@@ -131,7 +129,11 @@ def _normalise_text(value: str) -> int | str | None:
     return int(text.partition(".")[0]) if _NUMBER.fullmatch(text) else text or None
 
 
-_recall_text = lru_cache(maxsize=4096)(_normalise_text)
+_remember_text = lru_cache(maxsize=4096)(_normalise_text)
+
+
+def _recall_text(value: str) -> int | str | None:
+    return _remember_text(value) if len(value) <= _REMEMBERED_CHARS else _normalise_text(value)
 
 
 def index_names(labels: LabelSet) -> dict[int | str | None, int]:
