@@ -158,7 +158,7 @@ def read_plain(path: Path, max_bytes: int = MAX_JSON_BYTES, *, follows_links: bo
             size = os.fstat(file.fileno()).st_size
             if size > max_bytes:
                 raise RunError(f"has {size:,} bytes; at most {max_bytes:,} are read", where=str(path))
-            return file.read(max_bytes)
+            return file.read(size)  # asked for more, it allocates more
     except NotADirectoryError:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
     except OSError as error:

@@ -31,6 +31,7 @@ MEMORY_BYTES = 256 << 20
 """What a case may take on top of what the process held before it: files of cases are small."""
 
 _ADDRESS_BYTES = 3 << 30
+_CASES_A_PROCESS = 200  # what cases leave behind in the address space must not count for later ones
 _FILE_BYTES = 256 << 20
 # Line ends and tabs are meant; anything else would be acted upon by a terminal.
 _CONTROLS = {*range(32), 0x7F} - {*b"\t\n\r"}
@@ -87,6 +88,7 @@ class Worker:
         self._seed = seed
         self._folder = Path(tempfile.mkdtemp(prefix="submillion-fuzz-"))
         self._pid = 0
+        self._num_cases = 0
         self._socket: socket.socket | None = None
 
     def close(self) -> None:
@@ -96,6 +98,9 @@ class Worker:
 
     def run(self, name: str, index: int) -> Outcome:
         """Carry out a case."""
+        self._num_cases += 1
+        if self._num_cases % _CASES_A_PROCESS == 0:
+            self._stop()
         if self._socket is None:
             self._start()
         assert self._socket is not None
