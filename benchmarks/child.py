@@ -66,7 +66,10 @@ class MeasuredProcess:
         answer_read, answer_write = os.pipe()
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.worker", str(job_file), str(order_read), str(answer_write)],
+                [
+                    *(sys.executable, "-P", "-m", "benchmarks.worker"),
+                    *(str(job_file), str(order_read), str(answer_write)),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -142,7 +142,7 @@ def train(recipe: str, options: argparse.Namespace, watch: Sequence[Mapping[str,
     manifest = out / "manifest.json"
     if manifest.exists() and json.loads(manifest.read_text(encoding="utf-8"))["state"] == "complete":
         return out
-    command = [sys.executable, "-m", "submillion", "train"]
+    command = [sys.executable, "-P", "-m", "submillion", "train"]
     if (out / "config.yaml").exists():
         command += ["--resume", str(out)]
     else:

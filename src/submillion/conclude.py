@@ -21,6 +21,7 @@ from submillion.manifest import count_test_evaluation, update_manifest
 from submillion.model.encoder import Classifier
 from submillion.model.merged import MergedClassifier
 from submillion.model.sources import BaseModel
+from submillion.model.tokenizer.files import read_settings, write_tokenizer
 from submillion.prepare import Prepared
 from submillion.progress import Progress
 from submillion.records import Record
@@ -33,7 +34,7 @@ from submillion.results import (
     write_train_sample,
 )
 from submillion.run_files import read_manifest
-from submillion.rundir import RunDir, write_bytes, write_text
+from submillion.rundir import RunDir
 from submillion.score import SCORE_TOKENS_FACTOR, score
 from submillion.scorer import explain_stock_scoring, load_merged_scorer
 from submillion.text_encoder import Features, TextEncoder
@@ -219,11 +220,7 @@ def _choose_scorer(run: RunDir, config: RunConfig, ready: Ready) -> Classifier |
 
 
 def _save_tokenizer(tokens: TextEncoder, run: RunDir) -> None:
-    names = ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt")
-    write_text(run.tokenizer / "tokenizer.json", tokens.to_json())
-    for name in names:
-        if (tokens.folder / name).exists():
-            write_bytes(run.tokenizer / name, (tokens.folder / name).read_bytes())
+    write_tokenizer(run.tokenizer, tokens.to_json(), read_settings(tokens.folder))
 
 
 def _judge_baseline(

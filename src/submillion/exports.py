@@ -1,8 +1,9 @@
 """A trained run in formats that others read, each compared with the run's own model before it is handed out.
 
-``merged`` is a whole model: base and adapter added in float32 (Hu et al., arXiv 2106.09685, section 4.1). With a
-native head it loads as any sequence classifier of transformers; a linear head lies beside the encoder. ``adapter`` is
-PEFT's folder. Every format has one function that writes a folder and one that scores texts by what it says there.
+``merged`` is a whole model: base and adapter added in float32 (Hu et al., arXiv 2106.09685, section 4.1). A native
+head, and a linear one on the first state where a stock head computes the same, load as any sequence classifier of
+transformers. Any other linear head lies beside the encoder, which then cannot be taken for a classifier. ``adapter``
+is PEFT's folder. Every format has one function that writes a folder and one that scores texts by what it says there.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from numpy.typing import NDArray
 from submillion.config import ExportFormat
 from submillion.data.clean import clean_records
 from submillion.errors import ConfigError, RunError
-from submillion.files import full_disk_is_run_error, sync_folder
+from submillion.files import full_disk_is_run_error, read_json, sync_folder
+from submillion.model.tokenizer.files import load_tokenizer, read_settings, write_tokenizer
 from submillion.plain_text import escape_markdown
 from submillion.progress import Progress, Silent
 from submillion.records import Record
@@ -39,6 +41,10 @@ BOUND = 1e-3
 Merging changes the order of float32 sums alone, which moves logits by some 1e-5."""
 
 _EXPORT_FORMAT = 1
+_WAYS_OUT = (
+    "Its README.md says how to read it; a run with model.head=native, or for most families with model.pooling=first, "
+    "exports as a stock classifier."
+)
 # Settings of a run's model that say how a text is read, and what the head reads.
 _MODEL_SETTINGS = ("head", "pooling", "max_length", "precision")
 
@@ -105,6 +111,9 @@ def export_run(
             hint="Choose another folder with --out, or delete it.",
         )
     refuse_overwriting(final, [trained.base.folder], where=str(final))
+    lack = _explain_no_classifier(trained) if format == "merged" else ""
+    if lack:
+        progress.note(f"the merged folder will be no classifier of transformers: {lack}. {_WAYS_OUT}")
     progress.start(f"export {format}")
     temporary = final.parent / f".{final.name}.export.tmp"
     with full_disk_is_run_error(final):
@@ -144,7 +153,7 @@ def _write_and_prove(run: RunDir, trained: Trained, folder: Path, final: Path, f
         folder=final,
         format=format,
         head=trained.plan.head,
-        loads_with=writer.loads_with[trained.plan.head],
+        loads_with=writer.loads_with[_name_head(trained, format)],
         num_params=_count_params(folder),
         num_probes=len(probes),
         max_logit_difference=difference,
@@ -166,6 +175,10 @@ def _write_and_prove(run: RunDir, trained: Trained, folder: Path, final: Path, f
     write_json(folder / EXPORT_NAME, told)
     write_text(folder / "README.md", _describe(trained, exported))
     return exported
+
+
+def _name_head(trained: Trained, format: ExportFormat) -> str:
+    return "linear" if trained.head and (format == "adapter" or _explain_no_classifier(trained)) else "native"
 
 
 def _choose_probes(run: RunDir, trained: Trained) -> list[Record]:
@@ -200,12 +213,41 @@ def _score_reference(
 
 def _write_merged(reference: Classifier, run: RunDir, trained: Trained, folder: Path) -> None:
     from submillion.model.adapter import merge_adapter
+    from submillion.model.stock import quiet_loading
+    from submillion.model.stock_head import add_stock_head, list_saved_tensors
 
     stock = merge_adapter(reference.wrapped)
+    saved = None
+    if reference.head is not None:
+        if _explain_no_classifier(trained) == "":
+            linear = reference.head.linear
+            stock = add_stock_head(stock, linear.weight.detach(), linear.bias.detach())
+        else:
+            saved = list_saved_tensors(stock, trained.plan.family)
     _name_classes(stock.config, trained)
-    _save_quietly(stock, folder)
+    with quiet_loading():
+        stock.save_pretrained(folder, state_dict=saved)
+    if saved is not None:
+        # A pipeline that cannot load a classifier would take the class that the configuration names instead.
+        config = read_json(folder / "config.json")
+        write_json(folder / "config.json", {key: value for key, value in config.items() if key != "architectures"})
     if trained.head is not None:
         shutil.copyfile(trained.head, folder / trained.head.name)
+
+
+def _explain_no_classifier(trained: Trained) -> str:
+    """Return why a merged run is no sequence classifier of transformers, as the end of a sentence; empty if it is."""
+    if trained.head is None:
+        return ""
+    from submillion.model.stock_head import explain_no_stock_head
+
+    width = dict(trained.plan.head_modules[-1].tensors)["weight"][1]
+    return explain_no_stock_head(
+        trained.plan.family,
+        pooling=trained.config.model.pooling,
+        num_labels=len(trained.labels),
+        hidden_size=width,
+    )
 
 
 def _write_adapter(reference: Classifier, run: RunDir, trained: Trained, folder: Path) -> None:
@@ -224,85 +266,41 @@ def _write_adapter(reference: Classifier, run: RunDir, trained: Trained, folder:
 
 def _name_classes(config: Any, trained: Trained) -> None:
     config._name_or_path = trained.base.name
-    if trained.head is None:
+    if _explain_no_classifier(trained) == "":
         config.id2label = dict(enumerate(trained.labels.names))
         config.label2id = {name: number for number, name in enumerate(trained.labels.names)}
         config.problem_type = "single_label_classification"
 
 
-def _save_quietly(stock: Any, folder: Path) -> None:
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    try:
-        stock.save_pretrained(folder)
-    finally:
-        logging.enable_progress_bar()
-
-
 def _copy_tokenizer(run: RunDir, trained: Trained, folder: Path) -> None:
-    """Copy the tokenizer; where a whole model is exported, with the length at which texts are to be cut."""
-    for path in run.tokenizer.iterdir():
-        shutil.copyfile(path, folder / path.name)
-    if (folder / "config.json").exists():
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        tokenizer.model_max_length = trained.config.model.num_tokens_kept
-        tokenizer.save_pretrained(folder)
+    """Write the run's tokenizer; where a whole model is exported, with the length at which texts are to be cut."""
+    content = load_tokenizer(run.tokenizer).to_str(pretty=True)
+    limit = trained.config.model.num_tokens_kept if (folder / "config.json").exists() else None
+    write_tokenizer(folder, content, read_settings(run.tokenizer), max_length=limit)
 
 
 def _score_merged(trained: Trained, folder: Path, texts: Sequence[str]) -> NDArray[np.float32]:
-    return _score_stock(trained, folder, folder, texts, adapter=None)
+    from submillion.model.stock_score import score_merged_folder
+
+    return score_merged_folder(
+        folder,
+        texts,
+        pooling=trained.config.model.pooling if _explain_no_classifier(trained) else None,
+        max_length=trained.config.model.num_tokens_kept,
+    )
 
 
 def _score_adapter(trained: Trained, folder: Path, texts: Sequence[str]) -> NDArray[np.float32]:
-    return _score_stock(trained, trained.base.folder, folder, texts, adapter=folder)
+    from submillion.model.stock_score import score_adapter_folder
 
-
-def _score_stock(
-    trained: Trained, model_folder: Path, tokens_folder: Path, texts: Sequence[str], *, adapter: Path | None
-) -> NDArray[np.float32]:
-    """Score texts by the stock libraries alone, padded, as whoever gets the folder would."""
-    import torch
-    from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
-    from transformers.utils import logging
-
-    from submillion.model.adapter import read_safetensors, wrap_saved_adapter
-
-    is_native = trained.head is None
-    kind: Any = AutoModelForSequenceClassification if is_native else AutoModel
-    options: dict[str, Any] = {"num_labels": len(trained.labels)} if is_native and adapter is not None else {}
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        model = kind.from_pretrained(model_folder, local_files_only=True, dtype=torch.float32, **options)
-        tokenizer = AutoTokenizer.from_pretrained(
-            model_folder if adapter is None else trained.base.folder, local_files_only=True
-        )
-    finally:
-        logging.set_verbosity(before)
-        logging.enable_progress_bar()
-    if adapter is not None:
-        model = wrap_saved_adapter(model, adapter)
-    model.eval()
-    if not is_native:
-        head = read_safetensors(tokens_folder / "head.safetensors")
-    rows = []
-    with torch.inference_mode():
-        for text in texts:
-            limit = trained.config.model.num_tokens_kept
-            inputs = tokenizer(text, truncation=True, max_length=limit, return_tensors="pt")
-            output = model(**inputs)
-            if is_native:
-                rows.append(output.logits[0])
-                continue
-            states = output.last_hidden_state[0]
-            pooled = states.mean(0) if trained.config.model.pooling == "mean" else states[0]
-            rows.append(head["head.weight"] @ pooled + head["head.bias"])
-    logits: NDArray[np.float32] = torch.stack(rows).float().numpy()
-    return logits
+    return score_adapter_folder(
+        folder,
+        texts,
+        base=trained.base.folder,
+        num_labels=len(trained.labels),
+        pooling=None if trained.head is None else trained.config.model.pooling,
+        max_length=trained.config.model.num_tokens_kept,
+    )
 
 
 def _count_params(folder: Path) -> int:
@@ -325,6 +323,9 @@ def _sync_files(folder: Path) -> None:
     sync_folder(folder)
 
 
+_CLASSIFIER = "AutoModelForSequenceClassification.from_pretrained(FOLDER)"
+
+
 @dataclass(frozen=True)
 class _Writer:
     """How one format is written, and scored by what reads it.
@@ -332,7 +333,7 @@ class _Writer:
     Attributes:
         write: (model, run, trained, new folder); everything but the tokenizer.
         score: (trained, folder, texts) -> logits (n, C), by the folder alone.
-        loads_with: By kind of head.
+        loads_with: By whether the head is one that stock classes have (``native``) or not (``linear``).
     """
 
     write: Callable[[Classifier, RunDir, Trained, Path], None]
@@ -345,7 +346,7 @@ _WRITERS: dict[ExportFormat, _Writer] = {
         _write_merged,
         _score_merged,
         {
-            "native": "AutoModelForSequenceClassification.from_pretrained(FOLDER)",
+            "native": _CLASSIFIER,
             "linear": "submillion.load(FOLDER)",
         },
     ),
@@ -366,13 +367,18 @@ def _describe(trained: Trained, exported: Exported) -> str:
     names = ", ".join(map(escape_markdown, trained.labels.names))
     limit = trained.config.model.num_tokens_kept
     pooled = "the mean of the last states" if trained.config.model.pooling == "mean" else "the first of the last states"
-    head = (
-        "Its head is the architecture's own."
-        if trained.head is None
-        else f"Its head is one linear layer on {pooled}, which no stock class of transformers has: `head.safetensors` "
-        "holds `head.weight` and `head.bias`. Without submillion: load the folder or the base with `AutoModel`, take "
-        f"{pooled} over the tokens that are no padding, and apply the layer."
-    )
+    if trained.head is None:
+        head = "Its head is the architecture's own."
+    elif exported.loads_with == _CLASSIFIER:
+        head = f"It was trained with one linear layer on {pooled}, written as weights of the stock head."
+    else:
+        head = (
+            f"Its head is one linear layer on {pooled}, which no stock class of transformers has: `head.safetensors` "
+            "holds `head.weight` and `head.bias`. Without submillion: load the folder or the base with `AutoModel`, "
+            f"take {pooled} over the tokens that are no padding, and apply the layer."
+        )
+        if exported.format == "merged":
+            head += " `AutoModelForSequenceClassification` fails here on purpose: its head would be random."
     return f"""# {trained.config.name}, {exported.format}
 
 A text classifier of {len(trained.labels)} classes ({names}), trained with submillion on {base}.

@@ -141,6 +141,18 @@ def explain_odd_file(path: Path, *, is_folder: bool = False) -> str:
     return "is a file, where a folder should be" if is_folder else ""
 
 
+def explain_stray_link(path: Path) -> str:
+    """Return where a link leads that leaves its folder, as the end of a sentence; empty for everything else.
+
+    Links of the hub's cache, which lead from a snapshot to the blobs of its repository, are no strays.
+    """
+    if not path.is_symlink():
+        return ""
+    target, folder = path.resolve(), path.parent.resolve()
+    homes = (folder, folder.parents[1] / "blobs") if len(folder.parents) > 1 else (folder,)
+    return "" if any(target.is_relative_to(home) for home in homes) else f"is a link to {target}, out of its folder"
+
+
 def read_plain(path: Path, max_bytes: int = MAX_JSON_BYTES, *, follows_links: bool = False) -> bytes:
     """Return the content of a regular file that is no link.
 

@@ -201,7 +201,7 @@ def _start(words: list[str], log: Path, said: Any) -> subprocess.Popen[bytes]:
     # In a session of its own: a terminal's Ctrl-C reaches this process alone, which passes it on once. Twice would
     # end the run without saving.
     return subprocess.Popen(
-        [sys.executable, "-m", _CHILD, str(os.getpid()), str(find_error_file(log)), *words],
+        [sys.executable, "-P", "-m", _CHILD, str(os.getpid()), str(find_error_file(log)), *words],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=said,

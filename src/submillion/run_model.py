@@ -324,12 +324,14 @@ def _load_export(folder: RunDir, threads: int | None, precision: ScorePrecision 
 def _load_adapter_folder(
     folder: RunDir, base: str | None, threads: int | None, precision: ScorePrecision | None
 ) -> RunModel:
+    from submillion.model.encoder import find_window
     from submillion.scorer import load_scorer
     from submillion.training.device import open_device
 
     name = base or read_adapter_base(folder.path)
     # The budget binds what is trained here, not what others trained.
-    plan = plan_adapter_folder(folder.path, load_base_config(name), budget=sys.maxsize, base=name)
+    values = load_base_config(name)
+    plan = plan_adapter_folder(folder.path, values, budget=sys.maxsize, base=name)
     if plan.head != "native":
         raise ModelError(
             "the adapter has no classification head of the architecture's own",
@@ -337,6 +339,9 @@ def _load_adapter_folder(
             hint="If it is part of a run of submillion, give the run folder above it.",
         )
     model = ModelConfig(base=name, head=plan.head)
+    window = find_window(values)
+    if window is not None and window < model.num_tokens_kept:
+        model = ModelConfig(base=name, head=plan.head, max_length=window)
     config = RunConfig(model=model)
     found = find_base(name)
     device = open_device(model.precision, threads)

@@ -15,13 +15,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from submillion.config import LongTexts
 from submillion.data.legibility import TokenCounts
 from submillion.data.long_texts import count_chunks, find_places
 from submillion.data.vocabulary import Vocabulary, read_vocabulary
-from submillion.errors import ModelError
+from submillion.model.tokenizer.files import load_tokenizer
 from submillion.records import Record
 
 _CHUNK_TEXTS = 2048
@@ -243,27 +242,6 @@ class TextEncoder:
             keep[own[places]] = True
             pieces.append(ids[keep])
         return pieces
-
-
-def load_tokenizer(folder: Path) -> Tokenizer:
-    """Load a fast tokenizer from ``tokenizer.json``, or build one from a slow tokenizer's files.
-
-    Raises:
-        ModelError: Neither works.
-    """
-    path = folder / "tokenizer.json"
-    try:
-        if path.exists():
-            return Tokenizer.from_file(str(path))
-        from transformers import AutoTokenizer
-
-        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True).backend_tokenizer
-    except Exception as error:  # tokenizers raises plain Exception for every fault of a file
-        raise ModelError(
-            f"no tokenizer can be loaded: {error}",
-            where=str(folder),
-            hint="The folder needs a tokenizer.json, or the vocabulary files of its family.",
-        ) from None
 
 
 def make_features(records: Sequence[Record], tokens: Tokens) -> list[Features]:

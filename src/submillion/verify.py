@@ -58,7 +58,7 @@ def verify_run(run: RunDir, probes: Sequence[Record], logits: NDArray[np.float32
     write_json(request, {"texts": [list(record.columns) for record in probes]})
     try:
         process = subprocess.run(
-            [sys.executable, "-m", "submillion.verify", str(run.path)],
+            [sys.executable, "-P", "-m", "submillion.verify", str(run.path)],
             capture_output=True,
             text=True,
             check=False,

@@ -15,11 +15,10 @@ import torch
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 import submillion
-from submillion import exports
 from submillion.config import parse_config
 from submillion.errors import ConfigError, ModelError, RunError
 from submillion.exports import export_run
-from submillion.model import adapter
+from submillion.model import adapter, stock_score
 from submillion.pipeline import start_run
 from submillion.run_model import RunModel, load_run
 from submillion.rundir import RunDir, read_json
@@ -121,10 +120,11 @@ def test_transformers_own_pipeline_reads_long_texts(train: Train, tmp_path: Path
     assert told["label"] in NAMES
 
 
-@pytest.mark.parametrize("pooling", ["mean", "first"])
-@pytest.mark.parametrize("family", ["roberta", "deberta-v2"])
-def test_a_merged_linear_head_is_read_by_submillion(family: str, pooling: str, train: Train, tmp_path: Path) -> None:
-    run = train(family, model={"pooling": pooling})
+@pytest.mark.parametrize("family", ["roberta", "deberta-v2", "bert", "modernbert"])
+def test_a_mean_head_is_read_by_submillion_and_never_taken_for_a_stock_head(
+    family: str, train: Train, tmp_path: Path
+) -> None:
+    run = train(family, model={"pooling": "mean"})
     exported = export_run(run, out=tmp_path / "model")
     assert exported.loads_with == "submillion.load(FOLDER)"
     original, model = load_run(run, threads=1), load_run(tmp_path / "model", threads=1)
@@ -139,12 +139,34 @@ def test_a_merged_linear_head_is_read_by_submillion(family: str, pooling: str, t
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     with torch.inference_mode():
         states = encoder(**tokenizer(TEXTS[0], truncation=True, return_tensors="pt")).last_hidden_state[0]
-        pooled = states.mean(0) if pooling == "mean" else states[0]
-        logits = head["head.weight"] @ pooled + head["head.bias"]
+        logits = head["head.weight"] @ states.mean(0) + head["head.bias"]
     np.testing.assert_allclose(logits.numpy(), score(original)[0], atol=1e-4)
     readme = (tmp_path / "model" / "README.md").read_text()
     assert "head.safetensors" in readme
-    assert ("mean of the last states" in readme) == (pooling == "mean")
+    assert "mean of the last states" in readme
+    for options in ({}, {"num_labels": 4}, {"num_labels": 1}):
+        with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
+            AutoModelForSequenceClassification.from_pretrained(tmp_path / "model", **options)
+    with pytest.raises((OSError, ValueError, RuntimeError)):
+        pipeline("text-classification", model=str(tmp_path / "model"), device="cpu")
+
+
+@pytest.mark.parametrize("family", ["roberta", "deberta-v2", "bert", "distilbert", "electra"])
+def test_a_first_state_head_becomes_a_stock_head(family: str, train: Train, tmp_path: Path) -> None:
+    run = train(family, model={"pooling": "first"})
+    exported = export_run(run, out=tmp_path / "model")
+    assert exported.loads_with == "AutoModelForSequenceClassification.from_pretrained(FOLDER)"
+    original = load_run(run, threads=1)
+    model: Any = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
+    np.testing.assert_allclose(score_padded(model, tmp_path / "model"), score(original), atol=2e-4)
+    assert np.ptp(score(original)) > 0.1
+    classify = pipeline("text-classification", model=str(tmp_path / "model"), device="cpu")
+    expected = score(original)
+    for told, row in zip(classify(list(TEXTS)), expected, strict=True):
+        assert told["label"] == NAMES[int(row.argmax())]
+    np.testing.assert_allclose(score(load_run(tmp_path / "model", threads=1)), expected, atol=2e-4)
+    readme = (tmp_path / "model" / "README.md").read_text()
+    assert "the first of the last states" in readme
 
 
 def test_an_adapter_folder_is_pefts(train: Train, tmp_path: Path) -> None:
@@ -178,8 +200,8 @@ def test_an_export_that_says_something_else_leaves_nothing(
     format: Any, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = train("roberta", model={"pooling": "first"})
-    right = exports._score_stock
-    monkeypatch.setattr(exports, "_score_stock", lambda *a, **k: right(*a, **k) + np.float32(0.01))
+    right = stock_score._score
+    monkeypatch.setattr(stock_score, "_score", lambda *a, **k: right(*a, **k) + np.float32(0.01))
     with pytest.raises(RunError, match="gives other logits than the run: they differ by 0"):
         export_run(run, format=format, out=tmp_path / "new" / "model")
     assert list((tmp_path / "new").iterdir()) == []

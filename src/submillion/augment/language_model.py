@@ -17,8 +17,9 @@ import torch
 from submillion.augment.blocks import make_block_mask
 from submillion.errors import ModelError, RunError
 from submillion.model.base_files import digest_file, list_weights, read_config
-from submillion.model.encoder import quiet_loading
 from submillion.model.sources import BaseModel, find_base
+from submillion.model.stock import JUNK_KEY, build_stock_config, load_stock_model, quiet_loading
+from submillion.model.tokenizer.files import SPECIAL_NAMES, load_tokenizer, read_settings
 from submillion.rundir import full_disk_is_run_error, sync_folder
 
 SCRATCH_NAME = "from-scratch"
@@ -26,7 +27,6 @@ SCRATCH_VOCABULARY = 4096
 # 4.3 million parameters with the vocabulary: some minutes of training on two CPU cores.
 SCRATCH_SIZES: dict[str, Any] = {"n_embd": 256, "n_layer": 4, "n_head": 4, "n_positions": 512}
 END = "<|endoftext|>"
-_JUNK_KEY = "trained_from_scratch"
 
 _WAYS_OUT = (
     "Give a folder that holds config.json, the tokenizer and model.safetensors of a causal language model: "
@@ -58,7 +58,7 @@ class LanguageModel:
     @property
     def is_junk(self) -> bool:
         """Whether the model has learnt nothing but a few rows; its configuration says so wherever it is copied."""
-        return bool(getattr(self.model.config, _JUNK_KEY, False))
+        return bool(getattr(self.model.config, JUNK_KEY, False))
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a text, without special tokens."""
@@ -98,32 +98,21 @@ def load_language_model(folder: Path, *, name: str) -> LanguageModel:
         ModelError: No causal model, one of an architecture that needs code from its repository, weights that are
             missing, a tokenizer without an end token, or rows of one block that are not kept apart.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    config = read_config(folder)
-    kind: Any = AutoModelForCausalLM
+    values = read_config(folder)
     try:
-        with quiet_loading():
-            model, info = kind.from_pretrained(
-                folder,
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                output_loading_info=True,
-                attn_implementation="sdpa",
-            )
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (ValueError, KeyError, TypeError, OSError, ImportError) as error:
+        config = build_stock_config(values, where=name)
+        loaded = load_stock_model(folder, "language model", config=config, attention="sdpa")
+        tokenizer = _load_fast_tokenizer(folder, config)
+    except ModelError as error:
         raise ModelError(
-            f"{config['model_type']!r} cannot be loaded as a causal language model: {_first_line(error)}",
+            f"{values['model_type']!r:.80} cannot be loaded as a causal language model: {error.message}",
             where=name,
             hint="Give a model of an architecture that transformers has itself, such as gpt2.",
         ) from None
-    if info["missing_keys"]:
-        missing = sorted(info["missing_keys"])
+    model = loaded.model
+    if loaded.missing:
         raise ModelError(
-            f"lacks {len(missing)} tensors of a language model, such as {missing[0]}",
+            f"lacks {len(loaded.missing)} tensors of a language model, such as {loaded.missing[0]}",
             where=name,
             hint="Is it a causal language model? Encoders such as roberta-base cannot write.",
         )
@@ -137,9 +126,22 @@ def load_language_model(folder: Path, *, name: str) -> LanguageModel:
     return language_model
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def _load_fast_tokenizer(folder: Path, config: Any) -> Any:
+    """Return a tokenizer of transformers around one that was checked, with the special tokens of its settings."""
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = load_tokenizer(folder)
+    settings = read_settings(folder)
+    specials = {key: settings[key] for key in SPECIAL_NAMES if key in settings}
+    for key in ("bos_token", "eos_token"):
+        number = getattr(config, f"{key}_id", None)
+        token = tokenizer.id_to_token(number) if type(number) is int and 0 <= number < 1 << 32 else None
+        if key not in specials and token is not None:
+            specials[key] = token
+    unknown = sorted(token for token in specials.values() if tokenizer.token_to_id(token) is None)
+    if unknown:
+        raise ModelError(f"its vocabulary lacks the special token {unknown[0]!r}", where=str(folder))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **specials)
 
 
 def build_scratch_model(texts: Iterable[str], folder: Path, *, seed: int) -> None:
@@ -172,7 +174,7 @@ def build_scratch_model(texts: Iterable[str], folder: Path, *, seed: int) -> Non
     config = GPT2Config(
         **SCRATCH_SIZES, vocab_size=size, bos_token_id=0, eos_token_id=0, resid_pdrop=0.1, embd_pdrop=0.1
     )
-    setattr(config, _JUNK_KEY, True)
+    setattr(config, JUNK_KEY, True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = GPT2LMHeadModel(config)

@@ -172,6 +172,7 @@ class Family:
             forward pass, so that it sees record boundaries. Other families are padded. The interface takes any
             model and only warns about those that ignore it, so test before you set this.
         kernels: What the CPU kernels need to know; None for families that run on stock modules alone.
+        tokenizer: Class of transformers that converts vocabulary files of the family; None where there were never any.
     """
 
     name: str
@@ -190,6 +191,7 @@ class Family:
     position_bias: str | None = None
     is_packed: bool = False
     kernels: KernelFacts | None = None
+    tokenizer: str | None = None
 
     @property
     def head_last(self) -> str:
@@ -210,6 +212,7 @@ class Family:
 
 
 _BERT = Family(
+    tokenizer="BertTokenizer",
     name="bert",
     prefix="bert",
     head="pooler",
@@ -219,6 +222,7 @@ _BERT = Family(
 )
 _ROBERTA = replace(
     _BERT,
+    tokenizer="RobertaTokenizer",
     name="roberta",
     prefix="roberta",
     head="token",
@@ -226,8 +230,8 @@ _ROBERTA = replace(
     defaults=Defaults(vocabulary=50265),
     counts_from_padding=True,
 )
-_XLM_ROBERTA = replace(_ROBERTA, name="xlm-roberta", defaults=Defaults())
-_CAMEMBERT = replace(_XLM_ROBERTA, name="camembert")
+_XLM_ROBERTA = replace(_ROBERTA, name="xlm-roberta", defaults=Defaults(), tokenizer="XLMRobertaTokenizer")
+_CAMEMBERT = replace(_XLM_ROBERTA, name="camembert", tokenizer="CamembertTokenizer")
 _ELECTRA = replace(
     _BERT,
     name="electra",
@@ -240,6 +244,7 @@ _ELECTRA = replace(
     kernels=KernelFacts(head_activation="gelu"),
 )
 _DISTILBERT = Family(
+    tokenizer="BertTokenizer",
     name="distilbert",
     prefix="distilbert",
     head="pre_classifier",
@@ -280,6 +285,7 @@ _MODERNBERT = Family(
     is_packed=True,
 )
 _ALBERT = Family(
+    tokenizer="AlbertTokenizer",
     name="albert",
     prefix="albert",
     head="plain_pooler",
@@ -300,6 +306,7 @@ _ALBERT = Family(
     projection=Projection("encoder.embedding_hidden_mapping_in", width=128, is_always_there=True),
 )
 _DEBERTA_V2 = Family(
+    tokenizer="DebertaV2Tokenizer",
     name="deberta-v2",
     prefix="deberta",
     head="context_pooler",
@@ -313,6 +320,7 @@ _DEBERTA_V2 = Family(
     is_disentangled=True,
 )
 _MPNET = Family(
+    tokenizer="MPNetTokenizer",
     name="mpnet",
     prefix="mpnet",
     head="token",

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from submillion.budget.count import Linear, list_linears, list_modules
+from submillion.budget.count import Linear, list_linears, list_modules, read_hidden_size
 from submillion.budget.families import read_family
 from submillion.budget.headers import read_tensor_shapes
 from submillion.budget.heads import HeadKind, HeadModule, get_model_prefix, list_head_modules, uses_pooler
+from submillion.budget.patterns import explain_slow
 from submillion.budget.plan import Plan, PlannedModule
 from submillion.config import Variant
 from submillion.errors import BudgetError, ModelError
@@ -22,6 +23,9 @@ CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
 HEAD_NAME = "head.safetensors"
 _ROOT = "base_model.model."
+# Characters of the longest module name, and ways of all patterns together: a module's name takes a second at most.
+_MAX_NAME, _MAX_WAYS = 100, 1e6
+_PATTERN_HINT = "Name the modules in full, or by patterns without repeats inside repeats."
 _TYPES: dict[str, tuple[type, ...]] = {
     "target_modules": (list, str),
     "modules_to_save": (list,),
@@ -54,9 +58,19 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     for key, kinds in _TYPES.items():
         if not isinstance(values.get(key), (*kinds, type(None))):
             raise ModelError(f"{key} is {values[key]!r:.120}", where=str(path), hint="Fetch or save the adapter again.")
+    _check_patterns(values, path)
     if values.get("lora_bias"):
         raise ModelError("lora_bias adds biases to matrices B, which is not supported", where=str(path))
     return values
+
+
+def _check_patterns(values: Mapping[str, Any], path: Path) -> None:
+    """Refuse patterns that would be matched for ever, before one is matched with anything."""
+    patterns = [*(values.get("rank_pattern") or ()), *(values.get("alpha_pattern") or ())]
+    patterns += [values["target_modules"]] if isinstance(values.get("target_modules"), str) else []
+    reason = explain_slow([rf"(.*\.)?({pattern})" for pattern in patterns], _MAX_NAME, _MAX_WAYS)
+    if reason:
+        raise ModelError(reason, where=str(path), hint=_PATTERN_HINT)
 
 
 def read_adapter_base(folder: Path) -> str:
@@ -176,7 +190,7 @@ def _sort_tensors(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, An
             lora_parts[suffix][name.removesuffix(suffix)] = shape
         elif "lora_" in name:
             raise _fail(folder, f"the tensor {key!r} is no part of a LoRA on linear layers")
-        elif not _is_redundant(name):
+        elif not is_copy(name):
             others[name.replace(".base_layer.", ".")] = shape
     if not tensors.a:
         raise _fail(folder, "there is no LoRA matrix among them")
@@ -192,7 +206,8 @@ def _sort_tensors(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, An
     return tensors
 
 
-def _is_redundant(name: str) -> bool:
+def is_copy(name: str) -> bool:
+    """Return whether a tensor of an adapter file is a copy of another one, or of a frozen tensor of the base."""
     # What PEFT writes with bias="all" besides the trained biases, because its filter looks for the word "bias":
     # those of its frozen copy of the head, those of the trained head a second time, and MPNet's frozen table.
     return ".original_module." in name or ".modules_to_save." in name or name.endswith("relative_attention_bias.weight")
@@ -205,8 +220,24 @@ def _list_biases(config: Mapping[str, Any], prefix: str) -> dict[str, int]:
     return sizes | {f"{m.name}.bias": m.num_biases for m in native if m.provided and m.num_biases}
 
 
+def _list_targets(config: Mapping[str, Any]) -> list[Linear]:
+    """List the linear layers that an adapter may target: those of the layers, then the pooler of a native head."""
+    linears, family = list_linears(config), read_family(config)
+    if family.pooler and family.head_reads_pooler:
+        width = read_hidden_size(config)
+        linears.append(Linear(family.pooler, "pooler", linears[-1].layer + 1, width, width, True))
+    return linears
+
+
+def _is_saved_whole(name: str, settings: Mapping[str, Any]) -> bool:
+    """Return whether modules_to_save covers a module: PEFT compares its entries with the endings of names."""
+    parts = name.split(".")
+    owners = [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
+    return any(owner.endswith(root) for owner in owners for root in settings.get("modules_to_save") or ())
+
+
 def _check_targets(tensors: _Tensors, settings: Mapping[str, Any], config: Mapping[str, Any], folder: Path) -> None:
-    names = {tensors.prefix + linear.name for linear in list_linears(config)}
+    names = {tensors.prefix + linear.name for linear in _list_targets(config)}
     unknown = sorted(tensors.a.keys() - names)
     if unknown:
         raise _fail(folder, f"{unknown[0]!r} is no linear layer of this {read_family(config).name} model")
@@ -217,7 +248,8 @@ def _check_targets(tensors: _Tensors, settings: Mapping[str, Any], config: Mappi
     if stray:
         raise _fail(folder, f"{stray[0]!r} has an adapter and is not among target_modules {targets!r:.200}")
     if settings.get("layers_to_transform") is None and not settings.get("exclude_modules"):
-        absent = sorted(name for name in names - tensors.a.keys() if _matches(targets, name, folder))
+        left = {name for name in names - tensors.a.keys() if not _is_saved_whole(name, settings)}
+        absent = sorted(name for name in left if _matches(targets, name, folder))
         if absent:
             raise _fail(folder, f"{absent[0]!r} is among target_modules and has no adapter")
 
@@ -256,7 +288,7 @@ def _plan_modules(
         raise _fail(folder, f"{sorted(tensors.a.keys() ^ tensors.b.keys())[0]!r} has only one of its two matrices")
     if tensors.magnitudes.keys() != (tensors.a.keys() if dora else set()):
         raise _fail(folder, f"use_dora is {dora}, and {len(tensors.magnitudes)} modules have magnitudes")
-    targets = [linear for linear in list_linears(config) if tensors.prefix + linear.name in tensors.a]
+    targets = [linear for linear in _list_targets(config) if tensors.prefix + linear.name in tensors.a]
     return tuple(_plan_module(tensors, linear, settings, folder) for linear in targets)
 
 
@@ -300,14 +332,14 @@ def _read_head(
     modules = _group_modules(tensors.saved)
     wanted = settings.get("modules_to_save") or []
     for name in modules:
-        if not any(name == root or f".{root}." in f".{name}." for root in wanted):
+        if not _is_saved_whole(name, settings):
             raise _fail(folder, f"{name!r} was saved whole and is not among modules_to_save {wanted!r}")
     last = list_head_modules(config, head="native", num_labels=2)[-1].name
     if last in modules:
         num_labels = dict(modules[last].tensors).get("weight", (0,))[0]
         native = list_head_modules(config, head="native", num_labels=num_labels)
         for module in native:
-            covered = any(f".{root}." in f".{module.name}." for root in wanted)
+            covered = _is_saved_whole(module.name, settings)
             if covered and modules.get(module.name, module) != HeadModule(module.name, module.tensors):
                 found = dict(modules[module.name].tensors)
                 raise _fail(folder, f"{module.name} holds {found}, expected {dict(module.tensors)}")
@@ -343,7 +375,7 @@ def _check_biases(tensors: _Tensors, bias: str, config: Mapping[str, Any], folde
         least = {f"{tensors.prefix}{module.name}.bias" for module in list_modules(config) if module.bias}
         most = set(_list_biases(config, tensors.prefix))
     elif bias == "lora_only":
-        linears = {tensors.prefix + linear.name for linear in list_linears(config) if linear.bias}
+        linears = {tensors.prefix + linear.name for linear in _list_targets(config) if linear.bias}
         least = most = {f"{name}.bias" for name in tensors.a if name in linears}
     elif bias != "none":
         raise _fail(folder, f"bias is {bias!r}, not none, lora_only or all")

@@ -2,7 +2,9 @@
 
 The kernels need a CPU with AVX512-BF16 and a compiler; where either is missing, `find_kernels` says so and the stock
 modules run instead. The library's name holds a digest of everything that it was made from, so an update of the
-sources, the compiler or the CPU makes a new one.
+sources, the compiler or the CPU makes a new one. A library runs as this user, so it is loaded from a folder that nobody
+else can write to, and only if it is what its digest beside it says: one that is cut, half built or altered is built
+again.
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ from pathlib import Path
 
 import torch
 
+from submillion.errors import RunError
+from submillion.files import read_plain, read_plain_text, write_bytes, write_text
+from submillion.private_folders import make_private_folder
 from submillion.rundir import find_cache_folder
 
 _FOLDER = Path(__file__).parent
@@ -57,10 +62,12 @@ def find_kernels() -> Kernels:
         build = _plan_build()
         if isinstance(build, str):
             return Kernels(None, build)
-        if not build.library.exists():
+        if distrust := make_private_folder(build.library.parent):
+            return Kernels(None, f"the folder of the kernels is not safe to load from: {distrust}")
+        if not _is_sound(build.library):
             _compile(build)
         library = ctypes.CDLL(str(build.library))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, subprocess.SubprocessError, RunError) as error:
         return Kernels(None, f"the kernels could not be built: {_last_line(error)}")
     _keep_freed_memory()
     return Kernels(library, "")
@@ -70,7 +77,7 @@ def is_to_be_built() -> bool:
     """Return whether the first use of the kernels will build them, which takes some seconds."""
     try:
         build = _plan_build()
-        return not isinstance(build, str) and not build.library.exists()
+        return not isinstance(build, str) and not _is_sound(build.library)
     except OSError:
         return False
 
@@ -157,15 +164,28 @@ def _name_library(compiler: str, openmp: Path) -> Path:
     return find_cache_folder() / "kernels" / f"submillion-{digest.hexdigest()[:24]}.so"
 
 
+def _is_sound(library: Path) -> bool:
+    """Return whether a library is there, whole, and the one that was built."""
+    try:
+        return read_plain_text(_name_digest(library)).strip() == hashlib.sha256(read_plain(library)).hexdigest()
+    except (FileNotFoundError, RunError):
+        return False
+
+
+def _name_digest(library: Path) -> Path:
+    return library.with_name(f"{library.name}.sha256")
+
+
 def _compile(build: _Build) -> None:
-    folder = build.library.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    # Several processes may build at once; each writes a file of its own, and the last rename wins with equal content.
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+    # Several processes may build at once; each compiles into a folder of its own, and the last rename wins. Compilers
+    # may write another library each time, so whoever loads between the two renames builds once more.
+    with tempfile.TemporaryDirectory(dir=build.library.parent) as scratch:
         target = Path(scratch) / build.library.name
         command = [build.compiler, *_FLAGS, str(_FOLDER / "kernels.cpp"), "-o", str(target), str(build.openmp)]
         subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=True)
-        os.replace(target, build.library)
+        content = target.read_bytes()
+    write_bytes(build.library, content)
+    write_text(_name_digest(build.library), hashlib.sha256(content).hexdigest() + "\n")
 
 
 def _describe_cpu() -> str:

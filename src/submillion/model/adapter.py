@@ -23,8 +23,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
+from submillion.budget.families import get_family
 from submillion.budget.plan import Plan
 from submillion.errors import BudgetError, ModelError
+from submillion.model.copies import drop_copies
 from submillion.model.dropout import KeyedDropout, mix_64
 from submillion.model.lora import lora_linear
 from submillion.rundir import write_bytes
@@ -90,8 +92,10 @@ def _plain(alpha: float) -> Any:
 
 
 def find_head_roots(plan: Plan) -> list[str]:
-    """Return the names of the stock model's children that hold the trained native head."""
-    return sorted({module.name.split(".", 1)[0] for module in plan.head_modules})
+    """Return the names of the modules that are saved whole: the native head's, and those of the encoder one by one."""
+    encoder = f"{get_family(plan.family).prefix}."
+    names = {module.name for module in plan.head_modules}
+    return sorted({name if name.startswith(encoder) else name.split(".", 1)[0] for name in names})
 
 
 def inject_adapter(model: nn.Module, plan: Plan, *, dropout: float, seed: int) -> peft.PeftModel:
@@ -299,7 +303,7 @@ def load_adapter_weights(model: nn.Module, folder: Path) -> None:
         ModelError: The file is missing, damaged, or holds other tensors than the model.
     """
     path = folder / WEIGHTS_NAME
-    state = read_safetensors(path)
+    state = drop_copies(read_safetensors(path), where=str(path))
     wanted = {key: name for name, key in _file_names(model).items()}
     missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     if missing or extra:

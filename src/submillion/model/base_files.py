@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from submillion.errors import ModelError, RunError
-from submillion.rundir import find_cache_folder, write_json
+from submillion.files import explain_stray_link, read_plain, write_json
+from submillion.private_folders import explain_distrust
+from submillion.rundir import find_cache_folder
 
 _TOKENIZERS = (
     {"tokenizer.json"},
@@ -30,6 +32,15 @@ TEXT_FILES = frozenset().union(*_TOKENIZERS) | {
     "added_tokens.json",
     "model.safetensors.index.json",
 }
+_MAX_HEADER_BYTES = 100_000_000  # The limit of the format's reference reader.
+_MAX_CONFIG_BYTES = 4 << 20
+# Models are built from these numbers before a weight is read: larger ones would take all time or memory.
+_MAX_SIZE = 20_000_000
+_MAX_LAYERS = 1000
+_LAYER_COUNTS = frozenset(
+    {"inner_group_num", "n_layer", "n_layers", "num_hidden_groups", "num_hidden_layers", "num_layers"}
+)
+_STRAY_HINT = "A folder of a model must hold its files itself; copy the file there."
 _SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
 
 
@@ -89,15 +100,19 @@ def read_config(folder: Path) -> dict[str, Any]:
         ModelError: It is missing, cannot be read or is no configuration of a model.
     """
     path = folder / "config.json"
+    stray = explain_stray_link(path)
+    if stray:
+        raise ModelError(stray, where=str(path), hint=_STRAY_HINT)
     try:
-        text = path.read_text(encoding="utf-8")
+        # Links of the hub's cache are followed; what they lead to is an ordinary file.
+        content = read_plain(path.resolve(), _MAX_CONFIG_BYTES)
     except FileNotFoundError:
         raise ModelError(
             "has no config.json", where=str(folder), hint="Give a folder written by `save_pretrained`."
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"cannot be read: {error}", where=str(path)) from None
-    return parse_config(text, where=str(path))
+    except RunError as error:
+        raise ModelError(error.message, where=str(path)) from None
+    return parse_config(content.decode("utf-8", errors="replace"), where=str(path))
 
 
 def parse_config(text: str, *, where: str) -> dict[str, Any]:
@@ -108,10 +123,18 @@ def parse_config(text: str, *, where: str) -> dict[str, Any]:
     """
     try:
         config = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"is no JSON: {error}", where=where, hint="Get the file again.") from None
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise ModelError("names no model_type", where=where, hint="Is it the configuration of a transformers model?")
+    for name, value in config.items():
+        limit = _MAX_LAYERS if name in _LAYER_COUNTS else _MAX_SIZE
+        if isinstance(value, int) and not -limit <= value <= limit:
+            raise ModelError(
+                f"{name} is {value!r:.40}, more than {limit:,}",
+                where=where,
+                hint="No model of this kind is that large; get the file again.",
+            )
     return config
 
 
@@ -128,14 +151,26 @@ def check_safetensors(path: Path, *, hint: str) -> None:
     Raises:
         ModelError: The file is shorter or longer than that, or its header is damaged.
     """
+    stray = explain_stray_link(path)
+    if stray:
+        raise ModelError(stray, where=str(path), hint=_STRAY_HINT)
     size = path.stat().st_size
     try:
         with path.open("rb") as file:
             (header_size,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(header_size)) if header_size <= size - 8 else None
+            header = json.loads(file.read(header_size)) if header_size <= min(size - 8, _MAX_HEADER_BYTES) else None
         entries = [value for key, value in header.items() if key != "__metadata__"] if header is not None else None
         whole = None if entries is None else 8 + header_size + max(int(entry["data_offsets"][1]) for entry in entries)
-    except (OSError, struct.error, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+    except (
+        OSError,
+        struct.error,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        IndexError,
+        RecursionError,
+    ) as error:
         raise ModelError(f"is damaged: {error}", where=str(path), hint=hint) from None
     if whole != size:
         expected = "its header alone is longer" if whole is None else f"its header promises {whole:,}"
@@ -147,14 +182,18 @@ def check_safetensors(path: Path, *, hint: str) -> None:
 
 
 def digest_file(path: Path) -> str:
-    """Return the SHA-256 of a file; remembered by path, size and change time, since weights are large."""
+    """Return the SHA-256 of a file; remembered by path, size and change time, since weights are large.
+
+    What is remembered is believed only where nobody else can have written it.
+    """
     path = path.resolve()
     status = path.stat()
     key = {"path": str(path), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
     memo = find_cache_folder() / "digests" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
+    is_private = not explain_distrust(memo.parent)
     with contextlib.suppress(OSError, ValueError, AttributeError):
         remembered = json.loads(memo.read_text(encoding="utf-8"))
-        if {name: remembered.get(name) for name in key} == key:
+        if is_private and {name: remembered.get(name) for name in key} == key:
             return str(remembered["sha256"])
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

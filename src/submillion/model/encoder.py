@@ -5,9 +5,7 @@ Shape letters: B records, N tokens of a packed batch, T longest record, H hidden
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +13,6 @@ from typing import Any, cast
 import torch
 from safetensors.torch import save
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from submillion.batches import Batch
 from submillion.budget.families import get_family, read_family
@@ -41,6 +38,7 @@ from submillion.model.pooling import pool_first, pool_mean
 from submillion.model.prefix import PrefixStore
 from submillion.model.recompute import recompute_layers
 from submillion.model.sources import BaseModel
+from submillion.model.stock import Task, load_stock_model, read_stock_config
 from submillion.rundir import RunDir, write_bytes
 
 # What a run's manifest says of an encoder that runs on our own code; the stock modules come with their reason.
@@ -280,7 +278,8 @@ def build_classifier(
         initialise_head(head, 0.02, seed)
     else:
         std = getattr(stock.config, "initializer_range", 0.02)
-        for root in {module.name.split(".", 1)[0] for module in plan.head_modules}:
+        # Whole modules of the encoder may train, too; they start from what the checkpoint holds.
+        for root in {module.name.split(".", 1)[0] for module in plan.head_modules} - {stock.base_model_prefix}:
             initialise_head(getattr(stock, root), std, seed, prefix=root)
     wrapped = inject_adapter(stock, plan, dropout=adapter_dropout, seed=seed)
     mark_trainable(wrapped, plan)
@@ -306,53 +305,23 @@ def load_stock(base: BaseModel, plan: Plan, model: ModelConfig) -> Any:
         ModelError: Files that cannot be read, or that lack more than the planned head.
     """
     family = get_family(plan.family)
-    config = AutoConfig.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
+    config = read_stock_config(base.folder)
     if plan.head == "native":
         config.num_labels = plan.num_labels
     set_probabilities(config, model)
-    kind = AutoModelForSequenceClassification if plan.head == "native" else AutoModel
     options: dict[str, Any] = {"add_pooling_layer": False} if plan.head == "linear" and family.pooler else {}
-    implementation = packed.IMPLEMENTATION if family.is_packed else "eager"
-    with quiet_loading():
-        try:
-            stock, info = kind.from_pretrained(
-                base.folder,
-                config=config,
-                dtype=torch.float32,
-                attn_implementation=implementation,
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-                output_loading_info=True,
-                **options,
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ModelError(f"cannot be loaded: {error}", where=str(base.folder)) from None
+    attention = packed.IMPLEMENTATION if family.is_packed else "eager"
+    task: Task = "classifier" if plan.head == "native" else "encoder"
+    stock = load_stock_model(base.folder, task, config=config, attention=attention, **options)
     trained = {module.name for module in plan.head_modules}
-    missing = [key for key in info["missing_keys"] if key.rpartition(".")[0] not in trained]
+    missing = [key for key in stock.missing if key.rpartition(".")[0] not in trained]
     if missing:
         raise ModelError(
-            f"the checkpoint lacks {len(missing)} tensors that would stay at random values: {sorted(missing)[:4]}",
+            f"the checkpoint lacks {len(missing)} tensors that would stay at random values: {missing[:4]}",
             where=str(base.folder),
             hint="Only the planned head may be new. Use model.head=linear, or a complete checkpoint.",
         )
-    return stock
-
-
-@contextmanager
-def quiet_loading() -> Iterator[None]:
-    """Keep transformers from showing bars and reports while it loads or saves."""
-    # The load report lists head tensors as new; which may be new is checked above, so the report only frightens.
-    from transformers.utils import logging as transformers_logging
-
-    before = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity(logging.ERROR)
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(before)
-        transformers_logging.enable_progress_bar()
+    return stock.model
 
 
 def lower_precision(stock: Any, encoder_root: str | None, dtype: torch.dtype) -> None:

@@ -28,6 +28,7 @@ from submillion.errors import ModelError
 from submillion.kernels import calls
 from submillion.kernels.calls import AttentionCall, Norm
 from submillion.kernels.weights import Int8Weight, PackedWeight, pack_weight, quantise_weight
+from submillion.model.copies import drop_copies
 from submillion.model.families import explain_stock, first_position, read_sizes
 from submillion.model.pooling import pool_first, pool_mean
 
@@ -229,7 +230,7 @@ def load_merged(
     tensors: dict[str, torch.Tensor] = {}
     for path in weights:
         tensors.update((_name_in_encoder(name, prefix), tensor) for name, tensor in _read(path).items())
-    trained = _read(adapter)
+    trained = drop_copies(_read(adapter), where=str(adapter))
     if head is not None:
         trained.update(_read(head))
     _check_names(plan, trained, where=str(adapter))

@@ -7,6 +7,7 @@ a record's states do not depend on the batch, so the results are the same bytes.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -31,7 +32,7 @@ class PrefixStore:
     """States of records, by their keys.
 
     Args:
-        file: An empty file, open for reading and writing.
+        file: A file of at least the size of all states, open for reading and writing.
         features: The records.
         hidden_size: H.
         num_layers: Layers that the states have passed.
@@ -44,7 +45,7 @@ class PrefixStore:
         self._rows = {item.key: row for row, item in enumerate(features)}
         self._starts = starts
         self._is_kept = np.zeros(len(features), dtype=np.bool_)
-        self._states = np.memmap(file, dtype=np.int16, mode="w+", shape=(max(1, int(starts[-1])), hidden_size))
+        self._states = np.memmap(file, dtype=np.int16, mode="r+", shape=(max(1, int(starts[-1])), hidden_size))
 
     def read(self, batch: Batch) -> torch.Tensor | None:
         """Return the states of a batch, (N, H) bfloat16; None if any record is seen for the first time."""
@@ -98,6 +99,15 @@ def reuse_prefix(classifier: Classifier, features: Sequence[Features], folder: P
         return
     # A file without a name: nothing stays behind, not even after a kill.
     with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            # Space that is only promised would be missed in the middle of training, where the system ends the process.
+            os.posix_fallocate(file.fileno(), 0, max(1, needed))
+        except OSError as error:
+            yield (
+                f"{_name_layers(num_layers)} not train, but the states are computed in every epoch: the disk has no "
+                f"{needed / 1e9:.1f} GB for them ({error.strerror})"
+            )
+            return
         classifier.prefix = PrefixStore(file, features, hidden_size, num_layers)
         try:
             yield (

@@ -61,7 +61,7 @@ def run_workers(folder: Path, url: str, num_workers: int, *, on_poll: Callable[[
 
 def _start(folder: Path, url: str, number: int, said: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "submillion.search.worker", str(folder), str(number), str(os.getpid())],
+        [sys.executable, "-P", "-m", "submillion.search.worker", str(folder), str(number), str(os.getpid())],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=said,

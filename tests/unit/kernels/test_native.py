@@ -77,7 +77,7 @@ def test_a_failing_compiler_is_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_a_cache_that_cannot_be_written_is_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("SUBMILLION_CACHE", str(tmp_path / "file"))
-    assert "could not be built" in find_kernels().reason
+    assert "is no folder" in find_kernels().reason
 
 
 @needs_kernels
@@ -89,7 +89,64 @@ def test_the_library_is_built_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     find_kernels.cache_clear()
     assert find_kernels().reason == ""
     assert library.stat().st_mtime_ns == written
-    assert [path for path in library.parent.iterdir() if path != library] == []
+    assert [path.name for path in library.parent.iterdir() if path != library] == [f"{library.name}.sha256"]
+
+
+# Files that are no library at all: loading one would end this process by a signal.
+DAMAGES = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "altered": lambda path: path.write_bytes(path.read_bytes()[:-8] + b"altered!"),
+    "a link": lambda path: (path.unlink(), path.symlink_to("/bin/true")),
+    "without a digest": lambda path: path.with_name(f"{path.name}.sha256").unlink(),
+}
+
+
+@needs_kernels
+def test_a_library_that_is_not_what_was_built_is_built_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    built: list[Path] = []
+    content = b"as compiled"
+
+    def compile_quickly(command: list[str], **_: object) -> None:
+        built.append(Path(command[command.index("-o") + 1]))
+        built[-1].write_bytes(content)
+
+    loaded: list[bytes] = []
+
+    def load(path: str | None) -> object:
+        if path is not None:
+            loaded.append(Path(path).read_bytes())
+        return object()
+
+    monkeypatch.setenv("SUBMILLION_CACHE", str(tmp_path))
+    monkeypatch.setattr(native.subprocess, "run", compile_quickly)
+    monkeypatch.setattr(native.ctypes, "CDLL", load)
+    monkeypatch.setattr(native, "_keep_freed_memory", lambda: None)
+    assert find_kernels().reason == ""
+    (library,) = tmp_path.rglob("*.so")
+    for number, damage in enumerate(DAMAGES.values(), start=2):
+        damage(library)
+        find_kernels.cache_clear()
+        assert native.is_to_be_built()
+        assert find_kernels().reason == ""
+        assert not native.is_to_be_built()
+        assert len(built) == number
+    assert set(loaded) == {content}
+
+
+@needs_kernels
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o733])
+def test_a_folder_that_others_can_write_to_is_not_loaded_from(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: int
+) -> None:
+    monkeypatch.setenv("SUBMILLION_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "cache" / "kernels"
+    folder.mkdir(parents=True)
+    folder.chmod(mode)
+    monkeypatch.setattr(native.ctypes, "CDLL", lambda path: pytest.fail(f"{path} was loaded"))
+    assert find_kernels().library is None
+    assert "can be written to by other users" in find_kernels().reason
+    assert list(folder.iterdir()) == []
 
 
 @needs_kernels

@@ -1,0 +1,1 @@
+"""Tokenizers of others, judged before they are built."""
