@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from submillion.config import ExportFormat
 from submillion.data.clean import clean_records
+from submillion.data.long_texts import describe_rule
 from submillion.errors import ConfigError, RunError
 from submillion.files import full_disk_is_run_error, read_json, sync_folder
 from submillion.model.tokenizer.files import load_tokenizer, read_settings, write_tokenizer
@@ -46,7 +47,7 @@ _WAYS_OUT = (
     "exports as a stock classifier."
 )
 # Settings of a run's model that say how a text is read, and what the head reads.
-_MODEL_SETTINGS = ("head", "pooling", "max_length", "precision")
+_MODEL_SETTINGS = ("head", "pooling", "max_length", "long_texts", "precision")
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,8 @@ def _score_reference(
 ) -> NDArray[np.float32]:
     from submillion.score import SCORE_TOKENS_FACTOR, score
 
-    features = TextEncoder(run.tokenizer, trained.config.model.num_tokens_kept).encode(probes)
+    model = trained.config.model
+    features = TextEncoder(run.tokenizer, model.num_tokens_kept, model.long_texts).encode(probes)
     return score(reference, features, max_tokens=SCORE_TOKENS_FACTOR * trained.config.train.micro_batch_tokens)
 
 
@@ -286,7 +288,7 @@ def _score_merged(trained: Trained, folder: Path, texts: Sequence[str]) -> NDArr
         folder,
         texts,
         pooling=trained.config.model.pooling if _explain_no_classifier(trained) else None,
-        max_length=trained.config.model.num_tokens_kept,
+        reads=trained.config.model,
     )
 
 
@@ -299,7 +301,7 @@ def _score_adapter(trained: Trained, folder: Path, texts: Sequence[str]) -> NDAr
         base=trained.base.folder,
         num_labels=len(trained.labels),
         pooling=None if trained.head is None else trained.config.model.pooling,
-        max_length=trained.config.model.num_tokens_kept,
+        reads=trained.config.model,
     )
 
 
@@ -365,7 +367,7 @@ def _describe(trained: Trained, exported: Exported) -> str:
     """Return the README of an exported folder."""
     base = escape_markdown(trained.base.name)
     names = ", ".join(map(escape_markdown, trained.labels.names))
-    limit = trained.config.model.num_tokens_kept
+    how_much = describe_rule(trained.config.model.num_tokens_kept, trained.config.model.long_texts)
     pooled = "the mean of the last states" if trained.config.model.pooling == "mean" else "the first of the last states"
     if trained.head is None:
         head = "Its head is the architecture's own."
@@ -385,7 +387,7 @@ A text classifier of {len(trained.labels)} classes ({names}), trained with submi
 
 Load it with `{exported.loads_with}`. {head}
 
-Texts are cut after {limit} tokens. Before that they were cleaned in training as `submillion.json` says (`clean`);
+{how_much} Before that they were cleaned in training as `submillion.json` says (`clean`);
 `submillion` does it by itself, stock libraries do not. Divide logits by {trained.temperature:.4f} for calibrated
 probabilities.
 

@@ -10,14 +10,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from submillion.config import ModelConfig
 from submillion.model.adapter import read_safetensors, wrap_saved_adapter
 from submillion.model.stock import load_stock_model, quiet_loading, read_stock_config
+from submillion.model.stock_inputs import list_inputs
+from submillion.text_encoder import TextEncoder
 
 HEAD_NAME = "head.safetensors"
 
 
 def score_merged_folder(
-    folder: Path, texts: Sequence[str], *, pooling: str | None, max_length: int
+    folder: Path, texts: Sequence[str], *, pooling: str | None, reads: ModelConfig
 ) -> NDArray[np.float32]:
     """Return the logits of a merged folder that this process has written, shape (n, C).
 
@@ -25,18 +28,18 @@ def score_merged_folder(
         folder: The folder.
         texts: What to score, one by one.
         pooling: State that the linear head beside the encoder reads; None where the folder is a classifier.
-        max_length: Tokens kept of a text.
+        reads: Settings that say what is read of a text.
     """
     from transformers import AutoModel, AutoModelForSequenceClassification
 
     kind: Any = AutoModelForSequenceClassification if pooling is None else AutoModel
     with quiet_loading():
         model = kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False, dtype=torch.float32)
-    return _score(model, folder, texts, pooling=pooling, max_length=max_length)
+    return _score(model, folder, texts, pooling=pooling, reads=reads)
 
 
 def score_adapter_folder(
-    folder: Path, texts: Sequence[str], *, base: Path, num_labels: int, pooling: str | None, max_length: int
+    folder: Path, texts: Sequence[str], *, base: Path, num_labels: int, pooling: str | None, reads: ModelConfig
 ) -> NDArray[np.float32]:
     """Return the logits of a base with an adapter folder that this process has written; as `score_merged_folder`.
 
@@ -46,32 +49,37 @@ def score_adapter_folder(
         base: The base model's folder.
         num_labels: Number of classes C.
         pooling: State that the linear head beside the adapter reads; None where the head is part of the adapter.
-        max_length: Tokens kept of a text.
+        reads: Settings that say what is read of a text.
     """
     config = read_stock_config(base)
     if pooling is None:
         config.num_labels = num_labels
     task: Any = "classifier" if pooling is None else "encoder"
     model = wrap_saved_adapter(load_stock_model(base, task, config=config, attention="eager").model, folder)
-    return _score(model, folder, texts, pooling=pooling, max_length=max_length)
+    return _score(model, folder, texts, pooling=pooling, reads=reads)
 
 
 def _score(
-    model: Any, folder: Path, texts: Sequence[str], *, pooling: str | None, max_length: int
+    model: Any, folder: Path, texts: Sequence[str], *, pooling: str | None, reads: ModelConfig
 ) -> NDArray[np.float32]:
     from transformers import AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     head = {} if pooling is None else read_safetensors(folder / HEAD_NAME)
     model.eval()
+    encoder = TextEncoder(folder, reads.num_tokens_kept, reads.long_texts)
     rows = []
     with torch.inference_mode():
         for text in texts:
-            output = model(**tokenizer(text, truncation=True, max_length=max_length, return_tensors="pt"))
-            if pooling is None:
-                rows.append(output.logits[0])
-                continue
-            states = output.last_hidden_state[0]
-            rows.append(head["head.weight"] @ (states.mean(0) if pooling == "mean" else states[0]) + head["head.bias"])
+            pieces = []
+            for inputs in list_inputs(tokenizer, text, encoder):
+                output = model(**inputs)
+                if pooling is None:
+                    pieces.append(output.logits[0])
+                    continue
+                states = output.last_hidden_state[0]
+                state = states.mean(0) if pooling == "mean" else states[0]
+                pieces.append(head["head.weight"] @ state + head["head.bias"])
+            rows.append(torch.stack(pieces).mean(0))
     logits: NDArray[np.float32] = torch.stack(rows).float().numpy()
     return logits
