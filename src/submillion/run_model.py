@@ -19,7 +19,7 @@ from submillion import stats
 from submillion.budget.folder import CONFIG_NAME, plan_adapter_folder, read_adapter_base
 from submillion.budget.plan import Plan
 from submillion.config import ModelConfig, RunConfig, parse_config
-from submillion.data.clean import clean_records
+from submillion.data.clean import clean_records, is_without_text
 from submillion.data.legibility import Legibility, measure_legibility
 from submillion.data.reading import Reading, read_labels, read_reading, read_temperature, recover_reading
 from submillion.data.texts import list_texts
@@ -134,7 +134,7 @@ class RunModel:
             max_length=self.encoder.max_length,
             long_texts=self.encoder.long_texts,
         )
-        is_blank = np.array([not record.text.strip() for record in cleaned], dtype=np.bool_)
+        is_blank = np.array([is_without_text(record.text) for record in cleaned], dtype=np.bool_)
         return ScoredRecords(logits, sum(f.truncated for f in features), legibility, is_blank)
 
     def predict_stream(

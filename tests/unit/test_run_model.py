@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from submillion import run_model
+from submillion.data.clean import is_without_text
 from submillion.data.legibility import Legibility, TextFigures
 from submillion.data.reading import recover_reading
 from submillion.progress import Silent
@@ -73,3 +74,8 @@ def test_what_was_read_adds_up_over_the_windows(model: RunModel) -> None:
     list(model.predict_stream((Record(str(row), (str(row),)) for row in range(12)), on_read=parts.append))
     assert [part.whole.num_records for part in parts] == [5, 5, 2]
     assert (parts[0] + parts[1] + parts[2]).whole.num_tokens == 36
+
+
+def test_rows_of_markup_alone_hold_no_text() -> None:
+    assert [is_without_text(text) for text in ("", " \t", "<p><br></p>", "&nbsp; <br>")] == [True] * 4
+    assert [is_without_text(text) for text in ("<p>a</p>", "!", "< 3", "a & b", "&amp;")] == [False] * 5

@@ -140,6 +140,12 @@ def _is_plain(text: str) -> bool:
     return text.isascii() and text.isprintable() and ";" not in text and "<" not in text and "\\" not in text
 
 
+def is_without_text(text: str) -> bool:
+    """Return whether nothing is left of a text but blanks, tags and entities that stand for blanks."""
+    is_markup = text.lstrip().startswith(("<", "&"))
+    return not (clean_text(text, NEWS) if is_markup else text).strip()
+
+
 def clean_records(records: Iterable[Record], rules: CleanConfig) -> Iterator[Record]:
     """Yield every record with clean columns, in order; none is dropped, even where nothing is left of its text."""
     for record in records:
