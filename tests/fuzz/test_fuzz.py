@@ -19,7 +19,7 @@ from .targets import Disagreement, Target, put_as
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(("only", "cases"), [("data", 2500)])
+@pytest.mark.parametrize(("only", "cases"), [("data", 2000), ("run,base,adapter,cache,search,recipe,trainer", 100)])
 def test_no_damaged_file_ends_but_well_or_in_a_typed_error(only: str, cases: int) -> None:
     words = ["--cases", str(cases), "--seed", "20", "--only", only, "--json"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, ["src", os.environ.get("PYTHONPATH", "")]))}
