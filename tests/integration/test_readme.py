@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,7 +83,8 @@ def test_shown_output_is_what_the_command_prints(capsys: pytest.CaptureFixture[s
 
 
 def test_counts_of_published_recipes_are_exact() -> None:
-    rows = re.findall(r"^\| `(agnews-[\w-]+)` \|[^|]*" + r"\| ([\d,]+) " * 4 + r"\|$", README, re.MULTILINE)
+    page = (ROOT / "docs" / "figures.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(agnews-[\w-]+)` \|[^|]*" + r"\| ([\d,]+) " * 4 + r"\|$", page, re.MULTILINE)
     assert len(rows) == 5
     for name, *counts in rows:
         plan = submillion.plan(name)
@@ -99,3 +104,29 @@ def test_python_uses_what_the_package_exports() -> None:
     assert used == {"plan", "train", "load"}
     assert used <= set(submillion.__all__)
     assert f"# {submillion.plan('agnews-qkv-r4-bias').trainable_params}" in block
+
+
+def list_steps() -> list[tuple[str, str]]:
+    """Return the blocks of the README that can be run anywhere, in their order, by language."""
+    blocks = re.finditer(r"^```(sh|python)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return [(block[1], block[2]) for block in blocks if not block[2].startswith(("git clone", "pip install"))]
+
+
+def test_every_block_runs_in_its_order(tmp_path: Path) -> None:
+    """As a reader does it: in the root of a clone, one block after the other, in fresh processes."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    # The readers of this page have `submillion` on their path.
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    environment = {**os.environ, "PATH": path, "SUBMILLION_CACHE": str(tmp_path / "cache")}
+    steps = list_steps()
+    assert [language for language, _ in steps].count("python") == 1
+    assert sum(block.count("submillion ") for language, block in steps if language == "sh") >= 9
+    for language, block in steps:
+        command = [sys.executable, "-c", block] if language == "python" else ["bash", "-euc", block]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{block}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    rows = (tmp_path / "labels.csv").read_text(encoding="utf-8").splitlines()
+    assert rows[0] == "ID,Label"
+    assert {row.partition(",")[2] for row in rows[1:]} <= {"account", "billing", "delivery", "product"}
+    assert len(rows) == len((tmp_path / "examples" / "inbox.csv").read_text(encoding="utf-8").splitlines())
+    assert (tmp_path / "runs" / "tickets" / "export").is_dir()
