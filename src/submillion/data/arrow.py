@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from submillion.data.allowance import MAX_RATIO, Allowance, check_num_columns
 from submillion.data.arrow_messages import iter_promises
 from submillion.data.arrow_values import holds_texts, is_flat, measure_texts, read_slice
-from submillion.data.parquet_pages import iter_pages
+from submillion.data.parquet_pages import iter_pages, read_columns
 from submillion.errors import DataError
 
 BATCH_ROWS = 4096
@@ -58,7 +58,16 @@ def damage_is_data_error(path: Path, kind: str) -> Iterator[None]:
     """Turn what pyarrow raises on damaged input into a `DataError` that names the file."""
     try:
         yield
-    except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError, MemoryError, KeyError) as error:
+    except (
+        pa.ArrowException,
+        OSError,
+        ValueError,
+        TypeError,
+        OverflowError,
+        MemoryError,
+        LookupError,
+        AttributeError,
+    ) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(
@@ -75,7 +84,7 @@ def open_parquet(path: Path) -> BinaryTable:
         DataError: The file is cut off or damaged, or has more columns or row groups than can be read.
     """
     with damage_is_data_error(path, "parquet"):
-        _check_footer(path)
+        _read_footer(path)
         with pq.ParquetFile(path) as file:
             check_num_columns(path, file.metadata.num_columns)
             schema, num_groups = file.schema_arrow, file.num_row_groups
@@ -96,8 +105,8 @@ def open_parquet(path: Path) -> BinaryTable:
             path.open("rb") as pages,
         ):
             allowance.charge_rows(file.metadata.num_rows)
-            for group in range(file.num_row_groups):
-                rows = _choose_rows(file.metadata.row_group(group), set(names), pages, path)
+            for group, columns in enumerate(read_columns(_read_footer(path))):
+                rows = _choose_rows(columns, set(names), pages, path)
                 for batch in file.iter_batches(rows, row_groups=[group], columns=names):
                     # A name with a dot brings nested columns along.
                     yield batch.select(names)
@@ -105,31 +114,31 @@ def open_parquet(path: Path) -> BinaryTable:
     return _make_table(path, "parquet", schema, iter_batches, path.stat().st_size)
 
 
-def _check_footer(path: Path) -> None:
+def _read_footer(path: Path) -> bytes:
+    size = path.stat().st_size
     with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 8))
+        file.seek(max(0, size - 8))
         length = int.from_bytes(file.read(4), "little")
-    if length > _MAX_FOOTER_BYTES:
-        raise ValueError(f"its footer has {length:,} bytes")
+        if length > min(_MAX_FOOTER_BYTES, size - 8):
+            raise ValueError(f"its footer has {length:,} bytes")
+        file.seek(size - 8 - length)
+        return file.read(length)
 
 
-def _choose_rows(group: Any, names: set[str], pages: Any, path: Path) -> int:
+def _choose_rows(columns: Sequence[tuple[str, int, int]], names: set[str], pages: Any, path: Path) -> int:
     """Check the pages of the wanted columns in a row group, and return how many rows to decode at a time."""
     rows = BATCH_ROWS
-    for position in range(group.num_columns):
-        column = group.column(position)
-        if column.path_in_schema not in names:
+    size = path.stat().st_size
+    for name, start, num_bytes in columns:
+        if name not in names:
             continue
-        start = column.data_page_offset
-        if column.has_dictionary_page and 0 < (column.dictionary_page_offset or 0) < start:
-            start = column.dictionary_page_offset
-        if start < 0 or column.total_compressed_size > path.stat().st_size - start:
-            raise ValueError(f"column {column.path_in_schema!r} goes beyond the file")
-        for page in iter_pages(pages, start, column.total_compressed_size):
+        if start < 0 or not 0 <= num_bytes <= size - start:
+            raise ValueError(f"column {name!r} goes beyond the file")
+        for page in iter_pages(pages, start, num_bytes):
             allowed = max(MAX_PAGE_BYTES, MAX_RATIO * page.num_packed)
             if page.num_bytes > allowed or page.num_values > MAX_PAGE_VALUES:
                 raise DataError(
-                    f"a page of column {column.path_in_schema!r} has {page.num_values:,} values in {page.num_bytes:,} "
+                    f"a page of column {name!r} has {page.num_values:,} values in {page.num_bytes:,} "
                     f"bytes, more than the {MAX_PAGE_VALUES:,} values or {allowed:,} bytes allowed",
                     where=str(path),
                     hint="If the file is sound, write it again with smaller pages.",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -234,6 +235,9 @@ class Decoder:
             kind = kind.newbyteorder(dtype.state[1])
         if kind.itemsize * _count_items(shape) != len(content):
             raise ValueError("the shape of an array does not fit its bytes")
+        if kind.kind == "U" and content and np.frombuffer(content, f"{kind.byteorder}u4").max() > sys.maxunicode:
+            # numpy makes strings of such numbers all the same, and the first use of one ends the process.
+            raise ValueError("a text holds a number that is no character")
         return np.frombuffer(content, kind)
 
     def _read_bytes(self, value: object) -> bytes:

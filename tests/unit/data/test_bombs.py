@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import pickle
 import struct
+import subprocess
+import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -139,6 +143,31 @@ def test_a_page_header_that_asks_for_gigabytes_is_refused(tmp_path: Path) -> Non
         (tmp_path / "a.parquet").write_bytes(content[: place + 1] + b"\xfe\xff\xff\xff\x0f" + content[place + 2 :])
         with small_and_quick(), pytest.raises(DataError):
             read_records(str(tmp_path / "a.parquet"))
+
+
+# A footer whose statistics of sizes do not fit the column; asking the library for that column ends the process.
+DAMAGED_STATISTICS = (
+    "c-jka3^EjD5$$3TeZuS`Dj~`s#K54jRsU}SD}yUL!zO=olYsn7i~-S2Ghd1>_*%j6f2wt9&dEiQoAUGDr*65S(OGkAk&dT8>"
+    "%~9q`&gHod1)6UbIo5aQo3sa`~Huvw^^iKNo`|RSyyoG(6dc-FJ~{0p4*z+(vjccrd=;-6n&dnV7Y)*k8y~o-(^P)?Nz^K+J"
+    "v@Fe%sQ1I$&$gl>0vx<T9VL_6u@R)>4zvP*BlQl~)z)pY*o*Y%a5fjPTaZpGUsR{7sU*&C0u<Wli|Jp3S)n_staB6gbD}`_9"
+    "F^Th5+0?v9+i<!ayC?q`Ni)`frHb@SooMQUr$v+n(QR4*r<iHYH?i2K9PC87+XZ&*Y<bVN6BiVBFbiL%L<F=&W9o4)kfoHZ|"
+    "2&3oLq?!}53Pj+=Hm`X4ym<S3oKm*B);VJ_|12d4jfs>J?Uce}%Y{o80CWe>3DrcOhS^)#rPBg#=Xdo<D736<1Ft7sEhvygN"
+    "q_6=Q!3Ft6CB+;-mQ!hQW?pJ>G0-swm_+SR9m5LNAi)7s1b2hNf~^b;8BixM)vI_;l4P=GsApg`EA<p*k+d;okYFoL&PdHo6"
+    "lGx$<xyplU@1whC{bnbkpb!f3$W%SCZ*;;MZ`96O3Fy;s4>Wh@<^I8un9;)G>Gy5WyJn)ifv+5>tRvjAQVE9IzZnuh%zw%2>"
+    "~EwBerE3qokvx8ql3UYmm){*blMb9kbX!Mzv*ZYP(o*cpKB;4c3xuFmuIT@dAxe;}F}x&LAlx!Q&Vd<R5MY2>^)&O!^>T=?D"
+    "UWju7DO=veOPl<w%}=$P*4oDLRqa&mNZ1u;qjfa=S^N}WMODp)oUq93RUDCq9!nC$2R<_AJFfn`HO;g*1PBBUH0K~he|k>Or"
+    "BNnn0DR7oI|E(Z~wAR5T`0LepvlP8Gu%>p{g0&E|W{XkhqWc$HZd!Tp~tOO_+l#}Wa=!npQkY|ukC`c?SEKM!ZO)e<VO)M(P"
+    "FIOl_Eh^5;&r>im(=*UBl+*zx6HrQtV`5+k02Utr;7>(|"
+)
+
+
+def test_damaged_statistics_of_a_column_end_in_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    path.write_bytes(zlib.decompress(base64.b85decode(DAMAGED_STATISTICS)))
+    script = "import sys; from submillion.data.read import read_records; read_records(sys.argv[1])"
+    process = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False)
+    assert "DataError" in process.stderr
+    assert process.returncode == 1
 
 
 def test_two_million_rows_of_a_few_texts_are_read(tmp_path: Path) -> None:
@@ -292,6 +321,18 @@ def test_a_byte_order_of_nested_tuples_is_not_hashed(tmp_path: Path) -> None:
     path.write_bytes(b"\x80\x03" + FROM_BUFFER + b"(C\x08\x07\0\0\0\0\0\0\0" + dtype + b"(J\x01\0\0\0tX\x01\0\0\0CtR.")
     with small_and_quick():
         assert [record.text for record in read_records(str(path))] == ["7"]
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_numbers_that_are_no_characters_make_no_texts(tmp_path: Path, order: str) -> None:
+    path = tmp_path / "rows.pkl"
+    content = pickle.dumps(np.array(["ab", "cd"], f"{order}U2"))
+    path.write_bytes(content)
+    assert [record.text for record in read_records(str(path))] == ["ab", "cd"]
+    number = struct.Struct(f"{order}I")
+    path.write_bytes(content.replace(number.pack(ord("b")), number.pack(0x110000)))
+    with pytest.raises(DataError, match="no character"):
+        read_records(str(path))
 
 
 def test_repeated_rows_of_pickles_are_read(tmp_path: Path) -> None:
