@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from submillion.prepare import Prepared
 from submillion.progress import Progress
 from submillion.records import Record
 from submillion.report import write_card, write_report
+from submillion.report.learning import judge_run
+from submillion.report.load import load_run
 from submillion.results import (
     choose_train_sample,
     labels_of,
@@ -54,6 +56,7 @@ class RunSummary:
         baselines: The baseline's figures and the paired comparison, likewise; empty if it was not trained.
         wall_s: Seconds of this process from data to report.
         rows_per_s: Training rows per second; None if this process made no step.
+        verdict: Whether it learnt anything and whether the baseline did better, as `report.learning.judge_run` says.
     """
 
     run: Path
@@ -62,6 +65,7 @@ class RunSummary:
     baselines: dict[str, dict[str, Any]]
     wall_s: float
     rows_per_s: float | None
+    verdict: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -177,7 +181,7 @@ def conclude_run(
                 )
             predicted = {name: values.argmax(axis=1) for name, values in logits.items()}
             baselines = _judge_baseline(run, config, ready, predicted=predicted, progress=progress)
-            found = {"evaluations": evaluations, "baselines": baselines}
+            found = {"evaluations": evaluations, "baselines": baselines, "verdict": judge_run(load_run(run.path))}
             entries = {
                 "state": "complete",
                 "proof": proof,
@@ -196,6 +200,7 @@ def conclude_run(
         baselines=found["baselines"],
         wall_s=time.perf_counter() - started,
         rows_per_s=fitted.rows_per_s,
+        verdict=found["verdict"],
     )
 
 

@@ -63,7 +63,14 @@ def recall_rows(source: str, data: DataConfig, cache: Cache) -> CleanRows:
         return CleanRows(_unpack_rows(stored), _unpack_json(stored["repairs"]), key)
     labels = LabelSet(data.labels) if data.labels else None
     numbering = Numbering.parse(data.numbers)
-    dataset = read_dataset(source, columns_of(data), labels=labels, numbering=numbering, revision=data.revision)
+    dataset = read_dataset(
+        source,
+        columns_of(data),
+        labels=labels,
+        numbering=numbering,
+        revision=data.revision,
+        drops_unlabelled=data.unlabelled == "drop",
+    )
     repairs = Counter[str]()
     for rows in dataset.splits.values():
         repairs.update(count_repairs(rows, data.clean))

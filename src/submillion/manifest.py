@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from submillion import __version__
-from submillion.config import RunConfig
-from submillion.data.trained_rows import NONE, TrainedRows
+from submillion.config import CleanConfig, RunConfig
+from submillion.data.clean import clean_records
+from submillion.data.trained_rows import NONE, TrainedRows, find_rows
 from submillion.errors import RunError
 from submillion.files import read_plain
 from submillion.model.sources import BaseModel
+from submillion.records import Record
 from submillion.run_files import read_manifest
 from submillion.rundir import RUN_FORMAT, RunDir, write_json
 
@@ -119,6 +121,31 @@ def check_unchanged(run: RunDir, base: BaseModel, device: Device, processes: Pro
         note = f"number of processes: {processes.count} from here on, {num_before} before; the same within rounding"
         entries = {"num_processes": processes.count, "threads": device.threads}
         update_manifest(run, {**entries, "notes": [*values.get("notes", []), note]})
+
+
+def count_trained_rows(run: RunDir, records: Sequence[Record], rules: CleanConfig) -> int | None:
+    """Return how many records a run was trained on, equal but for case and punctuation; None where it does not say.
+
+    Args:
+        run: The run folder.
+        records: Rows as they were read.
+        rules: How the run cleans them.
+
+    Raises:
+        RunError: The run's list of rows is damaged.
+    """
+    if not os.path.lexists(run.trained_rows):
+        return None
+    return int(find_rows(list(clean_records(records, rules)), read_trained_rows(run).all).sum())
+
+
+def describe_trained_rows(count: int | None, num_records: int, run: RunDir) -> str:
+    """Return what has to be said of rows that a run was trained on; nothing where there are none."""
+    if count is None:
+        return f"{run.path} does not say which rows it was trained on: some of these may be among them"
+    if not count:
+        return ""
+    return f"{run.path} was trained on {count:,} of these {num_records:,} rows: its figures on them are too good"
 
 
 def read_trained_rows(run: RunDir) -> TrainedRows:

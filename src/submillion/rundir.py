@@ -171,7 +171,7 @@ def refuse_links(run: RunDir) -> None:
     files = (run.config, run.plan, run.data, run.manifest, run.log, run.lock, run.head, run.report, run.card)
     trackers = [run.path / name for name in ("export", "export/merged", "export/adapter", "tensorboard", "wandb")]
     own = (run.checkpoints, run.adapter, run.tokenizer, run.plots, run.evaluation("test").parent)
-    refuse_odd_files((*files, run.trackers, run.probe), (*own, *trackers))
+    refuse_odd_files((*files, run.trackers, run.probe, run.trained_rows), (*own, *trackers))
     for folder in own:
         _refuse_links_below(folder)
 

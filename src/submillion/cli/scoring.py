@@ -44,6 +44,7 @@ def evaluate(
     from submillion.cli.progress import open_progress
     from submillion.cli.tables import tabulate_evaluation
     from submillion.data.legibility import describe_legibility
+    from submillion.manifest import count_trained_rows, describe_trained_rows
     from submillion.run_model import evaluate_run, load_run
 
     progress = open_progress()
@@ -52,7 +53,10 @@ def evaluate(
     columns = options.choose_columns(text, label, row_id)
     records = read_labelled(model, data, columns, labels_file=labels, numbers=numbers)
     progress.finish()
-    figures = evaluate_run(model, records, progress=progress).to_json()
+    known = count_trained_rows(model.folder, records, model.config.data.clean)
+    if note := describe_trained_rows(known, len(records), model.folder):
+        print_note(note)
+    figures = {**evaluate_run(model, records, progress=progress).to_json(), "num_trained_on": known}
     if as_json:
         print_json(figures)
         return
@@ -83,11 +87,13 @@ def compare(
     from submillion.cli.tables import make_table, show_p, show_percent, show_points
     from submillion.errors import ConfigError
     from submillion.evaluate import compare_correct
+    from submillion.manifest import count_trained_rows, describe_trained_rows
     from submillion.run_model import load_run
 
     progress = open_progress()
     right: list[NDArray[np.bool_]] = []
     names: list[LabelSet] = []
+    trained_on: list[int | None] = []
     for folder in (first, second):
         progress.start("load")
         model = load_run(folder)
@@ -101,13 +107,16 @@ def compare(
         columns = options.choose_columns(text, label, row_id)
         records = read_labelled(model, data, columns, labels_file=labels, numbers=numbers)
         progress.finish()
+        trained_on.append(count_trained_rows(model.folder, records, model.config.data.clean))
+        if note := describe_trained_rows(trained_on[-1], len(records), model.folder):
+            print_note(note)
         scored = model.score_records(records, progress=progress)
         _warn_unread(scored.legibility, f"texts, as {folder} reads them,")
         if note := scored.describe_blank():
             print_note(f"{folder}: {note}")
         predicted = scored.logits.argmax(axis=1)
         right.append(predicted == [record.label for record in records])
-    comparison = compare_correct(right[0], right[1]).to_json()
+    comparison = {**compare_correct(right[0], right[1]).to_json(), "num_trained_on": trained_on}
     if as_json:
         print_json(comparison)
         return

@@ -240,6 +240,8 @@ def _print_summary(summary: RunSummary, *, as_json: bool) -> None:
     if as_json:
         print_json(_describe(summary, report))
         return
+    for sentence in summary.verdict.get("sentences", ()):
+        print_result(sentence)
     print_result(tabulate_run(summary.evaluations, summary.baselines))
     if summary.baselines:
         print_result("difference: model minus TF-IDF baseline on the same rows, in points; p: McNemar's exact test")
@@ -263,6 +265,7 @@ def _describe(summary: RunSummary, report: Path | None) -> dict[str, Any]:
         "budget": plan.budget,
         "evaluations": summary.evaluations,
         "baselines": summary.baselines,
+        "verdict": summary.verdict,
         "wall_s": summary.wall_s,
         "rows_per_s": summary.rows_per_s,
     }

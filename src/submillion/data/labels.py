@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -261,6 +261,20 @@ def _count_from_one(numbers: Sequence[int], labels: LabelSet, raw: RawLabels) ->
 
 def _fits(numbers: Sequence[int], first: int, count: int) -> bool:
     return all(first <= number < first + count for number in numbers)
+
+
+def drop_unlabelled(raw: RawLabels, labels: LabelSet | None) -> tuple[RawLabels, int]:
+    """Return a label column without the rows whose label is empty or -1, and how many these were.
+
+    Args:
+        raw: The label column.
+        labels: The classes, where they are known beforehand; ``-1`` may be one of them.
+    """
+    is_class = labels is not None and "-1" in labels.names
+    kept = [value is not None and (value != -1 or is_class) for value in raw.values]
+    values = [value for value, keeps in zip(raw.values, kept, strict=True) if keeps]
+    records = [record for record, keeps in zip(raw.records, kept, strict=True) if keeps]
+    return replace(raw, values=values, records=records), len(kept) - len(values)
 
 
 def apply_labels(raw: RawLabels, labels: LabelSet, numbering: Numbering | None = None) -> list[Record]:

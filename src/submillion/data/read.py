@@ -10,7 +10,15 @@ from pathlib import Path
 from submillion.data.class_names import CLASS_NAMES, choose_class_names
 from submillion.data.columns import NO_ID, Columns, Selection, describe_selection, select_columns
 from submillion.data.formats import open_table
-from submillion.data.labels import Classes, Numbering, RawLabels, apply_labels, decide_classes, normalise_label
+from submillion.data.labels import (
+    Classes,
+    Numbering,
+    RawLabels,
+    apply_labels,
+    decide_classes,
+    drop_unlabelled,
+    normalise_label,
+)
 from submillion.data.reading import Reading
 from submillion.data.rows import iter_labelled
 from submillion.data.sources import Source, find_single, find_source, hash_file, list_files
@@ -52,6 +60,7 @@ def read_dataset(
     labels: LabelSet | None = None,
     numbering: Numbering | None = None,
     revision: str | None = None,
+    drops_unlabelled: bool = False,
 ) -> Dataset:
     """Read a file, a folder of splits or a hub data set.
 
@@ -62,6 +71,7 @@ def read_dataset(
         numbering: What numbers as labels mean, where it is asked for or known beforehand; else it is decided by the
             training split.
         revision: Commit of a hub data set.
+        drops_unlabelled: Whether rows whose label is empty or -1 are left out, and a split of such rows alone.
 
     Raises:
         DataError: Files that are missing or damaged, columns that are not there, labels that fit no class.
@@ -73,6 +83,8 @@ def read_dataset(
     for split, paths in source.splits.items():
         raw[split], selected[split] = _read_split(paths, columns, source.class_names, notes.append)
     _check_same_columns(selected, source)
+    if drops_unlabelled:
+        raw = _drop_unlabelled(raw, selected, labels, data, notes.append)
     with_labels = {split: part for split, part in raw.items() if selected[split].label is not None}
     for split, part in list(with_labels.items()):
         # What the training rows show of the classes holds for the other splits, which may lack some.
@@ -94,6 +106,25 @@ def read_dataset(
     if classes is None:
         return Dataset(splits, labels, files, column_names, tuple(dict.fromkeys(notes)))
     return Dataset(splits, classes.labels, files, column_names, (*dict.fromkeys(notes), *classes.notes), reading)
+
+
+def _drop_unlabelled(
+    raw: Mapping[str, RawLabels], selected: Mapping[str, Selection], labels: LabelSet | None, data: str, on_note: Tell
+) -> dict[str, RawLabels]:
+    kept: dict[str, RawLabels] = {}
+    for split, part in raw.items():
+        if selected[split].label is None:
+            kept[split] = part
+            continue
+        rest, count = drop_unlabelled(part, labels)
+        if count:
+            rows = "1 row is" if count == 1 else f"{count:,} rows are"
+            on_note(f"{split}: {rows} left out of {len(part.records):,}, without a label (data.unlabelled=drop)")
+        if rest.records:
+            kept[split] = rest
+    if not kept.keys() & {"train", "all"}:
+        raise DataError("no row has a label", where=data, hint="Label some rows, or name the column: --label.")
+    return kept
 
 
 def _find_teaching(with_labels: Mapping[str, RawLabels]) -> str:

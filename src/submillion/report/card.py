@@ -13,6 +13,7 @@ from submillion.model.sources import find_known_base
 from submillion.plain_text import clean_controls, escape_markdown, quote_code
 from submillion.report import verdict, words
 from submillion.report.findings import find_report
+from submillion.report.learning import judge_run
 from submillion.report.load import LoadedRun, load_run
 from submillion.report.shapes import damage_is_run_error
 from submillion.rundir import RunDir, write_text
@@ -116,7 +117,8 @@ def _describe_figures(run: LoadedRun) -> str:
             ]
         )
     head = ["set", "records", "accuracy", "macro-F1", "calibration error", "baseline accuracy"]
-    sentences = [verdict.describe_baseline(next(iter(run.results)), run)]
+    sentences = [*map(escape_markdown, judge_run(run).get("sentences", ()))]
+    sentences += [verdict.describe_baseline(next(iter(run.results)), run)]
     looks = verdict.count_test_evaluations(run)
     if looks is not None:
         sentences.append(f"The test split was evaluated {'once' if looks == 1 else f'{looks} times'} by this run.")

@@ -10,6 +10,7 @@ import numpy as np
 from submillion.report import verdict, words
 from submillion.report.calibration import list_calibration_plots
 from submillion.report.html import Child, Html, element, pairs, render, table
+from submillion.report.learning import judge_run
 from submillion.report.load import LoadedRun, Predictions, read_predictions
 from submillion.report.page import KeyFigure, Section, paragraph, show_figures, show_plot, show_plots
 from submillion.report.plots import Estimate, interval_plot, list_confusion_plots, plan_plot
@@ -44,7 +45,7 @@ def show_opening(run: LoadedRun) -> Html:
     """Return the key figures and the verdict in sentences."""
     split = verdict.main_split(run)
     figures: list[KeyFigure] = []
-    sentences: list[str] = []
+    sentences: list[str] = list(judge_run(run).get("sentences", ()))
     if split is None:
         steps = len(run.steps.get("step", ()))
         sentences.append(f"Nothing has been evaluated yet: the log holds {words.count(steps)} training steps.")
