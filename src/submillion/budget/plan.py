@@ -119,6 +119,9 @@ class Plan:
             "head_params": sum(module.params for module in plan.head_modules),
             "trainable_params": plan.adapter_params + plan.head_params + plan.bias_params,
         }
+        for module in plan.modules:
+            if min(module.in_features, module.out_features, module.rank) < 1:
+                raise RunError(f"{module.name}: sizes and rank are positive", where=where, hint=hint)
         for name, total in sums.items():
             if getattr(plan, name) != total:
                 raise RunError(f"{name} is {getattr(plan, name)}, its parts sum to {total}", where=where, hint=hint)

@@ -104,7 +104,7 @@ def _unpack(path: Path, file: IO[bytes]) -> Iterator[IO[bytes]]:
 
 def _find_member(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
     # The file manager of macOS adds a folder with what it knows of each file.
-    members = [m for m in archive.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
+    members = [m for m in archive.infolist() if not m.filename.endswith("/") and not m.filename.startswith("__MACOSX/")]
     if len(members) != 1:
         names = ", ".join(member.filename[:60] for member in members[:10]) or "nothing"
         raise DataError(

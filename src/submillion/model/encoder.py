@@ -216,15 +216,23 @@ def find_window(config: Mapping[str, Any]) -> int | None:
 
     Args:
         config: The base model's ``config.json``.
+
+    Raises:
+        ModelError: The configuration names no whole number of positions.
     """
     family = read_family(config)
     limit = config.get("max_position_embeddings")
     is_optional = family.positions == "optional" and config.get("position_biased_input") is False
     if limit is None or family.positions == "rotary" or is_optional:
         return None
-    if family.counts_from_padding:
-        limit -= int(config.get("pad_token_id", 1)) + 1
-    return int(limit)
+    padding = config.get("pad_token_id", 1) if family.counts_from_padding else -1
+    if type(limit) is not int or type(padding) is not int:
+        raise ModelError(
+            f"max_position_embeddings is {limit!r:.40} and pad_token_id {padding!r:.40}; both are whole numbers",
+            where="config.json",
+            hint="The base model's configuration is damaged; fetch it again.",
+        )
+    return limit - (padding + 1)
 
 
 def check_length(config: Mapping[str, Any], max_length: int | str) -> None:

@@ -217,3 +217,21 @@ def test_a_plan_with_a_missing_entry_is_refused() -> None:
     del values["budget"]
     with pytest.raises(RunError, match="budget"):
         Plan.from_json(values)
+
+
+def test_a_rank_that_is_not_positive_is_refused_when_sums_hold() -> None:
+    values: Any = copy.deepcopy(plan().to_json())
+    values["modules"][0]["rank"] = -(2**63)
+    with pytest.raises(RunError, match="sizes and rank are positive"):
+        Plan.from_json(values)
+
+
+@pytest.mark.parametrize("entry", [{"max_position_embeddings": {"": 1}}, {"pad_token_id": "/nowhere"}])
+def test_positions_that_are_no_numbers_are_a_model_error(entry: dict[str, Any]) -> None:
+    from submillion.errors import ModelError
+    from submillion.model.encoder import find_window
+
+    config = {"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}
+    assert find_window(config) == 512
+    with pytest.raises(ModelError, match="whole numbers"):
+        find_window({**config, **entry})

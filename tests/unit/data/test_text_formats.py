@@ -247,3 +247,10 @@ def test_an_empty_file_of_rows_is_said_before_it_is_scored(tmp_path: Path) -> No
     (tmp_path / "a.csv").write_text("text\n", encoding="utf-8")
     with pytest.raises(DataError, match="holds no rows"):
         count_rows(str(tmp_path / "a.csv"))
+
+
+def test_a_zip_file_whose_member_has_no_name_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "archive.zip"
+    path.write_bytes(pack_zip(TABLE.encode()).replace(b"rows.csv", b"\0ows.csv"))
+    with pytest.raises(DataError):
+        read_records(str(path))
