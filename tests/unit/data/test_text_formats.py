@@ -251,6 +251,6 @@ def test_an_empty_file_of_rows_is_said_before_it_is_scored(tmp_path: Path) -> No
 
 def test_a_zip_file_whose_member_has_no_name_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "archive.zip"
-    path.write_bytes(pack_zip(TABLE.encode()).replace(b"rows.csv", b"\0ows.csv"))
+    path.write_bytes(pack_zip(TABLE.encode()).replace(b"folder/rows.csv", b"\0older/rows.csv"))
     with pytest.raises(DataError):
         read_records(str(path))
