@@ -81,8 +81,8 @@ def test_later_commands_give_the_run_s_own_predictions(cli: Cli, wide_run: Path,
     outcome = cli("predict", wide_run, again, "--out", tmp_path / "labels.csv", "--text", "text", "--id", "id")
     assert outcome.code == 0, outcome.err
     with (tmp_path / "labels.csv").open() as file:
-        predicted = [int(row["Label"]) for row in csv.DictReader(file)]
-    assert predicted == [row["predicted_id"] for row in rows]
+        predicted = [row["Label"] for row in csv.DictReader(file)]
+    assert predicted == [row["predicted"] for row in rows]
 
 
 @needs_kernels

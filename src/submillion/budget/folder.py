@@ -66,9 +66,12 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
 
 def _check_patterns(values: Mapping[str, Any], path: Path) -> None:
     """Refuse patterns that would be matched for ever, before one is matched with anything."""
-    patterns = [*(values.get("rank_pattern") or ()), *(values.get("alpha_pattern") or ())]
-    patterns += [values["target_modules"]] if isinstance(values.get("target_modules"), str) else []
-    reason = explain_slow([rf"(.*\.)?({pattern})" for pattern in patterns], _MAX_NAME, _MAX_WAYS)
+    keys = [*(values.get("rank_pattern") or ()), *(values.get("alpha_pattern") or ())]
+    # PEFT matches these keys at the end of a name, and targets with the whole of it.
+    patterns = {key: rf"(.*\.)?({key})" for key in keys}
+    if isinstance(values.get("target_modules"), str):
+        patterns[values["target_modules"]] = values["target_modules"]
+    reason = explain_slow(patterns, _MAX_NAME, _MAX_WAYS)
     if reason:
         raise ModelError(reason, where=str(path), hint=_PATTERN_HINT)
 

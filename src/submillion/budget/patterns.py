@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 _MAX_CHARACTERS = 4096
@@ -43,20 +43,20 @@ def bound_ways(pattern: str, length: int) -> float:
     return _count_ways(tree, length)
 
 
-def explain_slow(patterns: Iterable[str], length: int, max_ways: float) -> str:
+def explain_slow(patterns: Mapping[str, str], length: int, max_ways: float) -> str:
     """Return why patterns are not matched, as a sentence without its end; empty where they may be.
 
     Args:
-        patterns: Regular expressions.
+        patterns: Regular expressions as they are matched, by what their file calls them.
         length: Characters of the longest text that they will be matched with.
         max_ways: Limit of the ways of all of them together.
     """
     ways = 0.0
-    for pattern in patterns:
+    for name, pattern in patterns.items():
         try:
             ways += bound_ways(pattern, length)
         except SlowPatternError as error:
-            return f"the pattern {pattern!r:.120} is not used: {error}"
+            return f"the pattern {name!r:.120} is not used: {error}"
     return f"its patterns can match in {ways:.0e} ways, more than {max_ways:.0e}" if ways > max_ways else ""
 
 

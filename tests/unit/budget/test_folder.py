@@ -212,7 +212,7 @@ def test_other_adapter_types_are_named(folder: Path, kind: str | None) -> None:
         ({"r": "2"}, "no rank or alpha"),
         ({"lora_alpha": None}, "no rank or alpha"),
         ({"rank_pattern": {"query": 5}}, "expected \\[5, 24\\]"),
-        ({"rank_pattern": {"(": 5}}, "no valid pattern"),
+        ({"rank_pattern": {"(": 5}}, "the pattern '\\(' is not used: it is not valid"),
         ({"rank_pattern": [1]}, "rank_pattern is"),
         ({"target_modules": ["query"]}, "not among target_modules"),
         ({"target_modules": ["query", "value", "key"]}, "has no adapter"),
