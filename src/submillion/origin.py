@@ -101,8 +101,12 @@ def find_origin(path: str, base: BaseModel) -> Origin:
         # The budget binds what is trained here, not what others trained.
         plan = plan_adapter_folder(folder, config, budget=sys.maxsize, base=read_adapter_base(folder))
         return Origin("adapter", folder, plan, _list_adapter_files(folder, plan), None, None)
-    raise ConfigError(
-        "is no run, no checkpoint of a run and no adapter folder" if folder.exists() else "there is no such folder",
+    raise _explain_no_weights(path)
+
+
+def _explain_no_weights(path: str) -> ConfigError:
+    return ConfigError(
+        "is no run, no checkpoint of a run and no adapter folder" if Path(path).exists() else "there is no such folder",
         where=f"start_from: {path}",
         hint="Give a run folder, RUN/checkpoints/step-N, or a folder that PEFT saved an adapter in.",
     )
@@ -115,9 +119,12 @@ def find_trained_rows(path: str) -> Digests | None:
         path: A run, a checkpoint of a run, or an adapter folder, also that inside a run.
 
     Raises:
+        ConfigError: There is no such folder, or it holds no weights to begin with.
         RunError: The run's list of rows is damaged.
     """
     folder = Path(path)
+    if not any((folder / name).exists() for name in ("manifest.json", checkpoint.STATE_NAME, CONFIG_NAME)):
+        raise _explain_no_weights(path)
     for place in (folder, folder.parent, folder.parent.parent):
         if (place / "manifest.json").exists() and RunDir(place).trained_rows.exists():
             return read_trained_rows(RunDir(place)).all

@@ -16,6 +16,7 @@ from submillion.config import RunConfig, parse_config
 from submillion.errors import ConfigError, ModelError, RunError, SubmillionError
 from submillion.fit import Fitting
 from submillion.pipeline import resume_run, start_run
+from submillion.progress import Silent
 from submillion.rundir import RunDir, read_json, read_log
 
 Make = Callable[..., RunConfig]
@@ -175,5 +176,10 @@ def test_a_place_without_weights_is_a_config_error(what: str, make: Make, tmp_pa
     place = tmp_path / what
     if what == "empty":
         place.mkdir()
+    notes: list[str] = []
+    progress = Silent()
+    progress.note = notes.append  # type: ignore[method-assign]
     with pytest.raises(ConfigError, match="no such folder" if what == "absent" else "is no run"):
-        start_run(make(start_from=str(place)), tmp_path / "run")
+        start_run(make(start_from=str(place)), tmp_path / "run", progress=progress)
+    # It would read as if a run of an earlier version had been found.
+    assert not any("nothing is known" in note for note in notes)
