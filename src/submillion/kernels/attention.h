@@ -1,4 +1,5 @@
-// softmax(q k^T scaling) v within records, forward and backward, one task for each record and head.
+// softmax(q k^T scaling + bias) v within records, forward and backward, one task for each record and head. The bias, if
+// any, depends on the distance of query and key alone.
 //
 // Everything is computed with keys as rows and queries as columns, so that the softmax's maxima and sums run over
 // registers and not across them. The backward pass recomputes the weights from two numbers a query (Dao et al.,
@@ -6,6 +7,8 @@
 #pragma once
 
 #include "common.h"
+
+#include <cmath>
 
 namespace submillion {
 
@@ -17,6 +20,12 @@ struct AttentionShape {
   float scaling;
   float dropout;  // probability; masks are keyed by the query's token and the head's pair of keys
 };
+
+// Scores of one key and 16 queries, in powers of 2. `bias` points at the first query's entry for the first key, so that
+// its entry for key `row` lies `row` entries before it.
+SUBMILLION_INLINE __m512 add_bias(__m512 products, __m512 binary_scaling, const float* bias, int64_t row) {
+  return _mm512_fmadd_ps(products, binary_scaling, _mm512_loadu_ps(bias - row));
+}
 
 struct AttentionScratch {
   Scratch<float> scores, gradients, value_sums, key_sums;
@@ -153,11 +162,12 @@ SUBMILLION_INLINE void store_halves(bf16* first, __m512i joined) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(first + kQueries), _mm512_extracti64x4_epi64(joined, 1));
 }
 
-// One record and head; the keys of masks are read only where something is dropped. `maxima` and `inverses` (of the sums) are per token of this head; null where no backward
-// pass follows.
+// One record and head; the keys of masks are read only where something is dropped. `bias` is the head's entry for
+// distance 0, times log2(e), or null. `maxima` and `inverses` (of the sums) are per token of this head; null where no
+// backward pass follows.
 inline void attend_record(const bf16* q, const bf16* k, const bf16* v, bf16* out, int64_t out_stride, int64_t length,
                           const AttentionShape& shape, const int32_t* row_keys, const int32_t* pair_keys,
-                          float* maxima, float* inverses, AttentionScratch& scratch) {
+                          const float* bias, float* maxima, float* inverses, AttentionScratch& scratch) {
   const int64_t size = shape.head_size, words = size / 2, pairs = (length + 1) / 2;
   for (const bf16* rows : {v, k, q}) fetch_rows(rows, shape.stride, length, size);
   uint32_t* value_pairs = scratch.value_pairs.reserve(pairs * size);
@@ -177,20 +187,32 @@ inline void attend_record(const bf16* q, const bf16* k, const bf16* v, bf16* out
     float inverse[kQueries];
     for (int64_t j = 0; j < vectors; ++j) {
       float* column = scores + j * kVector;
-      __m512 maximum = _mm512_loadu_ps(column);
-      for (int64_t row = 1; row < length; ++row)
-        maximum = _mm512_max_ps(maximum, _mm512_loadu_ps(column + row * kQueries));
-      maximum = _mm512_mul_ps(maximum, scaling);
+      __m512 maximum, factor = scaling;
+      if (bias) {
+        const float* entry = bias + first + j * kVector;
+        maximum = _mm512_set1_ps(-INFINITY);
+        for (int64_t row = 0; row < length; ++row) {
+          const __m512 score = add_bias(_mm512_loadu_ps(column + row * kQueries), scaling, entry, row);
+          _mm512_storeu_ps(column + row * kQueries, score);
+          maximum = _mm512_max_ps(maximum, score);
+        }
+        factor = _mm512_set1_ps(1.0f);
+      } else {
+        maximum = _mm512_loadu_ps(column);
+        for (int64_t row = 1; row < length; ++row)
+          maximum = _mm512_max_ps(maximum, _mm512_loadu_ps(column + row * kQueries));
+        maximum = _mm512_mul_ps(maximum, scaling);
+      }
       __m512i row_key = _mm512_setzero_si512();
       if (shape.dropout > 0.0f)
         row_key = _mm512_maskz_loadu_epi32(first_lanes(count - j * kVector), row_keys + first + j * kVector);
       __m512 sum = _mm512_setzero_ps();
       for (int64_t pair = 0; pair < pairs; ++pair) {
         const float* source = column + 2 * pair * kQueries;
-        __m512 even = exp2_ps(_mm512_fmsub_ps(_mm512_loadu_ps(source), scaling, maximum));
+        __m512 even = exp2_ps(_mm512_fmsub_ps(_mm512_loadu_ps(source), factor, maximum));
         __m512 odd = _mm512_setzero_ps();
         if (2 * pair + 1 < length)
-          odd = exp2_ps(_mm512_fmsub_ps(_mm512_loadu_ps(source + kQueries), scaling, maximum));
+          odd = exp2_ps(_mm512_fmsub_ps(_mm512_loadu_ps(source + kQueries), factor, maximum));
         sum = _mm512_add_ps(sum, _mm512_add_ps(even, odd));
         if (shape.dropout > 0.0f) {
           const KeepPair keep = keep_pair(row_key, pair_keys[pair], shape.dropout);
@@ -219,7 +241,7 @@ inline void attend_record(const bf16* q, const bf16* k, const bf16* v, bf16* out
 // The gradients of one record and head; grad_q, grad_k and grad_v have the stride of q.
 inline void attend_record_backward(const bf16* q, const bf16* k, const bf16* v, const bf16* out, const bf16* grad,
                                    int64_t out_stride, int64_t length, const AttentionShape& shape,
-                                   const int32_t* row_keys, const int32_t* pair_keys,
+                                   const int32_t* row_keys, const int32_t* pair_keys, const float* bias,
                                    const float* maxima, const float* inverses, bf16* grad_q, bf16* grad_k,
                                    bf16* grad_v, AttentionScratch& scratch) {
   const int64_t size = shape.head_size, words = size / 2, pairs = (length + 1) / 2;
@@ -285,8 +307,11 @@ inline void attend_record_backward(const bf16* q, const bf16* k, const bf16* v, 
           }
           const int64_t place = row * kQueries + j * kVector;
           const __m512 factor = odd ? keep.odd : keep.even;
-          const __m512 p = _mm512_mul_ps(
-              exp2_ps(_mm512_fmsub_ps(_mm512_loadu_ps(scores + place), binary_scaling, maximum)), inverse);
+          const __m512 dots = _mm512_loadu_ps(scores + place);
+          const __m512 exponent =
+              bias ? _mm512_sub_ps(add_bias(dots, binary_scaling, bias + first + j * kVector, row), maximum)
+                   : _mm512_fmsub_ps(dots, binary_scaling, maximum);
+          const __m512 p = _mm512_mul_ps(exp2_ps(exponent), inverse);
           weight[odd] = _mm512_mul_ps(p, factor);
           const __m512 g = _mm512_fmsub_ps(_mm512_loadu_ps(gradients + place), factor, product);
           score[odd] = _mm512_mul_ps(_mm512_mul_ps(p, g), scaling);

@@ -68,6 +68,9 @@ class AttentionStruct(ctypes.Structure):
         ("pair_keys", _Pointer),
         ("max_pairs", _Long),
         ("probability", _Float),
+        ("bias", _Pointer),
+        ("bias_stride", _Long),
+        ("bias_centre", _Long),
     )
 
 

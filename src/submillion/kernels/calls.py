@@ -323,6 +323,20 @@ def outer(left: torch.Tensor, right: torch.Tensor, *, factor: float = 1.0) -> to
 
 
 @dataclass(frozen=True, eq=False)
+class DistanceTable:
+    """A bias on attention scores that depends on the head and on the distance of query and key.
+
+    Attributes:
+        entries: Shape (heads, W), float32, times log2(e): the bias of query minus key at ``centre + query - key``. There are
+            15 entries more than the largest distance needs, since 16 queries are read at once.
+        centre: The entry of distance 0; records have at most ``centre + 1`` tokens.
+    """
+
+    entries: torch.Tensor
+    centre: int
+
+
+@dataclass(frozen=True, eq=False)
 class AttentionCall:
     """One attention pass over packed records.
 
@@ -334,6 +348,7 @@ class AttentionCall:
         mask: Dropout of the weights.
         maxima: Shape (heads, N), float32, written by `attend` for `attend_backward`; or None.
         inverses: As maxima.
+        bias: Added to the scores; None for none.
     """
 
     qkv: torch.Tensor
@@ -343,6 +358,7 @@ class AttentionCall:
     mask: Mask | None
     maxima: torch.Tensor | None
     inverses: torch.Tensor | None
+    bias: DistanceTable | None = None
 
     def as_struct(self) -> ctypes.Structure:
         """Return the kernels' view; valid while this object lives."""
@@ -353,11 +369,21 @@ class AttentionCall:
             *(self.offsets.data_ptr(), len(self.offsets) - 1, num_tokens),
             *(address_of(self.maxima), address_of(self.inverses), row_keys, pair_keys),
             *(0 if self.mask is None else self.mask.pair_keys.shape[1], probability),
+            *((None, 0, 0) if self.bias is None else (address_of(self.bias.entries), *self._place_bias())),
         )
+
+    def _place_bias(self) -> tuple[int, int]:
+        assert self.bias is not None
+        entries, centre = self.bias.entries, self.bias.centre
+        assert entries.dtype == torch.float32
+        assert entries.is_contiguous()
+        assert entries.shape[0] == self.num_heads
+        assert entries.shape[1] >= 2 * centre + 16
+        return entries.shape[1], centre
 
 
 def attend(call: AttentionCall) -> torch.Tensor:
-    """Return softmax(q k^T scaling) v within records, (N, H)."""
+    """Return softmax(q k^T scaling + bias) v within records, (N, H)."""
     out = call.qkv.new_empty(len(call.qkv), call.qkv.shape[1] // 3)
     functions()["attention"](ctypes.byref(call.as_struct()), out.data_ptr())
     return out

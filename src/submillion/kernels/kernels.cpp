@@ -485,7 +485,16 @@ struct SubmillionAttention {
   const int32_t* pair_keys;  // (heads, max_pairs)
   int64_t max_pairs;
   float probability;
+  const float* bias;  // (heads, bias_stride) by query minus key, times log2(e); or null
+  int64_t bias_stride;
+  int64_t bias_centre;  // the entry of distance 0
 };
+
+namespace {
+const float* find_bias(const SubmillionAttention* a, int64_t head) {
+  return a->bias ? a->bias + head * a->bias_stride + a->bias_centre : nullptr;
+}
+}  // namespace
 
 // out: (N, heads * size)
 void submillion_attention(const SubmillionAttention* a, bf16* out) {
@@ -502,7 +511,8 @@ void submillion_attention(const SubmillionAttention* a, bf16* out) {
     float* inverses = a->maxima ? a->inverses + head * a->num_tokens + start : nullptr;
     const int32_t* row_keys = a->row_keys ? a->row_keys + start : nullptr;
     attend_record(q, q + hidden, q + 2 * hidden, out + start * hidden + head * a->head_size, hidden, length, shape,
-                  row_keys, a->pair_keys + head * a->max_pairs, maxima, inverses, attention_scratch);
+                  row_keys, a->pair_keys + head * a->max_pairs, find_bias(a, head), maxima, inverses,
+                  attention_scratch);
   }
 }
 
@@ -519,7 +529,7 @@ void submillion_attention_backward(const SubmillionAttention* a, const bf16* out
     const int64_t result = start * hidden + head * a->head_size;
     const int32_t* row_keys = a->row_keys ? a->row_keys + start : nullptr;
     attend_record_backward(q, q + hidden, q + 2 * hidden, out + result, grad + result, hidden, length, shape,
-                           row_keys, a->pair_keys + head * a->max_pairs,
+                           row_keys, a->pair_keys + head * a->max_pairs, find_bias(a, head),
                            a->maxima + head * a->num_tokens + start, a->inverses + head * a->num_tokens + start,
                            grad_qkv + place, grad_qkv + place + hidden, grad_qkv + place + 2 * hidden,
                            attention_scratch);

@@ -1,0 +1,92 @@
+"""Biases on attention scores that depend on the head and on the distance of query and key alone.
+
+MPNet (Song et al., arXiv 2004.09297) has one such table for all layers, by T5's buckets (Raffel et al., arXiv 1910.10683,
+section 2.1): near distances have a bucket each, far ones share buckets whose widths grow with the logarithm.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from submillion.errors import ModelError
+from submillion.kernels.calls import DistanceTable
+
+_LANES = 16
+"""Queries that the kernels read at once, and so entries that they may read beyond the last distance."""
+
+
+@dataclass(frozen=True, eq=False)
+class DistanceBias:
+    """A bias for every head and distance.
+
+    Attributes:
+        entries: Shape (heads, 2 * reach - 1), float32; the bias of key minus query at ``reach - 1 + key - query``.
+        reach: Tokens of the longest record.
+    """
+
+    entries: torch.Tensor
+    reach: int
+
+    def spread(self, length: int) -> torch.Tensor:
+        """Return the bias of every query (rows) and key (columns) of a record, shape (heads, length, length).
+
+        Raises:
+            ModelError: The record is longer than the table reaches.
+        """
+        if length > self.reach:
+            raise ModelError(
+                f"a record has {length:,} tokens, the model's attention bias reaches {self.reach:,}",
+                hint="Lower model.max_length.",
+            )
+        windows = self.entries.unfold(1, length, 1)[:, self.reach - length : self.reach]
+        return windows.flip(1)
+
+    @cached_property
+    def table(self) -> DistanceTable:
+        """The same for the CPU kernels."""
+        by_query = self.entries.flip(1) * math.log2(math.e)
+        return DistanceTable(torch.nn.functional.pad(by_query, (0, _LANES - 1)).contiguous(), self.reach - 1)
+
+
+def read_bucketed_bias(weight: torch.Tensor, *, num_heads: int, num_buckets: int, max_distance: int, reach: int) -> DistanceBias:
+    """Return the bias that a table of buckets gives each distance.
+
+    Args:
+        weight: The checkpoint's table, shape (num_buckets, heads).
+        num_heads: Attention heads of the model.
+        num_buckets: Buckets of both directions together; half of them are for keys after the query.
+        max_distance: Distance from which on all share the last bucket.
+        reach: Tokens of the longest record.
+
+    Raises:
+        ModelError: The table has another shape.
+    """
+    if tuple(weight.shape) != (num_buckets, num_heads):
+        raise ModelError(
+            f"the table of attention biases has shape {tuple(weight.shape)}, the model needs {(num_buckets, num_heads)}",
+            hint="Number of buckets or heads differ from config.json. Get the files of one model again.",
+        )
+    distances = torch.arange(1 - reach, reach, device=weight.device)
+    buckets = assign_buckets(distances, num_buckets=num_buckets, max_distance=max_distance)
+    return DistanceBias(weight.detach().float()[buckets].t().contiguous(), reach)
+
+
+def assign_buckets(distances: torch.Tensor, *, num_buckets: int, max_distance: int) -> torch.Tensor:
+    """Return the bucket of each distance (key minus query), int64, by T5's rule for both directions.
+
+    Args:
+        distances: Any shape, int64.
+        num_buckets: Buckets of both directions together, a multiple of 4.
+        max_distance: Distance from which on all share the last bucket.
+    """
+    half = num_buckets // 2
+    exact = half // 2
+    size = distances.abs()
+    # In float32, as published: at the borders of buckets, other roundings give other buckets.
+    far = torch.log(size.clamp(min=1).float() / exact) / math.log(max_distance / exact) * (half - exact)
+    shared = (exact + far.to(torch.int64)).clamp(max=half - 1)
+    return torch.where(size < exact, size, shared) + half * (distances > 0).to(torch.int64)
