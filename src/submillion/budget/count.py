@@ -180,7 +180,8 @@ def _list_encoder(family: Family, names: LayerNames, config: Mapping[str, Any]) 
         yield from _list_disentangled(facts, hidden, positions)
         extras = _list_position_kinds(facts)
     if family.position_bias:
-        yield Module(family.position_bias, facts.get_size("relative_attention_num_buckets", 32) * heads, 0)
+        num_buckets = facts.get_size("relative_attention_num_buckets", family.position_bias.num_buckets)
+        yield Module(family.position_bias.table, num_buckets * heads, 0)
     for layer in range(read_num_layers(config)):
         prefix = f"{names.stack}.{layer}"
         if family.shared_layers:

@@ -147,6 +147,22 @@ class Projection:
 
 
 @dataclass(frozen=True, slots=True)
+class PositionBias:
+    """A bias on attention scores by head and distance, one table of buckets for all layers.
+
+    Attributes:
+        table: Name of the table (buckets, heads), below the encoder.
+        num_buckets: Buckets of both directions together. The stock model counts with these, whatever the configuration
+            says.
+        max_distance: Distance from which on all share the last bucket of their direction.
+    """
+
+    table: str
+    num_buckets: int = 32
+    max_distance: int = 128
+
+
+@dataclass(frozen=True, slots=True)
 class Family:
     """One model family.
 
@@ -166,11 +182,10 @@ class Family:
             ``rotary`` without a table and so without an end.
         counts_from_padding: Whether position ids begin behind that of padding, ``pad_token_id`` + 1, and not at 0.
         is_disentangled: Whether attention has products of content and relative positions with projections for them.
-        position_bias: A table that attention adds to its scores, (``relative_attention_num_buckets``, heads), by its
-            name below the encoder; None without one.
-        is_packed: Whether attention goes through transformers' AttentionInterface and hands it the keywords of the
-            forward pass, so that it sees record boundaries. Other families are padded. The interface takes any
-            model and only warns about those that ignore it, so test before you set this.
+        position_bias: What attention adds to its scores by distance; None for nothing.
+        is_packed: Whether attention sees record boundaries: it goes through transformers' AttentionInterface and hands
+            it the keywords of the forward pass, or `model/biased_attention.py` replaces it. Other families are padded.
+            The interface takes any model and only warns about those that ignore it, so test before you set this.
         kernels: What the CPU kernels need to know; None for families that run on stock modules alone.
         tokenizer: Class of transformers that converts vocabulary files of the family; None where there were never any.
     """
@@ -188,7 +203,7 @@ class Family:
     positions: Literal["table", "optional", "rotary"] = "table"
     counts_from_padding: bool = False
     is_disentangled: bool = False
-    position_bias: str | None = None
+    position_bias: PositionBias | None = None
     is_packed: bool = False
     kernels: KernelFacts | None = None
     tokenizer: str | None = None
@@ -206,9 +221,9 @@ class Family:
 
     @property
     def is_plain(self) -> bool:
-        """Whether each layer has weights of its own and attends to whole records by queries and keys alone."""
+        """Whether each layer has its own weights, and positions reach attention at most as a bias by distance."""
         is_split = isinstance(self.layers, LayerNames) and self.shared_layers is None
-        return is_split and not self.is_disentangled and self.position_bias is None
+        return is_split and not self.is_disentangled
 
 
 _BERT = Family(
@@ -335,7 +350,9 @@ _MPNET = Family(
     ),
     defaults=Defaults(vocabulary=30527, types=None),
     counts_from_padding=True,
-    position_bias="encoder.relative_attention_bias",
+    position_bias=PositionBias("encoder.relative_attention_bias"),
+    is_packed=True,
+    kernels=KernelFacts(attention="attention.attn", attention_output_dropout="attention.dropout"),
 )
 _ENTRIES = (
     *(_ALBERT, _BERT, _CAMEMBERT, _DEBERTA_V2, _DISTILBERT),

@@ -327,8 +327,8 @@ class DistanceTable:
     """A bias on attention scores that depends on the head and on the distance of query and key.
 
     Attributes:
-        entries: Shape (heads, W), float32, times log2(e): the bias of query minus key at ``centre + query - key``. There are
-            15 entries more than the largest distance needs, since 16 queries are read at once.
+        entries: Shape (heads, W), float32, times log2(e): the bias of query minus key at ``centre + query - key``.
+            There are 15 entries more than the largest distance needs, since 16 queries are read at once.
         centre: The entry of distance 0; records have at most ``centre + 1`` tokens.
     """
 

@@ -1,7 +1,7 @@
 """Biases on attention scores that depend on the head and on the distance of query and key alone.
 
-MPNet (Song et al., arXiv 2004.09297) has one such table for all layers, by T5's buckets (Raffel et al., arXiv 1910.10683,
-section 2.1): near distances have a bucket each, far ones share buckets whose widths grow with the logarithm.
+MPNet (Song et al., arXiv 2004.09297) has one such table for all layers, by T5's buckets (Raffel et al., arXiv
+1910.10683, section 2.1): near distances have a bucket each, far ones share buckets that grow with the logarithm.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 
+from submillion.budget.families import get_family
 from submillion.errors import ModelError
 from submillion.kernels.calls import DistanceTable
+from submillion.model.families import first_position, read_sizes
 
 _LANES = 16
 """Queries that the kernels read at once, and so entries that they may read beyond the last distance."""
@@ -52,26 +55,29 @@ class DistanceBias:
         return DistanceTable(torch.nn.functional.pad(by_query, (0, _LANES - 1)).contiguous(), self.reach - 1)
 
 
-def read_bucketed_bias(weight: torch.Tensor, *, num_heads: int, num_buckets: int, max_distance: int, reach: int) -> DistanceBias:
-    """Return the bias that a table of buckets gives each distance.
+def read_distance_bias(config: Any, weight: torch.Tensor, *, num_positions: int) -> DistanceBias:
+    """Return the bias that an encoder's table gives each distance.
 
     Args:
-        weight: The checkpoint's table, shape (num_buckets, heads).
-        num_heads: Attention heads of the model.
-        num_buckets: Buckets of both directions together; half of them are for keys after the query.
-        max_distance: Distance from which on all share the last bucket.
-        reach: Tokens of the longest record.
+        config: The encoder's configuration; its family has a `PositionBias`.
+        weight: The table, shape (buckets, heads).
+        num_positions: Rows of the encoder's table of positions, which bound the length of a record.
 
     Raises:
-        ModelError: The table has another shape.
+        ModelError: The table has another number of buckets or heads than the model counts with.
     """
-    if tuple(weight.shape) != (num_buckets, num_heads):
+    facts = get_family(config.model_type).position_bias
+    assert facts is not None
+    wanted = (facts.num_buckets, read_sizes(config)[2])
+    if tuple(weight.shape) != wanted:
         raise ModelError(
-            f"the table of attention biases has shape {tuple(weight.shape)}, the model needs {(num_buckets, num_heads)}",
-            hint="Number of buckets or heads differ from config.json. Get the files of one model again.",
+            f"the table of attention biases has shape {tuple(weight.shape)}, the model needs {wanted}",
+            where=facts.table,
+            hint="The numbers of buckets or heads differ. Get config.json and the weights of one model again.",
         )
+    reach = num_positions - first_position(config)
     distances = torch.arange(1 - reach, reach, device=weight.device)
-    buckets = assign_buckets(distances, num_buckets=num_buckets, max_distance=max_distance)
+    buckets = assign_buckets(distances, num_buckets=facts.num_buckets, max_distance=facts.max_distance)
     return DistanceBias(weight.detach().float()[buckets].t().contiguous(), reach)
 
 

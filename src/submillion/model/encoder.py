@@ -30,6 +30,7 @@ from submillion.model.adapter import (
     read_safetensors,
     save_adapter,
 )
+from submillion.model.biased_attention import replace_attention
 from submillion.model.dropout import DropoutState, replace_dropout, set_probabilities
 from submillion.model.families import explain_stock, first_position, read_sizes
 from submillion.model.fused_encoder import FusedEncoder
@@ -329,6 +330,8 @@ def load_stock(base: BaseModel, plan: Plan, model: ModelConfig) -> Any:
             where=str(base.folder),
             hint="Only the planned head may be new. Use model.head=linear, or a complete checkpoint.",
         )
+    if family.is_packed:
+        replace_attention(stock.model if plan.head == "linear" else getattr(stock.model, stock.model.base_model_prefix))
     return stock.model
 
 

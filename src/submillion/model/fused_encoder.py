@@ -15,6 +15,8 @@ from torch import nn
 from submillion.batches import Batch
 from submillion.budget.families import KernelFacts, LayerNames, get_family
 from submillion.kernels import calls
+from submillion.kernels.calls import DistanceTable
+from submillion.model.distance_bias import read_distance_bias
 from submillion.model.dropout import DropoutState, KeyedDropout
 from submillion.model.families import read_sizes
 from submillion.model.fused_layer import AttentionSite, FusedLayer, FusedNorm
@@ -38,7 +40,12 @@ class FusedEncoder:
         names, facts = family.layers, family.kernels
         assert isinstance(names, LayerNames)
         assert facts is not None
-        reader = _LayerReader(names, facts, adapter, num_heads=read_sizes(config)[2])
+        bias = None
+        if family.position_bias is not None:
+            weight = encoder.get_submodule(family.position_bias.table).weight
+            num_positions = len(self._embeddings.position_embeddings.weight)
+            bias = read_distance_bias(config, weight, num_positions=num_positions).table
+        reader = _LayerReader(names, facts, adapter, num_heads=read_sizes(config)[2], bias=bias)
         self._stock_layers = list(encoder.get_submodule(names.stack))
         self.layers = [reader.read(layer) for layer in self._stock_layers]
         self._places = _join_places(self._embeddings)
@@ -132,6 +139,7 @@ class _LayerReader:
     facts: KernelFacts
     adapter: str
     num_heads: int
+    bias: DistanceTable | None
 
     def read(self, layer: nn.Module) -> FusedLayer:
         names = self.names
@@ -148,6 +156,7 @@ class _LayerReader:
             attention_site=AttentionSite(dropout, 0 if dropout is None else dropout.site),
             attention_output_dropout=self._find_dropout(layer, self.facts.attention_output_dropout),
             ffn_output_dropout=self._find_dropout(layer, self.facts.ffn_output_dropout),
+            bias=self.bias,
         )
 
     @staticmethod

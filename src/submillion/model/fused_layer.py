@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from submillion.kernels import calls
-from submillion.kernels.calls import AttentionCall, Mask, Norm, NormResult
+from submillion.kernels.calls import AttentionCall, DistanceTable, Mask, Norm, NormResult
 from submillion.model.dropout import HEAD_STRIDE, DropoutState, KeyedDropout, column_keys
 from submillion.model.fused_linear import FusedLinear, LowPass, find_term, make_mask
 
@@ -70,6 +70,7 @@ class FusedLayer:
         attention_site: Dropout of attention weights.
         attention_output_dropout: On Wo's result; None for none.
         ffn_output_dropout: On Wf's result; None for none.
+        bias: Added to the attention scores; None for none.
     """
 
     qkv: FusedLinear
@@ -82,6 +83,7 @@ class FusedLayer:
     attention_site: AttentionSite
     attention_output_dropout: KeyedDropout | None
     ffn_output_dropout: KeyedDropout | None
+    bias: DistanceTable | None = None
 
     def list_trained(self) -> list[torch.Tensor]:
         """Return the parameters that train, in the order in which the backward pass returns their gradients."""
@@ -140,7 +142,7 @@ def _run_forward(
     head_size = qkv.shape[1] // (3 * num_heads)
     sums = torch.empty(2, num_heads, len(hidden)) if is_kept else (None, None)
     mask = layer.attention_site.make_mask(num_heads, longest)
-    attention = AttentionCall(qkv, num_heads, head_size**-0.5, offsets, mask, sums[0], sums[1])
+    attention = AttentionCall(qkv, num_heads, head_size**-0.5, offsets, mask, sums[0], sums[1], layer.bias)
     context = calls.attend(attention)
     output_low = layer.attention_output.start(context)
     output_mask = make_mask(layer.attention_output_dropout, hidden.shape[1])

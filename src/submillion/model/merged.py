@@ -29,6 +29,7 @@ from submillion.kernels import calls
 from submillion.kernels.calls import AttentionCall, Norm
 from submillion.kernels.weights import Int8Weight, PackedWeight, pack_weight, quantise_weight
 from submillion.model.copies import drop_copies
+from submillion.model.distance_bias import read_distance_bias
 from submillion.model.families import explain_stock, first_position, read_sizes
 from submillion.model.pooling import pool_first, pool_mean
 
@@ -77,7 +78,8 @@ class MergedClassifier(nn.Module):
         self._num_heads = read_sizes(settings)[2]
         self._first_position = first_position(settings)
         epsilon = float(config.get("layer_norm_eps", 1e-12))
-        names = get_family(plan.family).layers
+        family = get_family(plan.family)
+        names = family.layers
         assert isinstance(names, LayerNames)
         reader = _Reader(tensors, names, epsilon, precision)
         self._layers = [reader.read_layer(number) for number in range(read_num_layers(config))]
@@ -85,6 +87,10 @@ class MergedClassifier(nn.Module):
         self._places = reader.read_places()
         self._norm = reader.read_norm("embeddings.LayerNorm")
         self._projection = reader.read_projection()
+        self._bias = None
+        if family.position_bias is not None:
+            weight = tensors[f"{family.position_bias.table}.weight"]
+            self._bias = read_distance_bias(settings, weight, num_positions=len(self._places)).table
         self._apply_head = _make_head(plan, tensors, pooling)
 
     @property
@@ -107,7 +113,7 @@ class MergedClassifier(nn.Module):
     def _run_layer(self, layer: _Layer, hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
         qkv = calls.linear(hidden, layer.qkv.weight, bias=layer.qkv.bias)
         scaling = (hidden.shape[1] // self._num_heads) ** -0.5
-        context = calls.attend(AttentionCall(qkv, self._num_heads, scaling, offsets, None, None, None))
+        context = calls.attend(AttentionCall(qkv, self._num_heads, scaling, offsets, None, None, None, self._bias))
         first = calls.linear_norm(
             context,
             layer.attention_output.weight,

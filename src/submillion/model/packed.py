@@ -16,6 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from submillion.batches import Batch, LengthGroup
 from submillion.errors import ModelError
+from submillion.model.distance_bias import DistanceBias
 from submillion.model.dropout import DropoutState, KeyedDropout, attention_keep_mask, drop
 
 IMPLEMENTATION = "submillion_packed"
@@ -51,6 +52,7 @@ def packed_attention(
     dropout: float = 0.0,
     packed_layout: PackedLayout | None = None,
     sliding_window: int | None = None,
+    bias: DistanceBias | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attend within each record of a packed batch.
@@ -65,6 +67,7 @@ def packed_attention(
         dropout: Probability on the attention weights; 0 outside of training.
         packed_layout: Record boundaries.
         sliding_window: Half-window plus one of local attention, or None.
+        bias: Added to the scores; None for none.
 
     Returns:
         Shape (1, N, heads, D), and None for the weights.
@@ -80,10 +83,10 @@ def packed_attention(
     if scaling is None:
         scaling = query.shape[-1] ** -0.5
     site = _attention_site(module) if dropout > 0.0 else 0
-    arguments = (packed_layout, scaling, dropout, site, sliding_window)
+    arguments = (packed_layout, scaling, dropout, site, sliding_window, bias)
     # (1, heads, N, D) -> (N, heads, D): a view, since the projections are laid out so.
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    if q.is_cuda and dropout == 0.0 and sliding_window is None:
+    if q.is_cuda and dropout == 0.0 and sliding_window is None and bias is None:
         return _attend_nested(q, k, v, packed_layout, scaling)[None], None
     apply: Any = _PackedAttention.apply
     out = apply(q, k, v, *arguments)
@@ -123,7 +126,7 @@ def _attend_nested(
 
 
 class _PackedAttention(torch.autograd.Function):
-    """softmax(q k^T * scaling) v within records, with a hand-written backward pass.
+    """softmax(q k^T * scaling + bias) v within records, with a hand-written backward pass.
 
     One node in place of a graph over dozens of slices: autograd's own would build a full-size zero gradient
     for each slice.
@@ -140,6 +143,7 @@ class _PackedAttention(torch.autograd.Function):
         dropout: float,
         site: int,
         sliding_window: int | None,
+        bias: DistanceBias | None,
     ) -> torch.Tensor:
         """Inputs (N, heads, D); returns the same shape, contiguous."""
         # On a CPU the products are float32: few and small for each shape, they would not repay the code that
@@ -152,6 +156,8 @@ class _PackedAttention(torch.autograd.Function):
             qg, kg, vg = (_copy_group(tensor, group, dtype) for tensor in (q, k, v))
             qg *= scaling
             scores = torch.matmul(qg, kg.transpose(2, 3))
+            if bias is not None:
+                scores += bias.spread(group.length)
             if sliding_window is not None and group.length > sliding_window:
                 scores.masked_fill_(_outside_window(group.length, sliding_window, q.device), -math.inf)
             weights = torch.softmax(scores, dim=-1)
@@ -186,7 +192,7 @@ class _PackedAttention(torch.autograd.Function):
             _view_group(grad_k, group).copy_(torch.matmul(grad_scores.transpose(2, 3), qg))
             grad_scores *= ctx.scaling
             _view_group(grad_q, group).copy_(torch.matmul(grad_scores, kg))
-        return grad_q, grad_k, grad_v, None, None, None, None, None
+        return grad_q, grad_k, grad_v, None, None, None, None, None, None
 
 
 def _view_group(tensor: torch.Tensor, group: LengthGroup) -> torch.Tensor:

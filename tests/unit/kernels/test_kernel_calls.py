@@ -13,6 +13,7 @@ from submillion.kernels import calls
 from submillion.kernels.calls import AttentionCall, Mask, Norm
 from submillion.kernels.native import find_kernels
 from submillion.kernels.weights import LowRank, find_panel_ranks, pack_weight, quantise_weight
+from submillion.model.distance_bias import DistanceBias
 from submillion.model.dropout import DropoutState, KeyedDropout, column_keys
 
 pytestmark = pytest.mark.skipif(
@@ -137,19 +138,23 @@ def test_outer(num_rows: int, ranks: int) -> None:
 
 
 @pytest.mark.parametrize("size", [32, 64, 128])
-def test_attention_and_its_gradient(size: int) -> None:
+@pytest.mark.parametrize("reach", [None, 131, 200])
+def test_attention_and_its_gradient(size: int, reach: int | None) -> None:
     lengths, num_heads = (1, 2, 17, 64, 65, 131), 2
+    bias = None if reach is None else DistanceBias(random(num_heads, 2 * reach - 1, seed=2, std=2.0), reach)
+    table = None if bias is None else bias.table
     offsets = torch.tensor([0, *lengths]).cumsum(0)
     hidden = num_heads * size
     qkv = random(int(offsets[-1]), 3 * hidden, std=0.7).bfloat16()
     sums = torch.empty(2, num_heads, len(qkv))
-    call = AttentionCall(qkv, num_heads, size**-0.5, offsets, None, sums[0], sums[1])
+    call = AttentionCall(qkv, num_heads, size**-0.5, offsets, None, sums[0], sums[1], table)
     out = calls.attend(call)
     exact = qkv.double().requires_grad_()
     wanted = torch.cat(
         [
             torch.nn.functional.scaled_dot_product_attention(
-                *part.view(len(part), 3, num_heads, size).permute(1, 2, 0, 3)
+                *part.view(len(part), 3, num_heads, size).permute(1, 2, 0, 3),
+                attn_mask=None if bias is None else bias.spread(len(part)).double(),
             )
             .transpose(0, 1)
             .reshape(len(part), hidden)
