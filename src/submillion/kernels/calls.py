@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from submillion.errors import ModelError
-from submillion.kernels.binding import AttentionStruct, NormStruct, address_of, functions, reference_to
+from submillion.kernels.binding import NormStruct, address_of, functions, reference_to
 from submillion.kernels.weights import Int8Weight, LowRank, PackedWeight
 
 _COLUMN_MULTIPLE = 32
@@ -99,7 +99,8 @@ class Mask:
     probability: float
 
 
-def _mask_fields(mask: Mask | None) -> tuple[int | None, int | None, float]:
+def mask_fields(mask: Mask | None) -> tuple[int | None, int | None, float]:
+    """Return a mask as the fields of the kernels' structures; nothing is dropped without one."""
     return (
         (None, None, 0.0) if mask is None else (mask.row_keys.data_ptr(), mask.pair_keys.data_ptr(), mask.probability)
     )
@@ -232,7 +233,7 @@ def _start_norm(
     struct = NormStruct(
         *(residual.data_ptr(), norm.weight.data_ptr(), norm.bias.data_ptr(), norm.epsilon),
         *(address_of(result.normalised), address_of(result.inverse_deviations), result.out.data_ptr()),
-        *_mask_fields(mask),
+        *mask_fields(mask),
     )
     return result, struct
 
@@ -249,7 +250,7 @@ def norm_backward(
     functions()["norm_backward"](
         *(grad.data_ptr(), len(grad), grad.shape[1], result.normalised.data_ptr()),
         *(result.inverse_deviations.data_ptr(), norm.weight.data_ptr(), grad_residual.data_ptr()),
-        *(address_of(grad_product), *_mask_fields(mask)),
+        *(address_of(grad_product), *mask_fields(mask)),
     )
     return grad_residual, grad_residual if grad_product is None else grad_product
 
@@ -285,7 +286,7 @@ def embed(
     out = words.new_empty(len(ids), words.shape[1])
     struct = NormStruct(
         *(None, norm.weight.data_ptr(), norm.bias.data_ptr(), norm.epsilon),
-        *(None, None, out.data_ptr(), *_mask_fields(mask)),
+        *(None, None, out.data_ptr(), *mask_fields(mask)),
     )
     functions()["embed"](
         *(ids.data_ptr(), positions.data_ptr(), len(ids), words.shape[1]),
@@ -297,9 +298,7 @@ def embed(
 def drop_rows(x: torch.Tensor, mask: Mask, *, added_to: torch.Tensor | None = None) -> torch.Tensor:
     """Return drop(x), or add it to a tensor in place and return that; (N, H)."""
     out = torch.empty_like(x) if added_to is None else added_to
-    functions()["drop"](
-        x.data_ptr(), len(x), x.shape[1], *_mask_fields(mask), int(added_to is not None), out.data_ptr()
-    )
+    functions()["drop"](x.data_ptr(), len(x), x.shape[1], *mask_fields(mask), int(added_to is not None), out.data_ptr())
     return out
 
 
@@ -320,83 +319,6 @@ def outer(left: torch.Tensor, right: torch.Tensor, *, factor: float = 1.0) -> to
         *(len(left), factor, num_threads, partial.data_ptr(), out.data_ptr()),
     )
     return out
-
-
-@dataclass(frozen=True, eq=False)
-class DistanceTable:
-    """A bias on attention scores that depends on the head and on the distance of query and key.
-
-    Attributes:
-        entries: Shape (heads, W), float32, times log2(e): the bias of query minus key at ``centre + query - key``.
-            There are 15 entries more than the largest distance needs, since 16 queries are read at once.
-        centre: The entry of distance 0; records have at most ``centre + 1`` tokens.
-    """
-
-    entries: torch.Tensor
-    centre: int
-
-
-@dataclass(frozen=True, eq=False)
-class AttentionCall:
-    """One attention pass over packed records.
-
-    Attributes:
-        qkv: Shape (N, 3 * H), queries, keys and values side by side.
-        num_heads: Heads.
-        scaling: Factor on the scores.
-        offsets: Shape (B + 1,), int64; records of ascending length.
-        mask: Dropout of the weights.
-        maxima: Shape (heads, N), float32, written by `attend` for `attend_backward`; or None.
-        inverses: As maxima.
-        bias: Added to the scores; None for none.
-    """
-
-    qkv: torch.Tensor
-    num_heads: int
-    scaling: float
-    offsets: torch.Tensor
-    mask: Mask | None
-    maxima: torch.Tensor | None
-    inverses: torch.Tensor | None
-    bias: DistanceTable | None = None
-
-    def as_struct(self) -> ctypes.Structure:
-        """Return the kernels' view; valid while this object lives."""
-        num_tokens, width = self.qkv.shape
-        row_keys, pair_keys, probability = _mask_fields(self.mask)
-        return AttentionStruct(
-            *(self.qkv.data_ptr(), self.num_heads, width // (3 * self.num_heads), self.scaling),
-            *(self.offsets.data_ptr(), len(self.offsets) - 1, num_tokens),
-            *(address_of(self.maxima), address_of(self.inverses), row_keys, pair_keys),
-            *(0 if self.mask is None else self.mask.pair_keys.shape[1], probability),
-            *((None, 0, 0) if self.bias is None else (address_of(self.bias.entries), *self._place_bias())),
-        )
-
-    def _place_bias(self) -> tuple[int, int]:
-        assert self.bias is not None
-        entries, centre = self.bias.entries, self.bias.centre
-        assert entries.dtype == torch.float32
-        assert entries.is_contiguous()
-        assert entries.shape[0] == self.num_heads
-        assert entries.shape[1] >= 2 * centre + 16
-        return entries.shape[1], centre
-
-
-def attend(call: AttentionCall) -> torch.Tensor:
-    """Return softmax(q k^T scaling + bias) v within records, (N, H)."""
-    out = call.qkv.new_empty(len(call.qkv), call.qkv.shape[1] // 3)
-    functions()["attention"](ctypes.byref(call.as_struct()), out.data_ptr())
-    return out
-
-
-def attend_backward(call: AttentionCall, out: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
-    """Return the gradient of qkv, (N, 3 * H)."""
-    assert grad.is_contiguous()
-    grad_qkv = torch.empty_like(call.qkv)
-    functions()["attention_backward"](
-        ctypes.byref(call.as_struct()), out.data_ptr(), grad.data_ptr(), grad_qkv.data_ptr()
-    )
-    return grad_qkv
 
 
 def _int8_linear(x: torch.Tensor, weight: Int8Weight, bias: torch.Tensor | None) -> torch.Tensor:

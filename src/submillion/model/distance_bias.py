@@ -15,7 +15,7 @@ import torch
 
 from submillion.budget.families import get_family
 from submillion.errors import ModelError
-from submillion.kernels.calls import DistanceTable
+from submillion.kernels.attention import DistanceTable
 from submillion.model.families import first_position, read_sizes
 
 _LANES = 16

@@ -15,7 +15,7 @@ from torch import nn
 from submillion.batches import Batch
 from submillion.budget.families import KernelFacts, LayerNames, get_family
 from submillion.kernels import calls
-from submillion.kernels.calls import DistanceTable
+from submillion.kernels.attention import DistanceTable
 from submillion.model.distance_bias import read_distance_bias
 from submillion.model.dropout import DropoutState, KeyedDropout
 from submillion.model.families import read_sizes

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from submillion.kernels import calls
-from submillion.kernels.calls import AttentionCall, DistanceTable, Mask, Norm, NormResult
+from submillion.kernels.attention import AttentionCall, DistanceTable, attend, attend_backward
+from submillion.kernels.calls import Mask, Norm, NormResult
 from submillion.model.dropout import HEAD_STRIDE, DropoutState, KeyedDropout, column_keys
 from submillion.model.fused_linear import FusedLinear, LowPass, find_term, make_mask
 
@@ -143,7 +144,7 @@ def _run_forward(
     sums = torch.empty(2, num_heads, len(hidden)) if is_kept else (None, None)
     mask = layer.attention_site.make_mask(num_heads, longest)
     attention = AttentionCall(qkv, num_heads, head_size**-0.5, offsets, mask, sums[0], sums[1], layer.bias)
-    context = calls.attend(attention)
+    context = attend(attention)
     output_low = layer.attention_output.start(context)
     output_mask = make_mask(layer.attention_output_dropout, hidden.shape[1])
     norms = (layer.attention_norm.read(), layer.ffn_norm.read())
@@ -257,7 +258,7 @@ def _run_backward(
     grad_context = _propagate(layer.attention_output, grad_output, low, kept.output_low, None)
     for_output = layer.attention_output.find_gradients(kept.context, grad_output, kept.output_low, low)
 
-    grad_qkv = calls.attend_backward(kept.attention, kept.context, grad_context)
+    grad_qkv = attend_backward(kept.attention, kept.context, grad_context)
     low = layer.qkv.start_backward(grad_qkv)
     for_qkv = layer.qkv.find_gradients(kept.hidden, grad_qkv, kept.qkv_low, low)
     result = _propagate(layer.qkv, grad_qkv, low, kept.qkv_low, grad_hidden) if needs_input else None

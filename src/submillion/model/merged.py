@@ -26,7 +26,8 @@ from submillion.budget.heads import get_model_prefix
 from submillion.budget.plan import Plan
 from submillion.errors import ModelError
 from submillion.kernels import calls
-from submillion.kernels.calls import AttentionCall, Norm
+from submillion.kernels.attention import AttentionCall, attend
+from submillion.kernels.calls import Norm
 from submillion.kernels.weights import Int8Weight, PackedWeight, pack_weight, quantise_weight
 from submillion.model.copies import drop_copies
 from submillion.model.distance_bias import read_distance_bias
@@ -113,7 +114,7 @@ class MergedClassifier(nn.Module):
     def _run_layer(self, layer: _Layer, hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
         qkv = calls.linear(hidden, layer.qkv.weight, bias=layer.qkv.bias)
         scaling = (hidden.shape[1] // self._num_heads) ** -0.5
-        context = calls.attend(AttentionCall(qkv, self._num_heads, scaling, offsets, None, None, None, self._bias))
+        context = attend(AttentionCall(qkv, self._num_heads, scaling, offsets, None, None, None, self._bias))
         first = calls.linear_norm(
             context,
             layer.attention_output.weight,

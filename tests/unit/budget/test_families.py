@@ -13,7 +13,15 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 import submillion
-from submillion.budget.families import FAMILIES, Family, FusedLayerNames, LayerNames, get_family, read_family
+from submillion.budget.families import (
+    FAMILIES,
+    Family,
+    FusedLayerNames,
+    LayerNames,
+    PositionBias,
+    get_family,
+    read_family,
+)
 from submillion.errors import ModelError
 from submillion.model.heads import NATIVE_HEADS
 
@@ -101,7 +109,7 @@ def test_every_form_of_head_is_some_familys_and_can_be_computed() -> None:
 
 def test_plain_families_are_the_ones_whose_operations_are_counted() -> None:
     plain = {name for name, family in FAMILIES.items() if family.is_plain}
-    assert plain == {"bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra"}
+    assert plain == {"bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "mpnet"}
 
 
 def test_families_with_kernels_have_plain_layers() -> None:
@@ -119,6 +127,6 @@ def test_an_unknown_family_is_refused_with_those_there_are() -> None:
 
 def test_a_family_is_read_from_its_model_type() -> None:
     found: Family = read_family({"model_type": "mpnet"})
-    assert found.position_bias == "encoder.relative_attention_bias"
+    assert found.position_bias == PositionBias("encoder.relative_attention_bias")
     with pytest.raises(ModelError, match="cross-attention"):
         read_family({"model_type": "bert", "add_cross_attention": True})

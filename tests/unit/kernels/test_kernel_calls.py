@@ -10,7 +10,8 @@ import torch
 from submillion.batches import pack
 from submillion.errors import ModelError
 from submillion.kernels import calls
-from submillion.kernels.calls import AttentionCall, Mask, Norm
+from submillion.kernels.attention import AttentionCall, attend, attend_backward
+from submillion.kernels.calls import Mask, Norm
 from submillion.kernels.native import find_kernels
 from submillion.kernels.weights import LowRank, find_panel_ranks, pack_weight, quantise_weight
 from submillion.model.distance_bias import DistanceBias
@@ -148,7 +149,7 @@ def test_attention_and_its_gradient(size: int, reach: int | None) -> None:
     qkv = random(int(offsets[-1]), 3 * hidden, std=0.7).bfloat16()
     sums = torch.empty(2, num_heads, len(qkv))
     call = AttentionCall(qkv, num_heads, size**-0.5, offsets, None, sums[0], sums[1], table)
-    out = calls.attend(call)
+    out = attend(call)
     exact = qkv.double().requires_grad_()
     wanted = torch.cat(
         [
@@ -164,7 +165,7 @@ def test_attention_and_its_gradient(size: int, reach: int | None) -> None:
     assert (out.double() - wanted).norm() <= 5e-3 * wanted.norm()
     grad = random(*out.shape, seed=1).bfloat16()
     wanted.backward(grad.double())
-    ours = calls.attend_backward(call, out, grad)
+    ours = attend_backward(call, out, grad)
     assert exact.grad is not None
     for part, whole in zip(ours.double().split(hidden, 1), exact.grad.split(hidden, 1), strict=True):
         assert (part - whole).norm() <= 1e-2 * whole.norm()
@@ -173,7 +174,7 @@ def test_attention_and_its_gradient(size: int, reach: int | None) -> None:
 def test_large_scores_do_not_overflow() -> None:
     qkv = (40.0 * random(33, 3 * 32)).bfloat16()
     offsets = torch.tensor([0, 33])
-    out = calls.attend(AttentionCall(qkv, 1, 1.0, offsets, None, None, None))
+    out = attend(AttentionCall(qkv, 1, 1.0, offsets, None, None, None))
     q, k, v = qkv.double().split(32, 1)
     assert torch.isfinite(out).all()
     assert (out.double() - torch.softmax(q @ k.t(), 1) @ v).norm() <= 1e-2 * v.norm()
