@@ -24,7 +24,7 @@ TEXT_LENGTH = 700
 
 
 def show_heading(run: LoadedRun) -> Html:
-    """Return the name of the run and what it is."""
+    """Return the name of the run, what has to be said of it before all else, and what it is."""
     model = run.config.get("model") or {}
     facts = [
         f"base model {model.get('base', 'unknown')}",
@@ -37,6 +37,7 @@ def show_heading(run: LoadedRun) -> Html:
         paragraph("submillion \N{MIDDLE DOT} report of a run", class_="eyebrow"),
         element("h1", str(run.config.get("name", run.title))),
         paragraph(" \N{MIDDLE DOT} ".join(facts), class_="sub"),
+        [paragraph(sentence, class_="warning") for sentence in judge_run(run).get("sentences", ())],
         paragraph(about, class_="about") if about else "",
     )
 
@@ -45,7 +46,7 @@ def show_opening(run: LoadedRun) -> Html:
     """Return the key figures and the verdict in sentences."""
     split = verdict.main_split(run)
     figures: list[KeyFigure] = []
-    sentences: list[str] = list(judge_run(run).get("sentences", ()))
+    sentences: list[str] = []
     if split is None:
         steps = len(run.steps.get("step", ()))
         sentences.append(f"Nothing has been evaluated yet: the log holds {words.count(steps)} training steps.")

@@ -10,6 +10,7 @@ import pytest
 
 from submillion.report.learning import judge_run
 from submillion.report.load import LoadedRun
+from submillion.report.sections import show_heading
 
 
 def make_run(confusion: list[list[int]], *, num_steps: int = 500, **values: Any) -> LoadedRun:
@@ -89,3 +90,10 @@ def test_a_baseline_that_wins_is_named() -> None:
         ]
         == []
     )
+
+
+def test_the_report_says_it_before_all_figures() -> None:
+    said = show_heading(make_run(NOTHING))
+    assert 'class="warning"' in said
+    assert "has not shown that it learnt anything" in said
+    assert 'class="warning"' not in show_heading(make_run([[48, 1, 1], [1, 48, 1], [1, 1, 48]]))
