@@ -167,7 +167,7 @@ class Cache:
         return {"format": _FORMAT, "kind": kind, "key": key, "sha256": digest_parts(*parts)}
 
     def _drop(self, path: Path, reason: str) -> None:
-        self._note(f"{path} is damaged ({reason}); what it held is made anew")
+        self._note(f"{path} is damaged ({reason}); what it held is made again")
         with suppress(OSError):  # it is damaged still, and will be noticed again
             path.unlink(missing_ok=True)
 

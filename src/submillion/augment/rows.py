@@ -109,7 +109,7 @@ def write_rows(path: Path, rows: Iterable[SyntheticRow]) -> int:
     """Write a file of synthetic rows, whole or not at all, and return their number.
 
     Raises:
-        DataError: A row is not valid, or an id stands twice.
+        DataError: A row is not valid, or an id appears twice.
         RunError: The disk is full.
     """
     seen: set[str] = set()
@@ -117,7 +117,7 @@ def write_rows(path: Path, rows: Iterable[SyntheticRow]) -> int:
     def write(file: Any) -> None:
         for row in rows:
             if row.id in seen:
-                raise DataError(f"the id {row.id!r} stands twice", where=str(path))
+                raise DataError(f"the id {row.id!r} appears twice", where=str(path))
             seen.add(row.id)
             file.write(format_row(row).encode())
 
@@ -145,7 +145,7 @@ def read_rows(path: Path) -> list[SyntheticRow]:
                 problems.append(f"{error.where}: {error.message}")
                 continue
             if row.id in rows:
-                problems.append(f"{path}:{number}: the id {row.id!r} stands in an earlier row too")
+                problems.append(f"{path}:{number}: the id {row.id!r} appears in an earlier row too")
             rows[row.id] = row
     if problems:
         raise DataError(_list_problems(problems), where=str(path), hint=_HINT)

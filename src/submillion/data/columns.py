@@ -120,7 +120,7 @@ def select_columns(table: Table, columns: Columns, path: Path) -> Selection:
     """Find the wanted columns in a table.
 
     Raises:
-        DataError: A column that was asked for is not there, a name stands twice or in two spellings, no text column is
+        DataError: A column that was asked for is not there, a name appears twice or in two spellings, no text column is
             found, or one that is found by its name is much shorter than one that would not be read.
     """
     repeated = sorted(name for name, number in Counter(table.names).items() if number > 1 and name)

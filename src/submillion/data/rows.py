@@ -52,7 +52,7 @@ def iter_labelled(
                 is_new = seen.add(record_id) or not _stands_earlier(path, table, selection, record_id, place)
                 if not record_id or not is_new:
                     problem = (
-                        f"the id {shorten(record_id)} stands in an earlier row too" if record_id else "the id is empty"
+                        f"the id {shorten(record_id)} appears in an earlier row too" if record_id else "the id is empty"
                     )
                     raise DataError(
                         problem,

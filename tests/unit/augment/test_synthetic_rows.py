@@ -119,7 +119,7 @@ def test_broken_files_are_data_errors(tmp_path: Path) -> None:
         with pytest.raises(DataError, match="not valid JSON"):
             read_rows(path)
     path.write_text(format_row(make_row(0)) * 2)
-    with pytest.raises(DataError, match="'s-0' stands in an earlier row"):
+    with pytest.raises(DataError, match="'s-0' appears in an earlier row"):
         read_rows(path)
 
 

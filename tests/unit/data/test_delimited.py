@@ -178,7 +178,7 @@ def test_texts_of_several_lines_are_no_swallowed_rows(tmp_path: Path) -> None:
 
 def test_ids_that_repeat_can_be_row_numbers(tmp_path: Path) -> None:
     path = str(write_table(tmp_path / "a.csv", [("id", "text"), ("7", "a"), ("7", "b")]))
-    with pytest.raises(DataError, match=r"(?s)a.csv:3: the id '7' stands in an earlier row too.*--id none"):
+    with pytest.raises(DataError, match=r"(?s)a.csv:3: the id '7' appears in an earlier row too.*--id none"):
         read_records(path)
     assert [row.id for row in iter_records(path, Columns(id="none"))] == ["0", "1"]
     named = str(write_table(tmp_path / "b.csv", [("none", "text"), ("x", "a"), ("y", "b")]))

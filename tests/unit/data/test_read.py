@@ -268,7 +268,7 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "text after a quote": ("a.csv", b'text\n"a"b\n', r"a.csv:2: broken quoting"),
     "no text column": ("a.csv", b"foo,bar\n1,2\n", "found no text column; the file has 'foo', 'bar'"),
     "names stand twice": ("a.csv", b"text,text\n1,2\n", "column names stand twice: 'text'"),
-    "repeated id": ("a.csv", b"id,text\n1,a\n2,b\n1,c\n", r"a.csv:4: the id '1' stands in an earlier row"),
+    "repeated id": ("a.csv", b"id,text\n1,a\n2,b\n1,c\n", r"a.csv:4: the id '1' appears in an earlier row"),
     "empty id": ("a.csv", b"id,text\n,a\n", r"a.csv:2: the id is empty"),
     "10 MB in one field": (
         "a.csv",
@@ -424,7 +424,7 @@ def test_thousands_of_ids_are_told_apart(tmp_path: Path) -> None:
     again = write_ids(tmp_path / "b.csv", [*ids, "2741"])
     stream = iter_records(str(again))
     assert [next(stream).id for _ in ids] == ids
-    with pytest.raises(DataError, match=r"b.csv:5002: the id '2741' stands in an earlier row too"):
+    with pytest.raises(DataError, match=r"b.csv:5002: the id '2741' appears in an earlier row too"):
         next(stream)
 
 
@@ -432,7 +432,7 @@ def test_ids_of_equal_hashes_are_compared_in_full(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(row_reader, "hash", len, raising=False)
     ids = ["a", "b", "cc", "dd", "e"]
     assert [record.id for record in read_records(str(write_ids(tmp_path / "a.csv", ids)))] == ids
-    with pytest.raises(DataError, match=r"b.csv:7: the id 'dd' stands in an earlier row too"):
+    with pytest.raises(DataError, match=r"b.csv:7: the id 'dd' appears in an earlier row too"):
         read_records(str(write_ids(tmp_path / "b.csv", [*ids, " dd "])))
 
 
