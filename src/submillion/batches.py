@@ -52,6 +52,7 @@ class Batch:
         keys: Shape (B,), uint64, the records' dropout keys.
         ids: The records' ids, in packed order.
         weights: Shape (B,), float32, of the records in the training loss; None where all of them are 1.
+        largest_id: Largest token id, known without asking a device.
     """
 
     input_ids: torch.Tensor
@@ -63,6 +64,7 @@ class Batch:
     keys: NDArray[np.uint64]
     ids: tuple[str, ...]
     weights: torch.Tensor | None = None
+    largest_id: int = 0
 
     @property
     def num_records(self) -> int:
@@ -88,6 +90,7 @@ class Batch:
             keys=self.keys,
             ids=self.ids,
             weights=None if self.weights is None else self.weights.to(device, non_blocking=True),
+            largest_id=self.largest_id,
         )
 
 
@@ -124,6 +127,7 @@ def pack(features: Sequence[Features]) -> Batch:
         keys=np.array([f.key for f in ordered], dtype=np.uint64),
         ids=tuple(f.id for f in ordered),
         weights=_pack_weights(ordered),
+        largest_id=int(input_ids.max(initial=0)),
     )
 
 

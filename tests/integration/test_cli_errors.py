@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -263,3 +265,25 @@ def test_labels_outside_the_run_are_refused(cli: Cli, trained: Any, tmp_path: Pa
         check_message(outcome, 3)
         assert value in outcome.err
         assert "rows.csv:3" in outcome.err
+
+
+@pytest.mark.parametrize("family", ["bert", "deberta-v2", "distilbert"])
+def test_a_tokenizer_larger_than_its_base_is_named(
+    cli: Any, tiny_base: Callable[[str], Path], news_rows: Callable[..., Path], tmp_path: Path, family: str
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_base(family), base)
+    values = json.loads((base / "tokenizer.json").read_text())
+    size = len(values["model"]["vocab"])
+    values["model"]["vocab"]["[BEYOND]"] = size
+    values["post_processor"]["special_tokens"]["[CLS]"]["ids"] = [size]
+    (base / "tokenizer.json").write_text(json.dumps(values))
+    data = news_rows(tmp_path / "news.csv", 40)
+    outcome = cli(
+        *("train", "demo", "--data", data, "--base", base, "--out", tmp_path / "run"),
+        *("--set", "model.max_length=48", "--set", "train.max_steps=1", "--set", "adapter.rank=1"),
+        *("--set", "threads=1", "--set", "baseline=false"),
+    )
+    assert outcome.code == 5, outcome.err
+    assert f"token ids reach {size}" in outcome.err
+    assert f"embeddings for {size} tokens" in outcome.err

@@ -113,7 +113,17 @@ class Classifier(nn.Module):
         """Return logits, float32 (B, C), in packed order.
 
         In training mode, `dropout_state.set_step` must have been called for this batch.
+
+        Raises:
+            ModelError: A token id beyond the embeddings; on a GPU, reading there would end the process.
         """
+        num_embeddings = len(self.encoder.get_input_embeddings().weight)
+        if batch.largest_id >= num_embeddings:
+            raise ModelError(
+                f"token ids reach {batch.largest_id:,}, the base model has embeddings for {num_embeddings:,} tokens",
+                where="tokenizer.json",
+                hint="The tokenizer belongs to another model; get it and the weights from one save.",
+            )
         hidden = self._encode_packed(batch) if self.is_packed else self._encode_padded(batch)
         if self.head is not None:
             pool = pool_mean if self.pooling == "mean" else pool_first
