@@ -142,8 +142,15 @@ def carry_out(words: list[str], capsys: pytest.CaptureFixture[str]) -> int:
     return code
 
 
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-@pytest.mark.parametrize("name", FILES)
+# Files that one function reads share most of what can go wrong: every damage for one of each kind, some for the others.
+KINDS = {"config.yaml", "manifest.json", "log.jsonl", "checkpoints/last", "checkpoints/LAST/state.json"}
+KINDS |= {"checkpoints/LAST/parameters.safetensors", "tokenizer/tokenizer.json", "adapter/adapter_config.json"}
+KINDS |= {"evaluation/test.json", "evaluation/test.predictions.parquet"}
+ALWAYS = [remove, truncate, write_object, link, put_pipe]
+CASES = [(name, damage) for name in FILES for damage in (DAMAGES if name in KINDS else ALWAYS)]
+
+
+@pytest.mark.parametrize(("name", "damage"), CASES, ids=[f"{name}-{damage.__name__}" for name, damage in CASES])
 def test_a_damaged_file_is_refused_or_harmless(
     run: Path, tmp_path: Path, name: str, damage: Callable[[Path, Path], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,9 +169,15 @@ def test_a_damaged_file_is_refused_or_harmless(
         assert again["loss"] == pytest.approx(figures["loss"], abs=1e-5)
 
 
-@pytest.mark.parametrize("name", ["plots", "evaluation", "tokenizer", "adapter", "checkpoints", "export"])
+LINKED = ["plots", "evaluation", "tokenizer", "adapter", "checkpoints", "export"]
+
+
 @pytest.mark.parametrize(
-    "words", [["report"], ["train", "--resume"], ["export"], ["classify"]], ids=lambda words: words[0]
+    ("name", "words"),
+    [
+        *((name, ["report"]) for name in LINKED),
+        *(("adapter", words) for words in (["train", "--resume"], ["export"], ["classify"])),
+    ],
 )
 def test_folders_that_are_links_are_refused(
     run: Path, tmp_path: Path, name: str, words: list[str], capsys: pytest.CaptureFixture[str]
