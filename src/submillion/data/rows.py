@@ -129,7 +129,9 @@ def _to_text(value: object, source: str) -> str:
         raise DataError(
             f"expected text, found a value of type {type(value).__name__}",
             where=source,
-            hint="Choose the text columns with --text.",
+            hint="Write one object a row; pandas does so with to_json(orient='records', lines=True)."
+            if isinstance(value, dict)
+            else "Choose the text columns with --text.",
         )
     if len(value) > MAX_FIELD_CHARS:
         raise DataError(f"a field is longer than {MAX_FIELD_CHARS:,} characters", where=source, hint="Shorten it.")

@@ -164,7 +164,8 @@ def _sample_western(path: Path) -> str | None:
             text = block.decode("cp1252")
             found = _BEYOND_ASCII.search(text)
             start = found.start() if found is not None else 0
-            sample = text[max(0, text.rfind("\n", 0, start) + 1, start - 20) : start + 30].splitlines()[0]
+            line = max(text.rfind(end, 0, start) for end in "\r\n") + 1
+            sample = text[max(line, start - 20) : start + 30].splitlines()[0]
     return sample
 
 

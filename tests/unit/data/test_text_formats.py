@@ -254,3 +254,17 @@ def test_a_zip_file_whose_member_has_no_name_is_refused(tmp_path: Path) -> None:
     path.write_bytes(pack_zip(TABLE.encode()).replace(b"folder/rows.csv", b"\0older/rows.csv"))
     with pytest.raises(DataError):
         read_records(str(path))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_the_words_that_show_an_encoding_are_of_the_line_that_needs_it(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(end.join(["text,label", "plain,a", "caf\u00e9 au lait,b", "more,a", ""]).encode("cp1252"))
+    assert any("says 'caf\u00e9 au lait" in note for note in read_dataset(str(path)).notes)
+
+
+def test_columns_written_as_objects_are_refused_with_the_way_to_write_rows(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text('{"text": {"0": "rain", "1": "snow"}, "label": {"0": "a", "1": "b"}}')
+    with pytest.raises(DataError, match="orient='records'"):
+        read_dataset(str(path))
