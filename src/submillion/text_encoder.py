@@ -20,6 +20,7 @@ from submillion.config import LongTexts
 from submillion.data.legibility import TokenCounts
 from submillion.data.long_texts import count_chunks, find_places
 from submillion.data.vocabulary import Vocabulary, read_vocabulary
+from submillion.errors import ModelError
 from submillion.model.tokenizer.files import load_tokenizer
 from submillion.records import Record
 
@@ -194,15 +195,29 @@ class TextEncoder:
     def _iter_encodings(self, texts: Sequence[str]) -> Iterator[list[Any]]:
         chunks = [texts[start : start + _CHUNK_TEXTS] for start in range(0, len(texts), _CHUNK_TEXTS)]
         if len(chunks) < 2:
-            yield from (self._tokenizer.encode_batch_fast(list(chunk)) for chunk in chunks)
+            yield from (self._encode_chunk(chunk) for chunk in chunks)
             return
         with ThreadPoolExecutor(1) as ahead:
-            waiting = ahead.submit(self._tokenizer.encode_batch_fast, list(chunks[0]))
+            waiting = ahead.submit(self._encode_chunk, chunks[0])
             for chunk in chunks[1:]:
                 encodings = waiting.result()
-                waiting = ahead.submit(self._tokenizer.encode_batch_fast, list(chunk))
+                waiting = ahead.submit(self._encode_chunk, chunk)
                 yield encodings
             yield waiting.result()
+
+    def _encode_chunk(self, texts: Sequence[str]) -> list[Any]:
+        try:
+            encodings: list[Any] = self._tokenizer.encode_batch_fast(list(texts))
+        except (KeyboardInterrupt, SystemExit, MemoryError):
+            raise
+        except BaseException as error:
+            # A tokenizer of a stranger can fail on single texts, and a panic of the library is no Exception.
+            raise ModelError(
+                f"the tokenizer fails on these texts: {str(error) or type(error).__name__:.300}",
+                where=str(self.folder),
+                hint="Its tokenizer.json is damaged or crafted; get the files of the base model again.",
+            ) from None
+        return encodings
 
     def _cut_long(
         self, encodings: Sequence[Any], whole: NDArray[np.int32], lengths: NDArray[np.int32]

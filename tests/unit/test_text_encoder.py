@@ -159,3 +159,18 @@ def test_a_job_beside_ends_when_its_block_is_left() -> None:
 def test_encoding_needs_neither_torch_nor_transformers() -> None:
     code = "import submillion.text_encoder, sys; print(*(n for n in ('torch', 'transformers') if n in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split() == []
+
+
+@pytest.mark.parametrize("num_texts", [3, 5000])
+def test_a_tokenizer_that_fails_on_a_text_is_a_model_error(tiny_bert: Path, num_texts: int) -> None:
+    class Panic(BaseException):
+        """As the library raises it: no Exception."""
+
+    class Failing:
+        def encode_batch_fast(self, _: list[str]) -> None:
+            raise Panic("index out of bounds")
+
+    encoder = TextEncoder(tiny_bert, 32)
+    encoder._tokenizer = Failing()
+    with pytest.raises(ModelError, match="index out of bounds"):
+        encoder.tokenise(["rain"] * num_texts)
