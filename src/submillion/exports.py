@@ -43,8 +43,8 @@ Merging changes the order of float32 sums alone, which moves logits by some 1e-5
 
 _EXPORT_FORMAT = 1
 _WAYS_OUT = (
-    "Its README.md says how to read it; a run with model.head=native, or for most families with model.pooling=first, "
-    "exports as a stock classifier."
+    "Its README.md says how to read it, also as ONNX for other runtimes; a run with model.head=native, or for most "
+    "families with model.pooling=first, exports as a stock classifier."
 )
 # Settings of a run's model that say how a text is read, and what the head reads.
 _MODEL_SETTINGS = ("head", "pooling", "max_length", "long_texts", "precision")
@@ -380,7 +380,10 @@ def _describe(trained: Trained, exported: Exported) -> str:
             f"take {pooled} over the tokens that are no padding, and apply the layer."
         )
         if exported.format == "merged":
-            head += " `AutoModelForSequenceClassification` fails here on purpose: its head would be random."
+            head += (
+                " `AutoModelForSequenceClassification` fails here on purpose: its head would be random. For other "
+                "runtimes, export what `AutoModel` loads to ONNX (`torch.onnx.export`), and apply the layer after it."
+            )
     return f"""# {trained.config.name}, {exported.format}
 
 A text classifier of {len(trained.labels)} classes ({names}), trained with submillion on {base}.

@@ -144,6 +144,7 @@ def test_a_mean_head_is_read_by_submillion_and_never_taken_for_a_stock_head(
     readme = (tmp_path / "model" / "README.md").read_text()
     assert "head.safetensors" in readme
     assert "mean of the last states" in readme
+    assert "ONNX" in readme
     for options in ({}, {"num_labels": 4}, {"num_labels": 1}):
         with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
             AutoModelForSequenceClassification.from_pretrained(tmp_path / "model", **options)
