@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
+import submillion
 from tiny_language_models import build_tiny_gpt2
 
 
@@ -32,6 +33,8 @@ def write_json(path: Path, values: Any) -> None:
 
 
 AUDIT = Path(__file__).parents[1] / "audit"
+# The package may lie outside of the environment, as that of a clone does, and its code may run.
+PACKAGE = Path(submillion.__file__).parents[1]
 EVIL = "from pathlib import Path\nPath({marker!r}).write_text('ran')\nraise SystemExit('ran')\n"
 HUB_CODE = {
     "auto_map": {
@@ -80,7 +83,7 @@ def audited(tmp_path: Path, marker: Path) -> Callable[..., Outcome]:
         (work / "commands.json").write_text(json.dumps([[str(word) for word in words] for words in commands]))
         environment = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join((str(AUDIT), *filter(None, [os.environ.get("PYTHONPATH")]))),
+            "PYTHONPATH": os.pathsep.join((str(AUDIT), str(PACKAGE), *filter(None, [os.environ.get("PYTHONPATH")]))),
             "AUDIT_LOG": str(work / "audit.log"),
             "AUDIT_CACHE": str(work / "cache"),
             "AUDIT_FOLDERS": os.pathsep.join(map(str, (work, *folders))),
