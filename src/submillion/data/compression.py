@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from submillion.errors import DataError
+from submillion.errors import DataError, SubmillionError
 
 PACKINGS = (".gz", ".bz2", ".xz", ".zip")
 BLOCK_BYTES = 1 << 18
@@ -62,13 +63,16 @@ def readable(path: Path) -> Iterator[None]:
     """Turn what reading a damaged or unreadable file raises into a `DataError` that names the file."""
     try:
         yield
+    except SubmillionError:
+        raise
     except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, zipfile.BadZipFile) as error:
         raise DataError(
             f"the compressed file is cut off or damaged: {error}",
             where=str(path),
             hint="Fetch or compress the file again.",
         ) from None
-    except (NotImplementedError, RuntimeError, MemoryError) as error:  # how zipfile refuses ciphers and odd methods
+    # zipfile refuses ciphers and odd methods by the first two, and damaged directories by the others too.
+    except (NotImplementedError, RuntimeError, MemoryError, ValueError, LookupError, struct.error) as error:
         if path.suffix.lower() not in PACKINGS:
             raise
         raise DataError(

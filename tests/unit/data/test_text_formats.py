@@ -249,6 +249,16 @@ def test_an_empty_file_of_rows_is_said_before_it_is_scored(tmp_path: Path) -> No
         count_rows(str(tmp_path / "a.csv"))
 
 
+def test_a_zip_file_whose_directory_is_damaged_is_refused(tmp_path: Path) -> None:
+    """Names that are said to be UTF-8 and are not end in an error of the codec, not of zipfile."""
+    path = tmp_path / "archive.zip"
+    content = pack_zip(TABLE.encode(), "é.csv")
+    path.write_bytes(content.replace("é".encode(), b"\x8e\x8e"))
+    with pytest.raises(DataError, match="cannot be unpacked") as caught:
+        read_records(str(path))
+    assert caught.value.where == str(path)
+
+
 def test_a_zip_file_whose_member_has_no_name_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "archive.zip"
     path.write_bytes(pack_zip(TABLE.encode()).replace(b"folder/rows.csv", b"\0older/rows.csv"))
