@@ -5,7 +5,7 @@
 
 An arm is one or more files of synthetic rows that are trained on together. For each seed there is a run without any and
 one an arm, each in a process of its own, and all are scored on the same rows in and out of distribution.
-A difference is pooled over the seeds as everywhere (`submillion.paired_runs`): its interval is about other rows and
+A difference is pooled over the seeds as everywhere (`submillion.run.paired`): its interval is about other rows and
 other seeds, its p value about these trained models. Runs that are finished are not repeated, so a call that was killed
 goes on where it was. The effect is written down whatever its sign.
 """
@@ -22,12 +22,13 @@ from typing import Any
 
 from submillion import __version__
 from submillion.api import resolve_config
-from submillion.augment.rows import read_rows
-from submillion.config import RunConfig
-from submillion.evaluate import compare_correct
+from submillion.config.run import RunConfig
+from submillion.data.synthetic import read_rows
 from submillion.launch import launch_run
-from submillion.paired_runs import compare_outcomes, read_outcomes
-from submillion.rundir import RunDir, read_json, write_json
+from submillion.metrics.evaluate import compare_correct
+from submillion.run.folder import RunDir
+from submillion.run.paired import compare_outcomes, read_outcomes
+from submillion.storage.files import read_json, write_json
 from submillion.training.device import count_cpus, read_cpu_capabilities
 
 FOLDER = Path(__file__).parent

@@ -59,9 +59,9 @@ def bench(
     """Measure speed, memory and the share of the machine's peak, each case in a process of its own, in turn."""
     from benchmarks.machine import BenchSettings
     from benchmarks.run import run_bench
-    from submillion.cli.progress import open_progress
+    from submillion.cli.progress_bars import open_progress
     from submillion.errors import ConfigError
-    from submillion.rundir import write_json
+    from submillion.storage.files import write_json
 
     if out is not None and not out.parent.is_dir():
         raise ConfigError("there is no such folder", where=f"--out {out}", hint=f"Make it first: mkdir -p {out.parent}")

@@ -15,7 +15,7 @@ from benchmarks.measured_child import Job
 from benchmarks.prepare_peers import RANDOM_BASES
 from benchmarks.row_source import RowSource, read_rows
 from submillion.model.sources import find_base, load_base_config
-from submillion.rundir import find_cache_folder
+from submillion.storage.private_folders import find_cache_folder
 
 MAX_LENGTH = 192
 """Tokens kept of a text, as many as published systems keep, where the base model has positions for them."""

@@ -18,8 +18,8 @@ from benchmarks.memory import read_peak_memory
 from benchmarks.prepare_peers import ADAPTER
 from benchmarks.profile import profile_products
 from benchmarks.row_source import Row, load_rows
-from submillion.batches import Features
-from submillion.config import RunConfig, parse_config
+from submillion.config.run import RunConfig, parse_config
+from submillion.encoding.text_encoder import Features
 from submillion.progress import Silent
 from submillion.records import Record
 
@@ -48,9 +48,9 @@ def make_config(job: Job) -> RunConfig:
 def train(job: Job, gate: Gate) -> Mapping[str, Any]:
     """Train: shuffled rows, whole steps, tokenised beforehand."""
     from submillion.budget.plan import make_plan
+    from submillion.encoding.text_encoder import TextEncoder
     from submillion.model.encoder import build_classifier
     from submillion.model.sources import find_base, load_base_config
-    from submillion.text_encoder import TextEncoder
     from submillion.training.device import open_device
     from submillion.training.loop import train_steps
     from submillion.training.optim import build_optimizer
@@ -106,7 +106,7 @@ def _rows_of_steps(features: Sequence[Features], batch_size: int, first: int, co
 
 def score(job: Job, gate: Gate) -> Mapping[str, Any]:
     """Score raw texts with a trained run: cleaning, tokenising and the model."""
-    from submillion.run_model import load_run
+    from submillion.scoring.run_model import load_run
 
     model = load_run(Path(job.folder) / "run", threads=job.threads, precision=job.options["precision"])
     records = _as_records(load_rows(Path(job.rows)))
@@ -129,8 +129,8 @@ def score(job: Job, gate: Gate) -> Mapping[str, Any]:
 
 def encode(job: Job, gate: Gate) -> Mapping[str, Any]:
     """Tokenise all rows anew in every round; a figure of each is ``cores``, the processors kept busy."""
+    from submillion.encoding.text_encoder import TextEncoder
     from submillion.model.sources import find_base
-    from submillion.text_encoder import TextEncoder
 
     encoder = TextEncoder(find_base(job.base).folder, job.max_length)
     texts = [row.text for row in load_rows(Path(job.rows))][: job.round_rows]
@@ -165,7 +165,7 @@ def begin(job: Job, gate: Gate) -> Mapping[str, Any]:
     """Return the ``seconds`` from the end of the imports to the first step of a run on a file of rows."""
     from submillion.api import train as train_run
 
-    for module in ("submillion.pipeline", "submillion.model.encoder"):  # what the run would import on its way
+    for module in ("submillion.pipeline.run", "submillion.model.encoder"):  # what the run would import on its way
         import_module(module)
     started = time.perf_counter()
     with suppress(_Begun):

@@ -52,7 +52,7 @@ def look(job: Job, gate: Gate) -> Mapping[str, Any]:
     import torch
 
     from submillion.kernels.native import find_kernels
-    from submillion.manifest import describe_machine
+    from submillion.pipeline.first_manifest import describe_machine
     from submillion.training.device import count_cpus
 
     machine = describe_machine()

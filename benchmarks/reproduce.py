@@ -77,8 +77,8 @@ def main() -> None:
 
 def reproduce(options: argparse.Namespace) -> dict[str, Any]:
     """Make all runs that are not made yet, one after the other, and gather what they measured."""
-    from submillion.evaluate import compare_correct
-    from submillion.report.load import load_run, read_predictions
+    from submillion.metrics.evaluate import compare_correct
+    from submillion.run.history import load_run, read_predictions
 
     watch = [parse_watch(text) for text in options.watch]
     runs: dict[str, Path] = {}

@@ -53,12 +53,13 @@ def main() -> None:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Make all searches and all scored runs that are not made yet, and compare them."""
     from submillion import api
-    from submillion.config import RunConfig
+    from submillion.config.run import RunConfig
     from submillion.launch import LaunchedRun, launch_run
-    from submillion.paired_runs import read_outcomes
-    from submillion.rundir import RunDir, read_json
+    from submillion.run.folder import RunDir
+    from submillion.run.paired import read_outcomes
     from submillion.search.confirm import compare_runs
     from submillion.search.trials import make_confirming_config
+    from submillion.storage.files import read_json
 
     seeds = list(range(options.seeds))
     searches: list[dict[str, Any]] = []

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from submillion.augment.settings import GenerateSettings
 from submillion.budget.plan import Plan, make_plan
-from submillion.config import RunConfig
+from submillion.config.generate import GenerateSettings
+from submillion.config.run import RunConfig
 from submillion.model.sources import load_base_config
 from submillion.recipes import list_recipes, load_recipe
 
@@ -25,7 +25,7 @@ NUM_LABELS = 4  # of AG News and of the shipped news items, which all shipped re
 INTRODUCTION = """\
 # Recipes
 
-*This page is written by `make docs` from the settings themselves; edit `src/submillion/config.py` or the recipes.*
+*This page is written by `make docs` from the settings themselves; edit `src/submillion/config/run.py` or the recipes.*
 
 A recipe is one YAML file that describes a whole run. `submillion recipes` lists those below, `submillion recipes show
 NAME` prints one, `submillion recipes copy NAME` puts a copy into the current folder to edit. `submillion train` takes

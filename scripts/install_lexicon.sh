@@ -5,7 +5,7 @@
 #   scripts/install_lexicon.sh .venv
 set -euo pipefail
 venv=$1
-found() { "$venv/bin/python" -c 'from submillion.augment.wordnet.lexicon import load_lexicon; print("WordNet:", load_lexicon().place)'; }
+found() { "$venv/bin/python" -c 'from submillion.wordnet.lexicon import load_lexicon; print("WordNet:", load_lexicon().place)'; }
 if found 2>/dev/null; then exit 0; fi
 
 folder="$(cd "$venv" && pwd)/share/nltk_data"

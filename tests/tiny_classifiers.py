@@ -14,11 +14,11 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from submillion.budget.plan import Plan, make_plan
-from submillion.config import AdapterConfig, ModelConfig
+from submillion.config.run import AdapterConfig, ModelConfig
+from submillion.encoding.text_encoder import Features, hash_id
 from submillion.model.encoder import Classifier, build_classifier
 from submillion.model.sources import find_base, load_base_config
-from submillion.rundir import RunDir
-from submillion.text_encoder import Features, hash_id
+from submillion.run.folder import RunDir
 
 NUM_LABELS = 4
 LENGTHS = (5, 9, 40, 9, 3, 17, 64, 9, 33)
@@ -93,7 +93,7 @@ def make_features(lengths: Sequence[int] = LENGTHS, *, seed: int = 0, num_tokens
 def save_run_files(tiny: Tiny, folder: Path) -> RunDir:
     """Write adapter and head as a run does."""
     run = RunDir(folder)
-    tiny.classifier.save(run)
+    tiny.classifier.save(run.adapter, run.head)
     return run
 
 

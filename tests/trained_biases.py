@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from submillion.budget.count import list_modules
-from submillion.budget.heads import get_model_prefix, list_head_modules, uses_pooler
+from submillion.budget.head_counts import get_model_prefix, list_head_modules, uses_pooler
 from submillion.budget.plan import Plan
 
 

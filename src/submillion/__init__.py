@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from submillion import report
     from submillion.api import export, load, plan, train, tune
-    from submillion.budget_curve.command import curve
+    from submillion.budget_curve.curve import curve
     from submillion.estimator import SubmillionClassifier
 
 __version__ = "0.1.0"
@@ -22,7 +22,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(api, name)
     if name == "curve":
-        from submillion.budget_curve.command import curve
+        from submillion.budget_curve.curve import curve
 
         return curve
     if name == "SubmillionClassifier":

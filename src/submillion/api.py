@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from submillion.budget.folder import plan_adapter_folder, read_adapter_config
 from submillion.budget.plan import Plan, make_plan
 from submillion.budget.transfer import adapt_to_base
-from submillion.config import AdapterConfig, ExportFormat, RunConfig, apply_overrides, load_yaml, parse_config
+from submillion.config.run import AdapterConfig, ExportFormat, RunConfig, apply_overrides, load_yaml, parse_config
 from submillion.corpus import CORPUS_FOLDER
 from submillion.data.labels import Numbering, NumbersChoice
 from submillion.data.texts import is_table, name_source, place_table
@@ -22,9 +22,9 @@ from submillion.progress import Progress, Silent
 from submillion.recipes import list_recipes, read_recipe
 
 if TYPE_CHECKING:
-    from submillion.conclude import RunSummary
-    from submillion.exports import Exported
-    from submillion.run_model import RunModel
+    from submillion.pipeline.finish import RunSummary
+    from submillion.scoring.exports import Exported
+    from submillion.scoring.run_model import RunModel
     from submillion.search.conduct import SearchResult
 
 Data = Any
@@ -65,7 +65,7 @@ def train(
     Raises:
         SubmillionError: Of the kind that says what is wrong: settings, data, budget, model or run.
     """
-    from submillion.pipeline import choose_folder, start_run
+    from submillion.pipeline.run import choose_folder, start_run
 
     config = resolve_config(
         recipe,
@@ -158,7 +158,7 @@ def load(
         ConfigError: A base for a run, which has its own; or a precision that is not to be had on this machine.
         ModelError: The base model cannot be found, or the adapter does not fit it.
     """
-    from submillion.run_model import load_run
+    from submillion.scoring.run_model import load_run
 
     return load_run(Path(run), base=None if base is None else str(base), precision=precision)
 
@@ -183,7 +183,7 @@ def export(
         RunError: No trained run; or the export gives other logits than the run, and then nothing of it stays.
         ModelError: The base model cannot be found.
     """
-    from submillion.exports import export_run
+    from submillion.scoring.exports import export_run
 
     return export_run(Path(run), format=format, out=None if out is None else Path(out), progress=progress)
 
@@ -368,7 +368,8 @@ def count_labels(config: RunConfig) -> int:
     if source is not None:
         if source in NUM_HUB_LABELS and not Path(source).exists():
             return NUM_HUB_LABELS[source]
-        from submillion.data.read import Columns, read_dataset
+        from submillion.data.columns import Columns
+        from submillion.data.read import read_dataset
 
         columns = Columns(config.data.text, config.data.label, config.data.id)
         numbering = Numbering.parse(config.data.numbers)

@@ -26,8 +26,14 @@ from safetensors.numpy import save
 
 from submillion import __version__
 from submillion.errors import ConfigError, RunError
-from submillion.private_folders import explain_distrust, make_private_folder
-from submillion.rundir import CACHE_OFF, CACHE_SETTING, find_cache_folder, write_bytes
+from submillion.storage.files import write_bytes
+from submillion.storage.private_folders import (
+    CACHE_OFF,
+    CACHE_SETTING,
+    explain_distrust,
+    find_cache_folder,
+    make_private_folder,
+)
 
 MAX_BYTES = 4 << 30
 """Largest size of the folder; the files that were not used for the longest time go first."""

@@ -17,14 +17,16 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
 
-from submillion import api, stats
-from submillion.config import RunConfig
+from submillion import api
+from submillion.config.run import RunConfig
 from submillion.data.labels import normalise_label
 from submillion.errors import ConfigError, DataError, RunError
+from submillion.metrics import stats
+from submillion.pipeline.proof import sum_saved_params
 from submillion.records import LabelSet, Record
-from submillion.rundir import RunDir, read_json
-from submillion.stored_run import StoredRun
-from submillion.verify import sum_saved_params
+from submillion.run.folder import RunDir
+from submillion.scoring.pickled_run import StoredRun
+from submillion.storage.files import read_json
 
 # Parameters of the estimator and the settings that they stand for.
 _SETTINGS: Mapping[str, str] = {

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from submillion.config import RunConfig, dump_config
+from submillion.config.run import RunConfig, dump_config
 from submillion.errors import ConfigError, RunError, SubmillionError, from_json
-from submillion.files import open_plain
-from submillion.run_files import read_config, read_manifest
-from submillion.rundir import RunDir, read_json, read_log, refuse_odd_files, remove_leftovers, write_json, write_text
+from submillion.run.checked_files import read_config, read_manifest
+from submillion.run.folder import RunDir, refuse_odd_files
+from submillion.storage.files import open_plain, read_json, read_log, remove_leftovers, write_json, write_text
 
 _POLL_S = 0.2
 # A run that is asked to stop finishes its step and saves; a step of a large model on few cores takes a while.

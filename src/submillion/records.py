@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -104,3 +105,16 @@ class Prediction:
     label: str
     probabilities: tuple[float, ...]
     has_text: bool = True
+
+
+def labels_of(records: Sequence[Record]) -> NDArray[np.int64]:
+    """Return the label ids of labelled records, shape (n,)."""
+    return np.array([record.label for record in records], dtype=np.int64)
+
+
+def hash_records(records: Sequence[Record]) -> str:
+    """Return a SHA-256 of cleaned texts and labels, by which the run knows its own test rows again."""
+    digest = hashlib.sha256()
+    for record in records:
+        digest.update(f"{record.label}\x00{record.text}\x00".encode())
+    return digest.hexdigest()

@@ -120,7 +120,7 @@ def test_nothing_heavy_is_imported_before_it_is_needed(code: str) -> None:
     assert [name for name in HEAVY if name in loaded] == []
 
 
-@pytest.mark.parametrize("module", ["run_model", "text_encoder", "data.clean"])
+@pytest.mark.parametrize("module", ["scoring.run_model", "encoding.text_encoder", "data.clean"])
 def test_a_run_can_be_looked_for_before_anything_that_computes_is_imported(module: str) -> None:
     loaded = list_loaded(f"import submillion.{module}")
     assert f"submillion.{module}" in loaded

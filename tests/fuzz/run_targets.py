@@ -97,7 +97,7 @@ def remove_world() -> None:
 
 def _make_search(settings: Mapping[str, Any], folder: Path) -> None:
     """Write the folder of a search that is about to make its first trial."""
-    from submillion.config import parse_config
+    from submillion.config.run import parse_config
     from submillion.model.sources import load_base_config
     from submillion.search.storage import open_storage, require_optuna
     from submillion.search.study import describe_search, open_study
@@ -162,7 +162,7 @@ def _plan_adapter(run: Path) -> None:
 
 
 def _resume(run: Path) -> None:
-    from submillion.pipeline import resume_run
+    from submillion.pipeline.run import resume_run
 
     with suppress(TrainingBegins):
         resume_run(run, progress=_StopAtTraining())
@@ -248,8 +248,8 @@ def _read_task(folder: Path) -> None:
 
 
 def _list_trials(folder: Path) -> None:
-    from submillion.search.results import list_rows
     from submillion.search.storage import open_storage, require_optuna, storage_errors
+    from submillion.search.trial_results import list_rows
 
     require_optuna()
     import optuna

@@ -116,7 +116,7 @@ def put_into(template: Mapping[str, bytes] | Path, name: str, used: str = "") ->
 
 def iter_data_targets() -> Iterator[tuple[str, Callable[[], Target]]]:
     """Yield (name, function that makes the target) for files of rows."""
-    from submillion.data.formats import find_suffix
+    from submillion.tables.formats import find_suffix
 
     for ending, make, ways in data_files.iter_formats():
         if find_suffix(Path(f"rows{ending}")) != ending:

@@ -15,13 +15,14 @@ import torch
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 import submillion
-from submillion.config import parse_config
+from submillion.config.run import parse_config
 from submillion.errors import ConfigError, ModelError, RunError
-from submillion.exports import export_run
 from submillion.model import adapter, stock_score
-from submillion.pipeline import start_run
-from submillion.run_model import RunModel, load_run
-from submillion.rundir import RunDir, read_json
+from submillion.pipeline.run import start_run
+from submillion.run.folder import RunDir
+from submillion.scoring.exports import export_run
+from submillion.scoring.run_model import RunModel, load_run
+from submillion.storage.files import read_json
 
 TEXTS = (
     "Striker scores twice in the derby",
@@ -57,8 +58,8 @@ def train(
             }
             values["model"]["precision"] = "fp32"
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("submillion.conclude.verify_run", lambda *_: {})
-                patch.setattr("submillion.conclude.write_report", lambda *_: None)
+                patch.setattr("submillion.pipeline.proof.verify_run", lambda *_: {})
+                patch.setattr("submillion.report.write_report", lambda *_: None)
                 runs[key] = start_run(parse_config(values, where="test"), root / f"run-{len(runs)}").run
         return runs[key]
 

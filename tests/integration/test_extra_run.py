@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from submillion import api
-from submillion.augment.rows import SyntheticRow, describe_origin, write_rows
-from submillion.baseline import train_baseline
 from submillion.cli.training import _split_weight
 from submillion.data.read import read_records
+from submillion.data.synthetic import SyntheticRow, describe_origin, write_rows
 from submillion.errors import RunError
-from submillion.pipeline import resume_run, start_run
-from submillion.rundir import RunDir, read_json, read_log
+from submillion.metrics.baseline import train_baseline
+from submillion.pipeline.run import resume_run, start_run
+from submillion.run.folder import RunDir
+from submillion.storage.files import read_json, read_log
 from tiny_classifiers import build_wide_base
 
 SMALL = (
@@ -54,14 +55,14 @@ def write_extra(path: Path, news: Path, word: str = "curious") -> Path:
 def test_synthetic_rows_are_counted_and_kept(
     news: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("submillion.conclude.verify_run", lambda *_: {})
+    monkeypatch.setattr("submillion.pipeline.proof.verify_run", lambda *_: {})
     given: list[tuple[int, list[float]]] = []
 
     def note_weights(texts: list[str], *arguments: Any, weights: list[float], **settings: Any) -> Any:
         given.append((len(texts), weights))
         return train_baseline(texts, *arguments, weights=weights, **settings)
 
-    monkeypatch.setattr("submillion.conclude.train_baseline", note_weights)
+    monkeypatch.setattr("submillion.metrics.baseline.train_baseline", note_weights)
     base = build_wide_base(tiny_bert, tmp_path / "wide")  # of sizes that run on the CPU kernels, where there are any
     extra = write_extra(tmp_path / "extra.jsonl", news)
 

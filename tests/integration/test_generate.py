@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from conftest import Outcome, Trained
-from submillion.augment.rows import read_rows
+from submillion.data.synthetic import read_rows
 from tiny_language_models import build_tiny_gpt2
 
 Cli = Callable[..., Outcome]

@@ -108,6 +108,6 @@ def test_classify_imports_only_what_scores(wide_run: Path) -> None:
     )
     process = subprocess.run([sys.executable, "-c", code, str(wide_run)], check=True, capture_output=True, text=True)
     loaded = process.stderr.split()
-    assert "submillion.run_model" in loaded
+    assert "submillion.scoring.run_model" in loaded
     unused = ("transformers", "peft", "accelerate", "sklearn", "scipy", "pandas", "pyarrow", "matplotlib")
     assert [name for name in (*unused, "torch._dynamo", "sympy") if name in loaded] == []

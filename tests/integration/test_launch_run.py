@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
-from submillion.config import RunConfig, dump_config, parse_config
+from submillion.config.run import RunConfig, dump_config, parse_config
 from submillion.errors import BudgetError, ConfigError, DataError, DivergedError, RunError
 from submillion.launch import launch_run
 from submillion.recipes import load_recipe
-from submillion.rundir import RunDir, read_json, read_log
+from submillion.run.folder import RunDir
+from submillion.storage.files import read_json, read_log
 
 
 @pytest.fixture(scope="session")

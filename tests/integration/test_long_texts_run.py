@@ -11,13 +11,15 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from submillion.config import LongTexts, RunConfig, parse_config
+from submillion.config.run import LongTexts, RunConfig, parse_config
 from submillion.data.legibility import explain_unread
-from submillion.exports import export_run
-from submillion.fit import Fitting
-from submillion.pipeline import resume_run, start_run
-from submillion.run_model import load_run, read_config
-from submillion.rundir import RunDir, read_json
+from submillion.pipeline.fit import Fitting
+from submillion.pipeline.run import resume_run, start_run
+from submillion.run.checked_files import read_config
+from submillion.run.folder import RunDir
+from submillion.scoring.exports import export_run
+from submillion.scoring.run_model import load_run
+from submillion.storage.files import read_json
 
 Cli = Callable[..., Any]
 

@@ -12,12 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from submillion.config import RunConfig, parse_config
+from submillion.config.run import RunConfig, parse_config
 from submillion.errors import ConfigError, ModelError, RunError, SubmillionError
-from submillion.fit import Fitting
-from submillion.pipeline import resume_run, start_run
+from submillion.pipeline.fit import Fitting
+from submillion.pipeline.run import resume_run, start_run
 from submillion.progress import Silent
-from submillion.rundir import RunDir, read_json, read_log
+from submillion.run.folder import RunDir
+from submillion.storage.files import read_json, read_log
 
 Make = Callable[..., RunConfig]
 
@@ -25,8 +26,8 @@ Make = Callable[..., RunConfig]
 @pytest.fixture(autouse=True)
 def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes seconds and is looked at elsewhere: the proof in a fresh process, the report."""
-    monkeypatch.setattr("submillion.conclude.verify_run", lambda *_: {})
-    monkeypatch.setattr("submillion.conclude.write_report", lambda *_: None)
+    monkeypatch.setattr("submillion.pipeline.proof.verify_run", lambda *_: {})
+    monkeypatch.setattr("submillion.report.write_report", lambda *_: None)
 
 
 @pytest.fixture(scope="module")

@@ -14,15 +14,18 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
-from submillion import stats
 from submillion.api import resolve_config
-from submillion.config import parse_config
+from submillion.config.run import parse_config
 from submillion.data.read import read_records
 from submillion.errors import ConfigError, DataError, RunError
-from submillion.pipeline import RunSummary, start_run
-from submillion.run_model import evaluate_run, load_run, read_config
-from submillion.rundir import RunDir, read_json, read_log
-from submillion.verify import sum_saved_params, verify_run
+from submillion.metrics import stats
+from submillion.pipeline.finish import RunSummary
+from submillion.pipeline.proof import sum_saved_params, verify_run
+from submillion.pipeline.run import start_run
+from submillion.run.checked_files import read_config
+from submillion.run.folder import RunDir
+from submillion.scoring.run_model import evaluate_run, load_run
+from submillion.storage.files import read_json, read_log
 
 RECIPES = {
     "agnews-qk-r10": ({"query", "key"}, {10}, 2.8, 0),
@@ -77,8 +80,8 @@ def news(tmp_path_factory: pytest.TempPathFactory, news_rows: Callable[..., Path
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes seconds and is looked at in the whole run: the proof in a fresh process, the report."""
-    monkeypatch.setattr("submillion.conclude.verify_run", lambda *_: {})
-    monkeypatch.setattr("submillion.conclude.write_report", lambda *_: None)
+    monkeypatch.setattr("submillion.pipeline.proof.verify_run", lambda *_: {})
+    monkeypatch.setattr("submillion.report.write_report", lambda *_: None)
 
 
 @pytest.mark.usefixtures("bare")

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from submillion.config import parse_config
+from submillion.config.run import parse_config
 from submillion.errors import RunError
-from submillion.pipeline import choose_folder, resume_run, start_run
-from submillion.private_folders import explain_distrust
-from submillion.rundir import RunDir, find_cache_folder, hold_folder
+from submillion.pipeline.run import choose_folder, resume_run, start_run
+from submillion.run.folder import RunDir
 from submillion.search.task import SearchDir
+from submillion.storage.files import hold_folder
+from submillion.storage.private_folders import explain_distrust, find_cache_folder
 
 Start = Callable[..., subprocess.Popen[str]]
 

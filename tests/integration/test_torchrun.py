@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from submillion.rundir import read_json, read_log
+from submillion.storage.files import read_json, read_log
 
 PATIENCE_S = 240
 

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from submillion.errors import ConfigError
-from submillion.rundir import RunDir, read_json, read_log
+from submillion.run.folder import RunDir
 from submillion.search.conduct import choose_search_folder
+from submillion.storage.files import read_json, read_log
 
 RECIPE = """
 name: small

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import submillion.conclude
-import submillion.fit
-import submillion.pipeline
+import submillion.pipeline.finish
+import submillion.pipeline.fit
+import submillion.pipeline.run
 import submillion.training.checkpoint
-from submillion.config import parse_config
+from submillion.config.run import parse_config
 
 
 def kill() -> None:
@@ -61,10 +61,10 @@ def write_half(place: Any, content: Any) -> None:
 
 
 def run(request: dict[str, Any]) -> None:
-    submillion.conclude.verify_run = lambda *_: {}  # type: ignore[assignment]
-    submillion.conclude.write_report = lambda *_: None  # type: ignore[assignment]
+    submillion.pipeline.proof.verify_run = lambda *_: {}  # type: ignore[assignment]
+    submillion.report.write_report = lambda *_: None  # type: ignore[assignment]
     arm(request["target"], request["call"], request["when"])
-    submillion.pipeline.start_run(parse_config(request["config"], where="driver"), Path(request["folder"]))
+    submillion.pipeline.run.start_run(parse_config(request["config"], where="driver"), Path(request["folder"]))
 
 
 def main() -> None:

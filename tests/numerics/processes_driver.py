@@ -26,17 +26,17 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from accelerate.state import PartialState
 
-import submillion.conclude
-import submillion.fit
-import submillion.pipeline
+import submillion.pipeline.finish
+import submillion.pipeline.fit
+import submillion.pipeline.run
 import submillion.training.step
-from submillion.config import TrainConfig, parse_config
+from submillion.config.run import TrainConfig, parse_config
 from submillion.errors import DataError, RunError
-from submillion.score import score
+from submillion.scoring.score import score
+from submillion.training.collective import open_processes
 from submillion.training.feed import order_epoch
 from submillion.training.loop import train_steps
 from submillion.training.optim import MovingAverage, build_optimizer
-from submillion.training.processes import open_processes
 from tiny_classifiers import build_tiny_classifier, make_features
 
 PATIENCE_S = 120.0
@@ -153,7 +153,7 @@ def play_words() -> dict[str, Any]:
     with processes.acting_together():
         pass
     time.sleep(1.2 * rank)
-    folder = submillion.pipeline.choose_folder(parse_config({"name": "named"}, where="driver"))
+    folder = submillion.pipeline.run.choose_folder(parse_config({"name": "named"}, where="driver"))
     return {"told": told, "shared": shared, "gathered": gathered, "total": total, "messages": messages} | {
         "folder": str(folder),
         "processes": [processes.rank, processes.count, processes.local_count, str(processes.device)],
@@ -168,23 +168,23 @@ def play_plain_accelerator() -> None:
 
 def play_run(config: dict[str, Any], folder: str, *, stop_after: int | None = None, resume: bool = False) -> Any:
     """Carry out a run or continue it; the last process gets a SIGTERM after a step."""
-    submillion.conclude.verify_run = lambda *_: {}  # type: ignore[assignment]
-    submillion.conclude.write_report = lambda *_: None  # type: ignore[assignment]
+    submillion.pipeline.proof.verify_run = lambda *_: {}  # type: ignore[assignment]
+    submillion.report.write_report = lambda *_: None  # type: ignore[assignment]
     processes = open_processes()
-    real = submillion.fit.Fitting._log_step
+    real = submillion.pipeline.fit.Fitting._log_step
 
     def log_and_signal(self: Any, result: Any) -> None:
         real(self, result)
         if result.step == stop_after and processes.rank == processes.count - 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    submillion.fit.Fitting._log_step = log_and_signal  # type: ignore[method-assign]
+    submillion.pipeline.fit.Fitting._log_step = log_and_signal  # type: ignore[method-assign]
     try:
         if resume:
-            summary = submillion.pipeline.resume_run(Path(folder))
+            summary = submillion.pipeline.run.resume_run(Path(folder))
         else:
-            summary = submillion.pipeline.start_run(parse_config(config, where="driver"), Path(folder))
-    except submillion.fit.Interrupted as interrupted:
+            summary = submillion.pipeline.run.start_run(parse_config(config, where="driver"), Path(folder))
+    except submillion.pipeline.fit.Interrupted as interrupted:
         return {"interrupted": interrupted.folder}
     return {"run": str(summary.run), "evaluations": summary.evaluations, "threads": torch.get_num_threads()}
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from submillion.batches import Features, pack, split_micro_batches
-from submillion.config import TrainConfig
+from submillion.config.run import TrainConfig
+from submillion.encoding.batches import pack, split_micro_batches
+from submillion.encoding.text_encoder import Features
 from submillion.training.feed import StepInput, order_epoch
 from submillion.training.gradients import accumulate_gradients, weigh_classes, weigh_records
 from submillion.training.loop import train_steps

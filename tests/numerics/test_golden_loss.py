@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from submillion.config import TrainConfig
+from submillion.config.run import TrainConfig
 from submillion.training.loop import train_steps
 from submillion.training.optim import build_optimizer
 from tiny_classifiers import build_tiny_classifier, make_features

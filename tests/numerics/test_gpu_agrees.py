@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from submillion.config import TrainConfig
+from submillion.config.run import TrainConfig
 from submillion.training.loop import train_steps
 from submillion.training.optim import MovingAverage, build_optimizer
 from tiny_classifiers import build_tiny_classifier, make_features

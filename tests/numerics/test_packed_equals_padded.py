@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from submillion.batches import Features, LengthGroup, pack
 from submillion.budget.families import FAMILIES
+from submillion.encoding.batches import LengthGroup, pack
+from submillion.encoding.text_encoder import Features
 from submillion.errors import ModelError
 from submillion.model.distance_bias import DistanceBias
 from submillion.model.dropout import DropoutState, attention_keep_mask
-from submillion.model.packed import PackedLayout, _PackedAttention, packed_attention
-from submillion.score import score
+from submillion.model.packed_attention import PackedLayout, _PackedAttention, packed_attention
+from submillion.scoring.score import score
 from tiny_classifiers import (
     Tiny,
     build_tiny_classifier,
@@ -221,7 +222,7 @@ def test_filler_changes_neither_logits_nor_gradients(family: str, head: str, tin
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
 def test_the_attention_of_gpus_is_that_of_cpus() -> None:
-    from submillion.model.packed import _attend_nested
+    from submillion.model.packed_attention import _attend_nested
 
     layout, tensors, grad = make_attention_case()
     grad[NUM_TOKENS:] = 0.0

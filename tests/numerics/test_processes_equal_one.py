@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from submillion.config import parse_config
-from submillion.rundir import read_json, read_log
+from submillion.config.run import parse_config
+from submillion.storage.files import read_json, read_log
 
 # The scenes are played in the first test's setup: half a minute on two idle cores, and many of those on busy ones.
 pytestmark = pytest.mark.timeout(1200)

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from submillion.baseline import train_baseline
-from submillion.batches import Features, pack, split_micro_batches
-from submillion.config import TrainConfig
+from submillion.config.run import TrainConfig
+from submillion.encoding.batches import pack, split_micro_batches
+from submillion.encoding.text_encoder import Features
+from submillion.metrics.baseline import train_baseline
 from submillion.training.feed import StepInput, deal_records
 from submillion.training.gradients import accumulate_gradients, weigh_classes, weigh_records
 from submillion.training.loop import train_steps
@@ -96,8 +97,8 @@ def test_weights_of_one_change_no_bit(tiny_bert: Path, settings: dict[str, Any],
     assert pack(make_features(LENGTHS)).weights is None
     ours = train()
     # As it was before records had weights.
-    monkeypatch.setattr("submillion.training.loop.weigh_records", _weigh_by_labels)
-    monkeypatch.setattr("submillion.training.loop.weigh_classes", _weigh_classes_by_count)
+    monkeypatch.setattr("submillion.training.gradients.weigh_records", _weigh_by_labels)
+    monkeypatch.setattr("submillion.training.gradients.weigh_classes", _weigh_classes_by_count)
     assert train() == ours
 
 

@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 
-from submillion.config import RunConfig, dump_config, parse_config
+from submillion.config.run import RunConfig, dump_config, parse_config
 from submillion.errors import RunError
-from submillion.fit import Fitting, Interrupted
-from submillion.pipeline import resume_run, start_run
-from submillion.run_model import read_config
-from submillion.rundir import RunDir, read_json, read_log
+from submillion.pipeline.fit import Fitting, Interrupted
+from submillion.pipeline.run import resume_run, start_run
+from submillion.run.checked_files import read_config
+from submillion.run.folder import RunDir
+from submillion.storage.files import read_json, read_log
 
 DRIVER = Path(__file__).with_name("kill_driver.py")
 KEPT = (
@@ -37,22 +38,22 @@ STOPPING: dict[str, Any] = {"train": {"ema_decay": 0.7, "patience": 2, "metric":
 # Where a run is killed: function, its n-th call, and before, after or in the middle of it. Runs validate after steps
 # 3, 6, 9 and 10 and save after these and after every second one.
 KILLS: dict[str, tuple[dict[str, Any], str, int, str]] = {
-    "before the first step": (PLAIN, "submillion.fit:train_steps", 1, "before"),
-    "before the first checkpoint": (PLAIN, "submillion.fit:Fitting._log_step", 2, "before"),
-    "half a log line": (PLAIN, "submillion.fit:RunLog.write", 7, "half"),
+    "before the first step": (PLAIN, "submillion.pipeline.fit:train_steps", 1, "before"),
+    "before the first checkpoint": (PLAIN, "submillion.pipeline.fit:Fitting._log_step", 2, "before"),
+    "half a log line": (PLAIN, "submillion.pipeline.fit:RunLog.write", 7, "half"),
     "half a file of a checkpoint": (PLAIN, "submillion.training.checkpoint:_write_synced", 5, "half"),
     "the first checkpoint not renamed": (PLAIN, "submillion.training.checkpoint:os.rename", 1, "before"),
     "a checkpoint not renamed": (PLAIN, "submillion.training.checkpoint:os.rename", 3, "before"),
     "a checkpoint renamed and not pointed to": (PLAIN, "submillion.training.checkpoint:os.rename", 3, "after"),
     "last set and best not": (PLAIN, "submillion.training.checkpoint:point_to", 3, "after"),
     "old checkpoints not deleted": (PLAIN, "submillion.training.checkpoint:delete_old_checkpoints", 4, "before"),
-    "inside an evaluation": (PLAIN, "submillion.fit:measure", 2, "before"),
-    "after an evaluation": (PLAIN, "submillion.fit:measure", 2, "after"),
-    "before the adapter is written": (PLAIN, "submillion.conclude:_save_tokenizer", 1, "before"),
-    "inside the test evaluation": (PLAIN, "submillion.conclude:score", 3, "before"),
-    "averaged, inside an evaluation": (STOPPING, "submillion.fit:measure", 2, "before"),
+    "inside an evaluation": (PLAIN, "submillion.pipeline.fit:measure", 2, "before"),
+    "after an evaluation": (PLAIN, "submillion.pipeline.fit:measure", 2, "after"),
+    "before the adapter is written": (PLAIN, "submillion.pipeline.finish:_save_tokenizer", 1, "before"),
+    "inside the test evaluation": (PLAIN, "submillion.pipeline.finish:score", 3, "before"),
+    "averaged, inside an evaluation": (STOPPING, "submillion.pipeline.fit:measure", 2, "before"),
     "averaged, a checkpoint not pointed to": (STOPPING, "submillion.training.checkpoint:os.rename", 2, "after"),
-    "averaged, after stopping early": (STOPPING, "submillion.fit:Fitting._load_best", 1, "before"),
+    "averaged, after stopping early": (STOPPING, "submillion.pipeline.fit:Fitting._load_best", 1, "before"),
 }
 
 
@@ -93,8 +94,8 @@ def make_config(base: Path, data: Path, settings: dict[str, Any]) -> RunConfig:
 @pytest.fixture(autouse=True)
 def _only_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the report and the proof in a fresh process; both come after what is compared here."""
-    monkeypatch.setattr("submillion.conclude.verify_run", lambda *_: {})
-    monkeypatch.setattr("submillion.conclude.write_report", lambda *_: None)
+    monkeypatch.setattr("submillion.pipeline.proof.verify_run", lambda *_: {})
+    monkeypatch.setattr("submillion.report.write_report", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +125,8 @@ def scene(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path, news_rows: 
     assert set(outcomes.values()) == {-signal.SIGKILL}, (outcomes, driver.stderr)
     whole = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("submillion.conclude.verify_run", lambda *_: {})
-        patch.setattr("submillion.conclude.write_report", lambda *_: None)
+        patch.setattr("submillion.pipeline.proof.verify_run", lambda *_: {})
+        patch.setattr("submillion.report.write_report", lambda *_: None)
         for name, settings in (("plain", PLAIN), ("stopping", STOPPING)):
             whole[name] = start_run(make_config(tiny_bert, data, settings), root / name).run
     killed = {name: Path(str(request["folder"])) for name, request in zip(KILLS, requests, strict=True)}

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from submillion.config import CleanConfig
+from submillion.config.run import CleanConfig
 from submillion.data.clean import NEWS, clean_records, clean_text
 from submillion.records import Record
 

@@ -12,7 +12,7 @@ from submillion.budget.count import count_encoder, list_linears
 from submillion.budget.families import FAMILIES
 from submillion.budget.plan import Plan, make_plan
 from submillion.budget.transfer import map_layer
-from submillion.config import KINDS, AdapterConfig, ModelConfig
+from submillion.config.run import KINDS, AdapterConfig, ModelConfig
 from submillion.errors import BudgetError, ConfigError
 
 

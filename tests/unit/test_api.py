@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from submillion import api
-from submillion.config import RunConfig, dump_config, load_yaml, parse_config
+from submillion.config.run import RunConfig, dump_config, load_yaml, parse_config
 from submillion.corpus import CORPUS_FOLDER
 from submillion.errors import BudgetError, ConfigError
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from submillion.cache import Cache, digest_code, digest_parts, open_cache, pack_strings, unpack_strings
-from submillion.rundir import find_cache_folder
+from submillion.storage.private_folders import find_cache_folder
 
 KEY = digest_parts("everything")
 ARRAYS = {"ids": np.arange(2000, dtype=np.uint16), "ends": np.array([3, 4], np.int64), "none": np.empty(0, np.uint8)}

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from submillion.augment.generate import generate_rows
-    from submillion.augment.material import Inputs
-    from submillion.augment.settings import GenerateSettings
-    from submillion.augment.wordnet.synonym_rows import write_synonym_rows
+    from submillion.augment.prompt_examples import Inputs
+    from submillion.config.generate import GenerateSettings
+    from submillion.wordnet.synonym_rows import write_synonym_rows
 
 __all__ = ["GenerateSettings", "Inputs", "generate_rows", "write_synonym_rows"]
 

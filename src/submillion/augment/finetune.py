@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from submillion.augment.blocks import IGNORED, Blocks, make_block_mask, make_targets, pack_rows
+from submillion.augment.generation_state import MODEL_PATH
 from submillion.augment.language_model import LanguageModel, save_language_model
-from submillion.augment.settings import GenerateSettings
-from submillion.augment.work import MODEL_PATH
-from submillion.config import TrainConfig
+from submillion.config.generate import GenerateSettings
+from submillion.config.run import TrainConfig
 from submillion.errors import DataError, DivergedError
 from submillion.model.adapter import inject_language_adapter, merge_language_adapter
 from submillion.model.dropout import mix_64
 from submillion.progress import Progress
-from submillion.rundir import read_json, write_json
+from submillion.storage.files import read_json, write_json
 from submillion.training.checkpoint import (
     Position,
     delete_old_checkpoints,

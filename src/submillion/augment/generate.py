@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from submillion.augment.material import (
+from submillion.augment.filter_rows import REASONS, Draft, Screen
+from submillion.augment.generation_state import MODEL_PATH, WorkDir, append_batch, open_work, read_batches
+from submillion.augment.prompt_examples import (
     Inputs,
     Material,
     begin_conditional,
@@ -19,19 +21,17 @@ from submillion.augment.material import (
     digest_classifier,
     read_material,
 )
-from submillion.augment.rows import SyntheticRow, describe_origin, digest_settings, write_rows
-from submillion.augment.screen import REASONS, Draft, Screen
-from submillion.augment.settings import GenerateSettings
-from submillion.augment.work import MODEL_PATH, WorkDir, append_batch, open_work, read_batches
+from submillion.config.generate import GenerateSettings
 from submillion.data.clean import clean_text
+from submillion.data.synthetic import SyntheticRow, describe_origin, digest_settings, write_rows
 from submillion.errors import ConfigError, DataError
 from submillion.progress import Progress, Silent
-from submillion.rundir import read_json, write_json
+from submillion.storage.files import read_json, write_json
 
 if TYPE_CHECKING:
     from submillion.augment.language_model import LanguageModel
     from submillion.augment.sample import Start
-    from submillion.run_model import RunModel
+    from submillion.scoring.run_model import RunModel
     from submillion.training.device import Device
 
 JUNK = "The language model was trained from nothing on a few rows: what it writes is junk, good for trying the way."
@@ -126,7 +126,7 @@ def generate_rows(
 def _load_classifier(inputs: Inputs, settings: GenerateSettings) -> RunModel | None:
     if inputs.classifier is None:
         return None
-    from submillion.run_model import load_run
+    from submillion.scoring.run_model import load_run
 
     return load_run(inputs.classifier, threads=settings.threads)
 

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 
 from submillion.augment.blocks import make_block_mask
+from submillion.encoding.tokenizer_files import SPECIAL_NAMES, load_tokenizer, read_settings
 from submillion.errors import ModelError, RunError
 from submillion.model.base_files import digest_file, list_weights, read_config
 from submillion.model.sources import BaseModel, find_base
 from submillion.model.stock import JUNK_KEY, build_stock_config, load_stock_model, quiet_loading
-from submillion.model.tokenizer.files import SPECIAL_NAMES, load_tokenizer, read_settings
-from submillion.rundir import full_disk_is_run_error, sync_folder
+from submillion.storage.files import full_disk_is_run_error, sync_folder
 
 SCRATCH_NAME = "from-scratch"
 SCRATCH_VOCABULARY = 4096

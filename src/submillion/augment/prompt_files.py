@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from submillion.config import load_yaml
+from submillion.config.run import load_yaml
 from submillion.errors import ConfigError
 from submillion.records import LabelSet
 

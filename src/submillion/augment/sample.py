@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import pad
 
 from submillion.augment.language_model import LanguageModel
-from submillion.augment.settings import SampleSettings
+from submillion.config.generate import SampleSettings
 from submillion.model.dropout import mix_64
 
 _TOP = 1024

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from submillion.budget.families import Family, FusedLayerNames, LayerNames, read_family
-from submillion.config import KINDS
+from submillion.config.run import KINDS
 from submillion.errors import ModelError
 
 ENCODER_KINDS: tuple[str, ...] = (*KINDS, "qkv")

@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 from submillion.budget.count import Linear, list_linears, list_modules, read_hidden_size
 from submillion.budget.families import read_family
+from submillion.budget.head_counts import HeadKind, HeadModule, get_model_prefix, list_head_modules, uses_pooler
 from submillion.budget.headers import read_tensor_shapes
-from submillion.budget.heads import HeadKind, HeadModule, get_model_prefix, list_head_modules, uses_pooler
 from submillion.budget.patterns import explain_slow
 from submillion.budget.plan import Plan, PlannedModule
-from submillion.config import Variant
+from submillion.config.run import Variant
 from submillion.errors import BudgetError, ModelError
 
 CONFIG_NAME = "adapter_config.json"

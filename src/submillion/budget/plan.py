@@ -11,9 +11,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from submillion.budget.count import Linear, count_biases, count_encoder
 from submillion.budget.families import read_family
-from submillion.budget.heads import HeadKind, HeadModule, get_model_prefix, list_head_modules, uses_pooler
+from submillion.budget.head_counts import HeadKind, HeadModule, get_model_prefix, list_head_modules, uses_pooler
 from submillion.budget.targets import list_fixed_ranks, list_targets
-from submillion.config import AdapterConfig, ModelConfig, Variant
+from submillion.config.run import AdapterConfig, ModelConfig, Variant
 from submillion.errors import BudgetError, ConfigError, RunError
 
 

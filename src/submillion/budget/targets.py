@@ -8,8 +8,8 @@ from typing import Any
 
 from submillion.budget.count import ENCODER_KINDS, Linear, list_linears, read_num_layers
 from submillion.budget.families import read_family
-from submillion.budget.heads import get_model_prefix
-from submillion.config import AdapterConfig
+from submillion.budget.head_counts import get_model_prefix
+from submillion.config.run import AdapterConfig
 from submillion.errors import ConfigError
 
 _FUSED = ("query", "key", "value")

@@ -8,7 +8,7 @@ from typing import Any
 from submillion.budget.count import Linear, list_linears, read_num_layers
 from submillion.budget.families import read_family
 from submillion.budget.targets import check_layers, find_linears, is_full_name
-from submillion.config import AdapterConfig
+from submillion.config.run import AdapterConfig
 
 
 def map_layer(layer: int, num_layers: int, new_num_layers: int) -> int:

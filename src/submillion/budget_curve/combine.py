@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from submillion import stats
+from submillion.metrics import stats
 
 
 def describe_point(right: NDArray[np.bool_]) -> dict[str, Any]:

@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 
 from submillion.budget_curve.combine import describe_point
-from submillion.budget_curve.fill import Filled, fill_budget
-from submillion.config import FinalConfig, RunConfig
+from submillion.budget_curve.fill_budget import Filled, fill_budget
+from submillion.config.run import FinalConfig, RunConfig
 from submillion.errors import ConfigError
 from submillion.launch import LaunchedRun, launch_run
 from submillion.model.sources import load_base_config
-from submillion.paired_runs import compare_outcomes, read_outcomes
 from submillion.progress import Progress, Silent
 from submillion.report.budget_page import write_budget_page
-from submillion.rundir import RunDir, read_json, refuse_overwriting, write_json
+from submillion.run.folder import RunDir, refuse_overwriting
+from submillion.run.paired import compare_outcomes, read_outcomes
+from submillion.storage.files import read_json, write_json
 
 SHOWN = ("validation", "test")
 

@@ -11,7 +11,7 @@ from submillion.cli import generating, options
 from submillion.cli.console import print_json, print_result
 
 if TYPE_CHECKING:
-    from submillion.augment.wordnet.synonym_rows import SynonymSummary
+    from submillion.wordnet.synonym_rows import SynonymSummary
 
 app = typer.Typer(help="Make synthetic training rows, which `train --extra` trains on.", no_args_is_help=True)
 
@@ -53,8 +53,8 @@ def synonyms(
 ) -> None:
     """Replace words of training rows by WordNet synonyms; labels stay, and every row says what it came from."""
     from submillion.augment import write_synonym_rows
-    from submillion.cli.progress import open_progress
-    from submillion.rundir import refuse_overwriting
+    from submillion.cli.progress_bars import open_progress
+    from submillion.run.folder import refuse_overwriting
 
     refuse_overwriting(out, where=f"--out {out}")
     summary = write_synonym_rows(

@@ -39,8 +39,8 @@ def curve(
 
     The same command continues a curve that was stopped or killed.
     """
-    from submillion.budget_curve.command import curve as measure
-    from submillion.cli.progress import open_progress
+    from submillion.budget_curve.curve import curve as measure
+    from submillion.cli.progress_bars import open_progress
     from submillion.launch import sigterm_interrupts
 
     try:

@@ -13,9 +13,9 @@ from submillion.cli import options
 from submillion.cli.console import make_text, print_json, print_note, print_result
 
 if TYPE_CHECKING:
-    from submillion.config import ModelConfig
+    from submillion.config.run import ModelConfig
     from submillion.data.read import Dataset
-    from submillion.text_encoder import TextEncoder
+    from submillion.encoding.text_encoder import TextEncoder
 
 SHOWN_EXAMPLES = 3
 
@@ -40,11 +40,11 @@ def check(
     as_json: options.Json = False,
 ) -> None:
     """Examine data: duplicates, label conflicts, leaks, damage, and what a base (minilm-l6 if absent) can read."""
-    from submillion.cli.progress import open_progress
+    from submillion.cli.progress_bars import open_progress
     from submillion.data.check import check_records
     from submillion.data.labels import Numbering
     from submillion.data.read import read_dataset
-    from submillion.text_encoder import started_beside
+    from submillion.encoding.text_encoder import started_beside
 
     progress = open_progress()
     model = _choose_model(recipe, base, settings)
@@ -92,7 +92,7 @@ def _name_splits(against: str | None, dataset: Dataset | None) -> dict[str, Sequ
 
 def _choose_model(recipe: str | None, base: str | None, settings: Sequence[str] | None) -> ModelConfig:
     """Return the model that texts are checked for."""
-    from submillion.config import apply_overrides, parse_config
+    from submillion.config.run import apply_overrides, parse_config
     from submillion.errors import ConfigError
     from submillion.recipes import load_recipe
 
@@ -126,7 +126,7 @@ def _find_encoder(model: ModelConfig, *, is_chosen: bool) -> TextEncoder | None:
             raise
         print_note(f"lengths are in words, not tokens, and unknown tokens are not counted: {error.message}")
         return None
-    from submillion.text_encoder import TextEncoder
+    from submillion.encoding.text_encoder import TextEncoder
 
     return TextEncoder(folder, model.num_tokens_kept, model.long_texts)
 

@@ -25,8 +25,8 @@ def export(
     as_json: options.Json = False,
 ) -> None:
     """Export a trained run for other libraries; its logits are compared with the run's before it is handed out."""
-    from submillion.cli.progress import open_progress
-    from submillion.exports import export_run
+    from submillion.cli.progress_bars import open_progress
+    from submillion.scoring.exports import export_run
 
     exported = export_run(run, format=format, out=out, progress=open_progress())
     if as_json:

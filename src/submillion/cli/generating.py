@@ -59,10 +59,10 @@ def generate(
     Killed or interrupted, it goes on where it was when the same command is given again.
     """
     from submillion.augment.generate import generate_rows
-    from submillion.augment.material import Inputs
-    from submillion.augment.settings import make_settings
-    from submillion.cli.progress import open_progress
-    from submillion.rundir import refuse_overwriting
+    from submillion.augment.prompt_examples import Inputs
+    from submillion.cli.progress_bars import open_progress
+    from submillion.config.generate import make_settings
+    from submillion.run.folder import refuse_overwriting
 
     given: dict[str, Any] = {
         "model": model,
@@ -96,11 +96,11 @@ def generate(
 
 
 def _print_counts(generated: Generated) -> None:
+    from submillion.augment.filter_rows import REASONS
     from submillion.augment.generate import JUNK
-    from submillion.augment.rows import read_rows
-    from submillion.augment.screen import REASONS
-    from submillion.augment.work import WorkDir
+    from submillion.augment.generation_state import WorkDir
     from submillion.cli.tables import make_table
+    from submillion.data.synthetic import read_rows
 
     counts = generated.counts
     used = [reason for reason in REASONS if counts["dropped"][reason]]
@@ -137,7 +137,7 @@ def prompts(
     """Print the shipped prompts, or copy them to a file of your own, to change them there."""
     from submillion.augment.prompt_files import read_shipped_prompts
     from submillion.errors import ConfigError
-    from submillion.rundir import write_text
+    from submillion.storage.files import write_text
 
     content = read_shipped_prompts()
     if to is None:

@@ -15,7 +15,7 @@ from submillion.errors import DataError
 
 if TYPE_CHECKING:
     from submillion.records import Record
-    from submillion.run_model import RunModel
+    from submillion.scoring.run_model import RunModel
 
 
 def choose_input_columns(model: RunModel, source: str, asked: Columns) -> Columns:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from submillion.data.read import Columns
+    from submillion.data.columns import Columns
 
 ExportFormat = Literal["merged", "adapter"]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
@@ -46,6 +46,6 @@ def split_names(text: str | None) -> tuple[str, ...]:
 
 def choose_columns(text: str | None, label: str | None, row_id: str | None) -> Columns:
     """Return the columns asked for."""
-    from submillion.data.read import Columns
+    from submillion.data.columns import Columns
 
     return Columns(text=split_names(text), label=label, id=row_id)

@@ -15,7 +15,8 @@ from typing import IO, Any
 from submillion.data.label_files import ID, LABEL, LABEL_ID, Spelling
 from submillion.errors import ConfigError, RunError
 from submillion.records import LabelSet, Prediction, Record
-from submillion.rundir import refuse_overwriting, remove_stale, write_atomically
+from submillion.run.folder import refuse_overwriting
+from submillion.storage.files import remove_stale, write_atomically
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 ROW_GROUP = 8192

@@ -54,7 +54,7 @@ def copy(
     """Copy a recipe to a file of your own, to change it there."""
     from submillion.errors import ConfigError
     from submillion.recipes import read_recipe
-    from submillion.rundir import write_text
+    from submillion.storage.files import write_text
 
     text = read_recipe(name)
     path = to or Path(f"{Path(name).stem}.yaml")

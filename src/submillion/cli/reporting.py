@@ -25,7 +25,7 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: report, plots.")] = False,
 ) -> None:
     """Write a self-contained HTML report of one run, or of several side by side, and its plots as PNG."""
-    from submillion.cli.progress import open_progress
+    from submillion.cli.progress_bars import open_progress
     from submillion.report.write import write_pages
 
     progress = open_progress()

@@ -41,11 +41,11 @@ def evaluate(
 ) -> None:
     """Evaluate a run on labelled data: metrics with 95 % intervals, confusion, calibration."""
     from submillion.cli.labelled import read_labelled
-    from submillion.cli.progress import open_progress
+    from submillion.cli.progress_bars import open_progress
     from submillion.cli.tables import tabulate_evaluation
     from submillion.data.legibility import describe_legibility
-    from submillion.manifest import count_trained_rows, describe_trained_rows
-    from submillion.run_model import evaluate_run, load_run
+    from submillion.run.manifest import count_trained_rows, describe_trained_rows
+    from submillion.scoring.run_model import evaluate_run, load_run
 
     progress = open_progress()
     progress.start("load")
@@ -83,12 +83,12 @@ def compare(
 ) -> None:
     """Compare two runs on the same rows: paired McNemar test and bootstrap."""
     from submillion.cli.labelled import read_labelled
-    from submillion.cli.progress import open_progress
+    from submillion.cli.progress_bars import open_progress
     from submillion.cli.tables import make_table, show_p, show_percent, show_points
     from submillion.errors import ConfigError
-    from submillion.evaluate import compare_correct
-    from submillion.manifest import count_trained_rows, describe_trained_rows
-    from submillion.run_model import load_run
+    from submillion.metrics.evaluate import compare_correct
+    from submillion.run.manifest import count_trained_rows, describe_trained_rows
+    from submillion.scoring.run_model import load_run
 
     progress = open_progress()
     right: list[NDArray[np.bool_]] = []
@@ -159,13 +159,13 @@ def predict(
     """Predict the labels of a file, row by row in its order, as the columns ID,Label."""
     from submillion.cli.labelled import choose_input_columns
     from submillion.cli.predictions import check_out, defuse, write_predictions
-    from submillion.cli.progress import open_progress
+    from submillion.cli.progress_bars import open_progress
     from submillion.data.label_files import choose_spelling
     from submillion.data.legibility import describe_legibility
     from submillion.data.read import count_rows, iter_records, list_inputs
     from submillion.model.sources import find_base
-    from submillion.run_model import load_run
-    from submillion.rundir import refuse_overwriting
+    from submillion.run.folder import refuse_overwriting
+    from submillion.scoring.run_model import load_run
 
     check_out(out, defuse_formulas=defuse_formulas, inputs=list_inputs(source))
     progress = open_progress()
@@ -221,7 +221,7 @@ def classify(
     """Classify texts: label and probabilities. A text that begins with a dash goes after --."""
     from submillion.data.texts import list_texts
     from submillion.errors import DataError
-    from submillion.run_model import load_run
+    from submillion.scoring.run_model import load_run
 
     lines = _read_stdin() if texts == ["-"] else texts
     if not lines:

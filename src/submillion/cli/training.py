@@ -15,8 +15,8 @@ from submillion.cli import options
 from submillion.cli.console import print_json, print_note, print_result
 
 if TYPE_CHECKING:
-    from submillion.conclude import RunSummary
-    from submillion.config import RunConfig
+    from submillion.config.run import RunConfig
+    from submillion.pipeline.finish import RunSummary
     from submillion.progress import Progress
 
 Out = Annotated[
@@ -88,7 +88,7 @@ def train(
             "no recipe is given", where="train", hint="`submillion recipes` lists them; --resume DIR needs none."
         )
     from submillion import api
-    from submillion.training.processes import is_first_process
+    from submillion.training.collective import is_first_process
 
     resolved = api.resolve_config(
         recipe,
@@ -125,8 +125,8 @@ def demo(out: Out = None) -> None:
     """Train on the shipped news items with the bundled MiniLM: the whole pipeline, without any network."""
     from submillion import api
     from submillion.cli.tables import show_interval, show_percent
-    from submillion.rundir import RunDir
-    from submillion.training.processes import is_first_process
+    from submillion.run.folder import RunDir
+    from submillion.training.collective import is_first_process
 
     summary = _start(api.resolve_config("demo").config, out)
     figures, baseline = summary.evaluations["test"], summary.baselines["test"]
@@ -142,7 +142,7 @@ def demo(out: Out = None) -> None:
 
 
 def _start(config: RunConfig, out: Path | None) -> RunSummary:
-    from submillion.pipeline import choose_folder, start_run
+    from submillion.pipeline.run import choose_folder, start_run
 
     folder = out or choose_folder(config)
     with _resumable(folder):
@@ -150,7 +150,7 @@ def _start(config: RunConfig, out: Path | None) -> RunSummary:
 
 
 def _resume(folder: Path) -> RunSummary:
-    from submillion.pipeline import resume_run
+    from submillion.pipeline.run import resume_run
 
     with _resumable(folder):
         return resume_run(folder, progress=_ShowPlan(folder))
@@ -163,7 +163,7 @@ def _resumable(folder: Path) -> Iterator[None]:
     Of several processes the first one tells: what ends one of them ends all.
     """
     from submillion.errors import SubmillionError
-    from submillion.training.processes import is_first_process
+    from submillion.training.collective import is_first_process
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -173,7 +173,7 @@ def _resumable(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        from submillion.rundir import RunDir
+        from submillion.run.folder import RunDir
 
         if is_first_process() and RunDir(folder).config.exists():
             print_note(f"interrupted; continue with: submillion train --resume {folder}")
@@ -194,7 +194,7 @@ class _ShowPlan:
     """
 
     def __init__(self, folder: Path) -> None:
-        from submillion.cli.progress import open_progress
+        from submillion.cli.progress_bars import open_progress
 
         self._progress: Progress = open_progress()
         self._folder = folder
@@ -202,13 +202,13 @@ class _ShowPlan:
 
     def start(self, stage: str, total: int | None = None, done: int = 0) -> None:
         """Show the plan before the first stage that follows it."""
-        from submillion.rundir import RunDir
+        from submillion.run.folder import RunDir
 
         run = RunDir(self._folder)
         if not self._shown and stage != "read" and run.plan.exists():
             from submillion.budget.plan import Plan
             from submillion.cli.tables import tabulate_plan
-            from submillion.rundir import read_json
+            from submillion.storage.files import read_json
 
             self._shown = True
             for block in tabulate_plan(Plan.from_json(read_json(run.plan))):
@@ -229,10 +229,10 @@ class _ShowPlan:
 
 
 def _print_summary(summary: RunSummary, *, as_json: bool) -> None:
-    from submillion.cli.progress import format_duration
+    from submillion.cli.progress_bars import format_duration
     from submillion.cli.tables import tabulate_run
-    from submillion.rundir import RunDir
-    from submillion.training.processes import is_first_process
+    from submillion.run.folder import RunDir
+    from submillion.training.collective import is_first_process
 
     if not is_first_process():
         return

@@ -63,7 +63,7 @@ def tune(
     The same command continues a search that was stopped or killed.
     """
     from submillion import api
-    from submillion.cli.progress import open_progress
+    from submillion.cli.progress_bars import open_progress
     from submillion.launch import sigterm_interrupts
     from submillion.search.conduct import choose_search_folder, run_search
 

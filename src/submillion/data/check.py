@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from submillion.config import LongTexts
+from submillion.config.run import LongTexts
 from submillion.data.findings import (
     KINDS,
     MAX_EXAMPLES,

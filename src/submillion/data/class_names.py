@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from submillion.data.labels import RawLabels, normalise_label
-from submillion.data.table import Tell, shorten
-from submillion.data.text_lines import iter_lines
 from submillion.records import LabelSet
+from submillion.tables.table import Tell, shorten
+from submillion.tables.text_lines import iter_lines
 
 CLASS_NAMES = "classes.txt"
 SHOWN = 8

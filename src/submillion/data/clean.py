@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 
-from submillion.config import CleanConfig
+from submillion.config.run import CleanConfig
 from submillion.records import Record
 
 MAX_PASSES = 20

@@ -10,8 +10,8 @@ from itertools import islice
 from pathlib import Path
 from statistics import median
 
-from submillion.data.table import Table, closed_after, shorten
 from submillion.errors import DataError
+from submillion.tables.table import Table, closed_after, shorten
 
 # Tried in order, compared without case; the first that is there in full is taken. Pairs come before their parts.
 TEXT_CHOICES: tuple[tuple[str, ...], ...] = (

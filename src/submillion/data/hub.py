@@ -12,10 +12,10 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from submillion.data.formats import find_suffix
+from submillion.config.yaml_text import parse_yaml
 from submillion.errors import ConfigError, DataError, RunError
-from submillion.rundir import full_disk_is_run_error, write_text
-from submillion.settings_text import parse_yaml
+from submillion.storage.files import full_disk_is_run_error, write_text
+from submillion.tables.formats import find_suffix
 
 CARD = "README.md"
 # In order of preference where a data set comes in several formats.

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from submillion.data.formats import open_table
 from submillion.data.labels import (
     Numbering,
     RawLabels,
@@ -18,9 +17,10 @@ from submillion.data.labels import (
     normalise_label,
 )
 from submillion.data.reading import Reading
-from submillion.data.table import Table, Tell, closed_after, ignore_note
 from submillion.errors import DataError
 from submillion.records import LabelSet, Record
+from submillion.tables.formats import open_table
+from submillion.tables.table import Table, Tell, closed_after, ignore_note
 
 ID, LABEL, LABEL_ID = "ID", "Label", "LabelId"
 """Columns of predictions. `LabelId` holds positions from 0, whatever the labels are called."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from submillion.config import LongTexts
+from submillion.config.run import LongTexts
 from submillion.data.long_texts import count_kept
 from submillion.data.vocabulary import UnknownKind
 

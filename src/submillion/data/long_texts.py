@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from submillion.config import LongTexts
+from submillion.config.run import LongTexts
 
 _HEAD_SHARE = 4
 """The head has one part in four of the room; 128 of 510 tokens, as Sun et al. have it."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from submillion.config import DataConfig
+from submillion.config.run import DataConfig
 from submillion.data.removals import SHOWN_CLASSES, count_classes, describe_count
 from submillion.data.similar import SimilarTexts, group_rows, list_rows_found_in
 from submillion.data.split import split_records

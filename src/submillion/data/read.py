@@ -9,7 +9,6 @@ from pathlib import Path
 
 from submillion.data.class_names import CLASS_NAMES, choose_class_names
 from submillion.data.columns import NO_ID, Columns, Selection, describe_selection, select_columns
-from submillion.data.formats import open_table
 from submillion.data.labels import (
     Classes,
     Numbering,
@@ -22,10 +21,11 @@ from submillion.data.labels import (
 from submillion.data.reading import Reading
 from submillion.data.rows import iter_labelled
 from submillion.data.sources import Source, find_single, find_source, hash_file, list_files
-from submillion.data.table import Tell, ignore_note
 from submillion.errors import DataError
-from submillion.files import expand_home
 from submillion.records import LabelSet, Record
+from submillion.storage.files import expand_home
+from submillion.tables.formats import open_table
+from submillion.tables.table import Tell, ignore_note
 
 __all__ = ["Columns", "Dataset", "hash_file", "iter_records", "list_inputs", "read_dataset", "read_records"]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from submillion.config import DataConfig
+from submillion.config.run import DataConfig
 from submillion.data.labels import Numbering, normalise_label
 from submillion.errors import RunError
 from submillion.records import LabelSet

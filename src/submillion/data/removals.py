@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from submillion.config import DataConfig
+from submillion.config.run import DataConfig
 from submillion.errors import DataError
 from submillion.records import LabelSet, Record
 

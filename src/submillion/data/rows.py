@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from submillion.data.columns import Selection
-from submillion.data.table import MAX_FIELD_CHARS, Table, Tell, closed_after, ignore_note, shorten
 from submillion.errors import DataError
 from submillion.records import Record
+from submillion.tables.table import MAX_FIELD_CHARS, Table, Tell, closed_after, ignore_note, shorten
 
 _ENDLESS = (math.inf, -math.inf)
 

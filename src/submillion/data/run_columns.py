@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from submillion.data.columns import NO_ID, Columns
-from submillion.data.official import OFFICIAL_NAMES
 from submillion.data.reading import Reading
 from submillion.errors import DataError
+from submillion.tables.official import OFFICIAL_NAMES
 
 _LABEL_FLAG = "--label COLUMN; or give the labels apart: --labels FILE with id,label rows"
 

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from submillion.data import arrow, hub
-from submillion.data.formats import BINARY_SUFFIXES, TEXT_SUFFIXES, find_suffix
+from submillion.data import hub
 from submillion.errors import DataError
-from submillion.files import expand_home
+from submillion.storage.files import expand_home
+from submillion.tables import arrow
+from submillion.tables.formats import BINARY_SUFFIXES, TEXT_SUFFIXES, find_suffix
 
 SPLIT_NAMES: Mapping[str, tuple[str, ...]] = {
     "train": ("train", "training"),

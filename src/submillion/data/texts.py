@@ -7,9 +7,9 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from submillion.config import RunConfig
+from submillion.config.run import RunConfig
 from submillion.errors import ConfigError, DataError
-from submillion.files import write_bytes
+from submillion.storage.files import write_bytes
 
 _ROWS = "rows.parquet"
 _WANTED = "Give a list, array or Series of texts, or one single text."

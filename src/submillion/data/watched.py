@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from submillion.config import CleanConfig, WatchConfig
+from submillion.config.run import CleanConfig, WatchConfig
 from submillion.data.clean import clean_records
 from submillion.data.columns import NO_ID, Columns
 from submillion.data.label_files import join_labels

@@ -22,9 +22,8 @@ from pathlib import Path
 import torch
 
 from submillion.errors import RunError
-from submillion.files import read_plain, read_plain_text, write_bytes, write_text
-from submillion.private_folders import make_private_folder
-from submillion.rundir import find_cache_folder
+from submillion.storage.files import read_plain, read_plain_text, write_bytes, write_text
+from submillion.storage.private_folders import find_cache_folder, make_private_folder
 
 _FOLDER = Path(__file__).parent
 _SOURCES = ("common.h", "linear.h", "attention.h", "kernels.cpp")

@@ -29,7 +29,7 @@ from submillion.errors import BudgetError, ModelError
 from submillion.model.copies import drop_copies
 from submillion.model.dropout import KeyedDropout, mix_64
 from submillion.model.lora import lora_linear
-from submillion.rundir import write_bytes
+from submillion.storage.files import write_bytes
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 CONFIG_NAME = "adapter_config.json"

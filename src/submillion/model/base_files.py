@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from submillion.errors import ModelError, RunError
-from submillion.files import explain_stray_link, read_plain, write_json
-from submillion.private_folders import explain_distrust
-from submillion.rundir import find_cache_folder
+from submillion.storage.files import explain_stray_link, read_plain, write_json
+from submillion.storage.private_folders import explain_distrust, find_cache_folder
 
 _TOKENIZERS = (
     {"tokenizer.json"},

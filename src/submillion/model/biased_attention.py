@@ -15,7 +15,7 @@ from transformers.models.mpnet.modeling_mpnet import MPNetModel, MPNetSelfAttent
 
 from submillion.budget.families import get_family
 from submillion.model.distance_bias import DistanceBias, read_distance_bias
-from submillion.model.packed import PackedLayout, packed_attention
+from submillion.model.packed_attention import PackedLayout, packed_attention
 
 
 def replace_attention(encoder: Any) -> None:

@@ -16,7 +16,7 @@ import torch
 from submillion.budget.families import get_family
 from submillion.errors import ModelError
 from submillion.kernels.attention import DistanceTable
-from submillion.model.families import first_position, read_sizes
+from submillion.model.config_facts import first_position, read_sizes
 
 _LANES = 16
 """Queries that the kernels read at once, and so entries that they may read beyond the last distance."""

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from submillion.batches import Batch
-from submillion.config import ModelConfig
+from submillion.config.run import ModelConfig
+from submillion.encoding.batches import Batch
 
 # Settings by which families name the dropout of their encoders, and among them that of attention weights.
 _ENCODER_DROPOUTS = ("hidden_dropout_prob", "dropout", "embedding_dropout", "mlp_dropout")

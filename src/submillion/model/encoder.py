@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from submillion.batches import Batch
 from submillion.budget.families import get_family, read_family
 from submillion.budget.plan import Plan
-from submillion.config import ModelConfig
+from submillion.config.run import ModelConfig
+from submillion.encoding.batches import Batch
 from submillion.errors import BudgetError, ConfigError, ModelError
-from submillion.model import packed
+from submillion.model import packed_attention
 from submillion.model.adapter import (
     ADAPTER,
     check_realised,
@@ -31,8 +31,8 @@ from submillion.model.adapter import (
     save_adapter,
 )
 from submillion.model.biased_attention import replace_attention
+from submillion.model.config_facts import explain_stock, first_position, read_sizes
 from submillion.model.dropout import DropoutState, replace_dropout, set_probabilities
-from submillion.model.families import explain_stock, first_position, read_sizes
 from submillion.model.fused_encoder import FusedEncoder
 from submillion.model.heads import NATIVE_HEADS, LinearHead
 from submillion.model.pooling import pool_first, pool_mean
@@ -40,7 +40,7 @@ from submillion.model.prefix import PrefixStore
 from submillion.model.recompute import recompute_layers
 from submillion.model.sources import BaseModel
 from submillion.model.stock import Task, load_stock_model, read_stock_config
-from submillion.rundir import RunDir, write_bytes
+from submillion.storage.files import write_bytes
 
 # What a run's manifest says of an encoder that runs on our own code; the stock modules come with their reason.
 KERNELS = "the CPU kernels"
@@ -158,7 +158,7 @@ class Classifier(nn.Module):
             prefix = self.prefix if self.training else None
             replayed = self.dropout_state if self._recomputes else None
             return self._find_fused()(batch, first_position(self.stock_model.config), prefix, replayed)
-        layout = packed.PackedLayout.from_batch(batch, self.dropout_state)
+        layout = packed_attention.PackedLayout.from_batch(batch, self.dropout_state)
         positions = batch.positions + first_position(self.stock_model.config)
         output = self.encoder(
             input_ids=batch.input_ids[None],
@@ -188,16 +188,21 @@ class Classifier(nn.Module):
         """Return the parameters that train, by name, in a stable order."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
-    def save(self, run: RunDir) -> None:
-        """Write the adapter and, if it is not part of it, the head into a run folder, each file atomically."""
-        save_adapter(self.wrapped, run.adapter)
+    def save(self, adapter: Path, head: Path) -> None:
+        """Write the adapter and, if it is not part of it, the head, each file atomically.
+
+        Args:
+            adapter: The adapter's folder.
+            head: The linear head's file; a native head is in the adapter, and nothing is written here.
+        """
+        save_adapter(self.wrapped, adapter)
         if self.head is not None:
             tensors = {
                 "head.weight": self.head.linear.weight.detach().cpu().contiguous(),
                 "head.bias": self.head.linear.bias.detach().cpu().contiguous(),
             }
             payload = save(tensors, metadata={"format": "pt"})
-            write_bytes(run.head, payload)
+            write_bytes(head, payload)
 
     def load(self, adapter: Path, head: Path | None) -> None:
         """Load what `save` wrote.
@@ -288,7 +293,7 @@ def build_classifier(
         ModelError: Unsupported architecture, or weights that do not fit it.
         BudgetError: The realised parameters differ from the plan.
     """
-    packed.register()
+    packed_attention.register()
     stock = load_stock(base, plan, model)
     head = None
     if plan.head == "linear":
@@ -329,7 +334,7 @@ def load_stock(base: BaseModel, plan: Plan, model: ModelConfig) -> Any:
         config.num_labels = plan.num_labels
     set_probabilities(config, model)
     options: dict[str, Any] = {"add_pooling_layer": False} if plan.head == "linear" and family.pooler else {}
-    attention = packed.IMPLEMENTATION if family.is_packed else "eager"
+    attention = packed_attention.IMPLEMENTATION if family.is_packed else "eager"
     task: Task = "classifier" if plan.head == "native" else "encoder"
     stock = load_stock_model(base.folder, task, config=config, attention=attention, **options)
     trained = {module.name for module in plan.head_modules}

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from submillion.batches import Batch
 from submillion.budget.families import KernelFacts, LayerNames, get_family
+from submillion.encoding.batches import Batch
 from submillion.kernels import calls
 from submillion.kernels.attention import DistanceTable
+from submillion.model.config_facts import read_sizes
 from submillion.model.distance_bias import read_distance_bias
 from submillion.model.dropout import DropoutState, KeyedDropout
-from submillion.model.families import read_sizes
 from submillion.model.fused_layer import AttentionSite, FusedLayer, FusedNorm
 from submillion.model.fused_linear import Adapter, FusedLinear, make_mask
 from submillion.model.prefix import PrefixStore

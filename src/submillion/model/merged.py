@@ -19,19 +19,19 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.nn import functional
 
-from submillion.batches import Batch
 from submillion.budget.count import read_num_layers
 from submillion.budget.families import LayerNames, get_family
-from submillion.budget.heads import get_model_prefix
+from submillion.budget.head_counts import get_model_prefix
 from submillion.budget.plan import Plan
+from submillion.encoding.batches import Batch
 from submillion.errors import ModelError
 from submillion.kernels import calls
 from submillion.kernels.attention import AttentionCall, attend
 from submillion.kernels.calls import Norm
 from submillion.kernels.weights import Int8Weight, PackedWeight, pack_weight, quantise_weight
+from submillion.model.config_facts import explain_stock, first_position, read_sizes
 from submillion.model.copies import drop_copies
 from submillion.model.distance_bias import read_distance_bias
-from submillion.model.families import explain_stock, first_position, read_sizes
 from submillion.model.pooling import pool_first, pool_mean
 
 ScorePrecision = Literal["bf16", "int8"]

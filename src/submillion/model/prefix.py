@@ -18,7 +18,8 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 import torch
 
-from submillion.batches import Batch, Features
+from submillion.encoding.batches import Batch
+from submillion.encoding.text_encoder import Features
 
 if TYPE_CHECKING:
     from submillion.model.encoder import Classifier

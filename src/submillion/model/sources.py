@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from submillion.errors import ConfigError, ModelError, RunError
-from submillion.files import expand_home
 from submillion.model.base_files import (
     TEXT_FILES,
     check_safetensors,
@@ -31,7 +30,7 @@ from submillion.model.base_files import (
     read_config,
 )
 from submillion.model.known_bases import KNOWN_BASES, KnownBase, find_known_base
-from submillion.rundir import full_disk_is_run_error, write_text
+from submillion.storage.files import expand_home, full_disk_is_run_error, write_text
 
 __all__ = ["KNOWN_BASES", "BaseModel", "KnownBase", "Origin", "find_base", "find_known_base", "load_base_config"]
 

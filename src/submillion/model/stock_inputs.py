@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from submillion.text_encoder import TextEncoder
+from submillion.encoding.text_encoder import TextEncoder
 
 
 def list_inputs(tokenizer: Any, text: str, encoder: TextEncoder) -> list[Any]:

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from submillion.config import ModelConfig
+from submillion.config.run import ModelConfig
+from submillion.encoding.text_encoder import TextEncoder
 from submillion.model.adapter import read_safetensors, wrap_saved_adapter
 from submillion.model.stock import load_stock_model, quiet_loading, read_stock_config
 from submillion.model.stock_inputs import list_inputs
-from submillion.text_encoder import TextEncoder
 
 HEAD_NAME = "head.safetensors"
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from submillion.config import RunConfig, apply_overrides, load_yaml, parse_config
+from submillion.config.run import RunConfig, apply_overrides, load_yaml, parse_config
 from submillion.errors import ConfigError
 
 

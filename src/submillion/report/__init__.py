@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from submillion.report.card import write_card
-from submillion.report.inline import (
+from submillion.report.inline_plots import (
     plot_accuracies,
     plot_budget,
     plot_confusion,

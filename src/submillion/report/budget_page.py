@@ -16,7 +16,7 @@ from submillion.report import words
 from submillion.report.html import Child, Html, element, render, table
 from submillion.report.page import Section, build_page, paragraph, show_plot
 from submillion.report.theme import Plot, Theme, new_figure, render_png
-from submillion.rundir import write_bytes, write_text
+from submillion.storage.files import write_bytes, write_text
 
 
 def write_budget_page(folder: Path, figures: Mapping[str, Any]) -> Path:

@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from submillion.report.load import FloatArray, Predictions
+from submillion.metrics.stats import wilson_interval
 from submillion.report.theme import MARKERS, Plot, Theme, new_figure, new_grid
 from submillion.report.words import percent, shorten, shorten_names
-from submillion.stats import wilson_interval
+from submillion.run.history import FloatArray, Predictions
 
 NUM_WIDTH_BINS = 10
 MAX_PANELS = 12

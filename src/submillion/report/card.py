@@ -8,15 +8,16 @@ from pathlib import Path
 
 from submillion import __version__
 from submillion.data.long_texts import describe_rule
-from submillion.extra_rows import describe_file
-from submillion.model.sources import find_known_base
+from submillion.data.synthetic import describe_file
+from submillion.model.known_bases import find_known_base
 from submillion.plain_text import clean_controls, escape_markdown, quote_code
-from submillion.report import verdict, words
-from submillion.report.findings import find_report
+from submillion.report import headline, words
+from submillion.report.data_findings import find_report
 from submillion.report.learning import judge_run
-from submillion.report.load import LoadedRun, load_run
-from submillion.report.shapes import damage_is_run_error
-from submillion.rundir import RunDir, write_text
+from submillion.run.folder import RunDir
+from submillion.run.history import LoadedRun, load_run
+from submillion.run.shapes import damage_is_run_error
+from submillion.storage.files import write_text
 
 
 def write_card(run: Path) -> Path:
@@ -118,13 +119,13 @@ def _describe_figures(run: LoadedRun) -> str:
         )
     head = ["set", "records", "accuracy", "macro-F1", "calibration error", "baseline accuracy"]
     sentences = [*map(escape_markdown, judge_run(run).get("sentences", ()))]
-    sentences += [verdict.describe_baseline(next(iter(run.results)), run)]
-    looks = verdict.count_test_evaluations(run)
+    sentences += [headline.describe_baseline(next(iter(run.results)), run)]
+    looks = headline.count_test_evaluations(run)
     if looks is not None:
         sentences.append(f"The test split was evaluated {'once' if looks == 1 else f'{looks} times'} by this run.")
     sentences.append(
         "In parentheses: 95\u202f% intervals, Wilson's for accuracy, bootstrap for macro-F1. "
-        f"The baseline is {verdict.BASELINE}, trained on the same rows."
+        f"The baseline is {headline.BASELINE}, trained on the same rows."
     )
     return f"{_table(head, rows)}\n\n{' '.join(sentences)}"
 

@@ -8,15 +8,15 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from submillion.evaluate import compare_correct
-from submillion.report import verdict, words
+from submillion.metrics.evaluate import compare_correct
+from submillion.report import headline, words
 from submillion.report.html import Child, Html, element, render, table
-from submillion.report.load import LoadedRun, Predictions, read_predictions
 from submillion.report.page import Section, paragraph, show_plot, show_plots
 from submillion.report.plots import Estimate
 from submillion.report.plots import interval_plot as join_estimates
 from submillion.report.theme import Plot
 from submillion.report.validations import compare_validations
+from submillion.run.history import LoadedRun, Predictions, read_predictions
 
 DASH = "\N{EN DASH}"
 
@@ -178,7 +178,7 @@ def show_summary(runs: Sequence[LoadedRun]) -> Html:
         known = [run for run in runs if split in run.results]
         best = max(known, key=lambda run: float(run.results[split]["accuracy"]))
         accuracy = words.percent(best.results[split]["accuracy"])
-        ahead.append(f"{best.title} on {verdict.name_split(split)} ({accuracy})")
+        ahead.append(f"{best.title} on {headline.name_split(split)} ({accuracy})")
     if not ahead:
         return paragraph("None of these runs has been evaluated yet.", class_="lead")
     text = f"Highest accuracy: {'; '.join(ahead)}. Which of the differences are more than chance stands below."

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from submillion.metrics.stats import wilson_interval
 from submillion.report.lines import MAX_POINTS, Series, describe_series, draw_series
-from submillion.report.load import FloatArray, LoadedRun, is_number
 from submillion.report.theme import Plot
 from submillion.report.words import shorten
-from submillion.stats import wilson_interval
+from submillion.run.history import FloatArray, LoadedRun, is_number
 
 GROUPS = {"adapter_a": "adapter A", "adapter_b": "adapter B", "head": "head", "bias": "biases"}
 SHARES = ("accuracy", "precision", "recall", "f1")

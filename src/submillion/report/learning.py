@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from submillion.metrics.stats import find_mcnemar_p
 from submillion.report import words
-from submillion.report.load import LoadedRun
-from submillion.stats import find_mcnemar_p
+from submillion.run.history import LoadedRun
 
 SIGNIFICANT = 0.05
 FEW_STEPS = 100

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator
 
-from submillion.report.load import FloatArray
 from submillion.report.theme import LINE_STYLES, MARKERS, Theme, new_figure
 from submillion.report.words import count
+from submillion.run.history import FloatArray
 
 MAX_POINTS = 240  # about one per two pixels of a plot
 MAX_DIRECT_LABELS, MAX_DIRECT_LENGTH = 5, 13

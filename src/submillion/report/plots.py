@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
 
-from submillion.report.load import FloatArray
 from submillion.report.theme import HATCHES, Plot, Theme, new_figure
 from submillion.report.words import count, percent, percent_range, shorten, shorten_names
+from submillion.run.history import FloatArray
 
 MAX_NAMED_CLASSES = 40
 MAX_NARROW_CLASSES = 12

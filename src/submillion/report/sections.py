@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from submillion.report import verdict, words
+from submillion.report import headline, words
 from submillion.report.calibration import list_calibration_plots
 from submillion.report.html import Child, Html, element, pairs, render, table
 from submillion.report.learning import judge_run
-from submillion.report.load import LoadedRun, Predictions, read_predictions
 from submillion.report.page import KeyFigure, Section, paragraph, show_figures, show_plot, show_plots
 from submillion.report.plots import Estimate, interval_plot, list_confusion_plots, plan_plot
 from submillion.report.theme import Plot
 from submillion.report.treemap import budget_plot
 from submillion.report.validations import show_validations
+from submillion.run.history import LoadedRun, Predictions, read_predictions
 
 NUM_ERRORS = 10
 NUM_CONFUSIONS = 6
@@ -44,7 +44,7 @@ def show_heading(run: LoadedRun) -> Html:
 
 def show_opening(run: LoadedRun) -> Html:
     """Return the key figures and the verdict in sentences."""
-    split = verdict.main_split(run)
+    split = headline.main_split(run)
     figures: list[KeyFigure] = []
     sentences: list[str] = []
     if split is None:
@@ -55,8 +55,8 @@ def show_opening(run: LoadedRun) -> Html:
         for name, key in (("Accuracy", "accuracy"), ("Macro-F1", "macro_f1")):
             detail = f"{words.percent_range(result[f'{key}_interval'])} on {split}"
             figures.append(KeyFigure(name, words.percent(result[key]), detail))
-        sentences.append(verdict.describe_accuracy(split, result))
-        sentences.append(verdict.describe_baseline(split, run))
+        sentences.append(headline.describe_accuracy(split, result))
+        sentences.append(headline.describe_baseline(split, run))
         if split != "test":
             sentences.append("There is no test split in this run, so no figure here is from rows that chose nothing.")
     if run.plan:
@@ -114,7 +114,7 @@ def results_section(run: LoadedRun, plot: Plot | None) -> Section:
         return Section("results", "Results", "What it gets right", content)
     head = ["Set", "Records", "Accuracy", "Macro-F1", "Baseline", "Difference in points", "Texts cut"]
     rows = [_result_row(run, split, result) for split, result in run.results.items()]
-    looks = verdict.count_test_evaluations(run)
+    looks = headline.count_test_evaluations(run)
     notes = ["The difference is the model's accuracy minus the baseline's, paired by record."]
     if looks is not None:
         notes.append(f"This run looked at the test split {'once' if looks == 1 else f'{looks} times'}.")
@@ -124,7 +124,7 @@ def results_section(run: LoadedRun, plot: Plot | None) -> Section:
     content = render(
         paragraph(" ".join(notes), class_="note"),
         table(head, rows, numeric=range(1, 7), label="Figures of every evaluated set"),
-        paragraph(verdict.describe_train_sample(run), class_="note"),
+        paragraph(headline.describe_train_sample(run), class_="note"),
         show_plot(plot),
     )
     return Section("results", "Results", "What it gets right", content)
@@ -212,7 +212,7 @@ def _list_errors(predictions: Predictions, labels: Sequence[str]) -> Html:
 
 def errors_section(run: LoadedRun, plots: Mapping[str, Plot], predictions: Predictions | None) -> Section | None:
     """Return figures by class, the confusion matrix and the most confident errors of the main split."""
-    split = verdict.main_split(run)
+    split = headline.main_split(run)
     if split is None or "confusion" not in plots:
         return None
     result = run.results[split]
@@ -220,7 +220,7 @@ def errors_section(run: LoadedRun, plots: Mapping[str, Plot], predictions: Predi
         row[number] for number, row in enumerate(result["confusion"])
     )
     text = (
-        f"On {verdict.name_split(split)}: {words.count(num_wrong)} of {words.count(result['num_records'])} are wrong."
+        f"On {headline.name_split(split)}: {words.count(num_wrong)} of {words.count(result['num_records'])} are wrong."
     )
     tables = [_class_table(result), *([_confusion_table(result, run.labels)] if num_wrong else [])]
     parts: list[Child] = [
@@ -241,12 +241,12 @@ def errors_section(run: LoadedRun, plots: Mapping[str, Plot], predictions: Predi
 
 def trust_section(run: LoadedRun, plots: Mapping[str, Plot]) -> Section | None:
     """Return the calibration of the main split."""
-    split = verdict.main_split(run)
+    split = headline.main_split(run)
     if split is None or "reliability" not in plots:
         return None
     result = run.results[split]
     text = (
-        f"On {verdict.name_split(split)}. The gap between confidence and accuracy (expected calibration error) is "
+        f"On {headline.name_split(split)}. The gap between confidence and accuracy (expected calibration error) is "
         f"{words.percent(result['ece_raw'])} as trained and {words.percent(result['ece'])} after dividing the logits "
         f"by {result.get('temperature', 1):.3f}, a temperature fitted on validation. "
         f"The Brier score is {result['brier']:.4f}; 0 is perfect."
@@ -276,7 +276,7 @@ def plan_section(run: LoadedRun) -> Section | None:
         ("Variant", str(plan.get("variant", "lora"))),
     ]
     content = render(
-        paragraph(verdict.describe_budget(plan), class_="note"),
+        paragraph(headline.describe_budget(plan), class_="note"),
         [show_plot(plot) for plot in plan_plots(run)],
         element("dl", [element("div", element("dt", a), element("dd", b)) for a, b in rows], class_="columns"),
     )
@@ -309,13 +309,13 @@ def repeat_section(run: LoadedRun) -> Section:
 
 def load_main_predictions(run: LoadedRun) -> Predictions | None:
     """Return the predictions of the split that the verdict rests on, where they were kept."""
-    split = verdict.main_split(run)
+    split = headline.main_split(run)
     return None if split is None else read_predictions(run.path, split)
 
 
 def split_plots(run: LoadedRun, predictions: Predictions | None) -> dict[str, Plot]:
     """Return the plots of the split that the verdict rests on, by name."""
-    split = verdict.main_split(run)
+    split = headline.main_split(run)
     if split is None:
         return {}
     result = run.results[split]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from submillion.metrics.stats import wilson_interval
 from submillion.report import words
 from submillion.report.html import Child, Html, element, pairs, render
-from submillion.report.load import LoadedRun, is_number
 from submillion.report.page import KeyFigure, Section, paragraph, show_figures, show_plots
 from submillion.report.theme import Plot
 from submillion.report.validations import show_validations
-from submillion.stats import wilson_interval
+from submillion.run.history import LoadedRun, is_number
 
 TEXT_LENGTH = 200
 

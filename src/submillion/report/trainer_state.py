@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from submillion.errors import RunError
-from submillion.report.load import LoadedRun, gather, is_number, load_run
+from submillion.run.history import LoadedRun, gather, is_number, load_run
 
 STATE_FILE = "trainer_state.json"
 MAX_BYTES = 1 << 30

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from submillion.metrics.stats import wilson_interval
 from submillion.report import words
 from submillion.report.curves import is_share_name, measured_names, name_figure
 from submillion.report.html import Child, Html, element, render, table
-from submillion.report.load import LoadedRun, is_number
 from submillion.report.page import paragraph
-from submillion.stats import wilson_interval
+from submillion.run.history import LoadedRun, is_number
 
 MAX_ROWS = 60
 DASH = "\N{EN DASH}"

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from submillion.errors import RunError
-from submillion.files import explain_odd_file, write_bytes, write_text
 from submillion.report import comparison, sections, trainer_page, words
 from submillion.report.curves import list_curves, list_overlaid_curves
-from submillion.report.findings import data_section, list_data_plots
-from submillion.report.load import LoadedRun, name_runs
+from submillion.report.data_findings import data_section, list_data_plots
 from submillion.report.page import Section, build_page
-from submillion.report.shapes import damage_is_run_error
 from submillion.report.theme import Plot, render_png
 from submillion.report.trainer_state import open_run
-from submillion.rundir import RunDir, refuse_overwriting
+from submillion.run.folder import RunDir, refuse_overwriting
+from submillion.run.history import LoadedRun, name_runs
+from submillion.run.shapes import damage_is_run_error
+from submillion.storage.files import explain_odd_file, write_bytes, write_text
 
 
 @dataclass(frozen=True)

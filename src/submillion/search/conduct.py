@@ -7,14 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from submillion.config import RunConfig, dump_config
+from submillion.config.run import RunConfig, dump_config
+from submillion.config.search import SearchConfig
 from submillion.errors import ConfigError
 from submillion.model.sources import load_base_config
 from submillion.progress import Progress, Silent
-from submillion.rundir import hold_folder, refuse_overwriting, write_json, write_text
+from submillion.run.folder import refuse_overwriting
 from submillion.search.confirm import confirm_settings
 from submillion.search.report import describe_confirmation, write_search_report
-from submillion.search.results import (
+from submillion.search.space import make_default_space
+from submillion.search.storage import JOURNAL, mask_url, open_storage, require_optuna, storage_errors
+from submillion.search.study import describe_search, open_study
+from submillion.search.task import SearchDir, Task
+from submillion.search.trial_results import (
     TrialRow,
     count_states,
     describe_rows,
@@ -24,13 +29,9 @@ from submillion.search.results import (
     measure_importances,
     tabulate_csv,
 )
-from submillion.search.space import make_default_space
-from submillion.search.storage import JOURNAL, mask_url, open_storage, require_optuna, storage_errors
-from submillion.search.study import describe_search, open_study
-from submillion.search.task import SearchDir, Task
 from submillion.search.trials import make_tuned_recipe
-from submillion.search.workers import run_workers
-from submillion.search_config import SearchConfig
+from submillion.search.worker_pool import run_workers
+from submillion.storage.files import hold_folder, write_json, write_text
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from submillion.config import RunConfig, dump_config
-from submillion.evaluate import compare_correct
+from submillion.config.run import RunConfig, dump_config
+from submillion.config.search import SearchConfig
 from submillion.launch import LaunchedRun, launch_run
-from submillion.paired_runs import compare_outcomes, read_outcomes
+from submillion.metrics.evaluate import compare_correct
 from submillion.progress import Progress
+from submillion.run.paired import compare_outcomes, read_outcomes
 from submillion.search.trials import make_confirming_config
-from submillion.search_config import SearchConfig
 
 
 def confirm_settings(

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from submillion.config import LOWER_IS_BETTER
+from submillion.config.run import LOWER_IS_BETTER
 from submillion.report import words
 from submillion.report.html import Html, element, table
 from submillion.report.page import KeyFigure, Section, build_page, paragraph, show_figures, show_plot, show_plots
 from submillion.report.study_plots import StudyPicture, StudyPoint, list_study_plots
 from submillion.report.theme import Plot, render_png
-from submillion.rundir import write_bytes, write_text
-from submillion.search.results import TrialRow, count_states, list_scales
 from submillion.search.space import label_choice
 from submillion.search.task import SearchDir, Task
+from submillion.search.trial_results import TrialRow, count_states, list_scales
+from submillion.storage.files import write_bytes, write_text
 
 
 def write_search_report(

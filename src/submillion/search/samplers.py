@@ -11,8 +11,8 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from submillion.config.search import SearchConfig
 from submillion.search.storage import experimental_allowed
-from submillion.search_config import SearchConfig
 
 _MAX_STARTUP = 10
 

@@ -17,9 +17,9 @@ from typing import Any, Protocol
 from submillion.budget.count import list_linears, read_num_layers
 from submillion.budget.plan import make_plan
 from submillion.budget.targets import list_fixed_ranks, list_targets
-from submillion.config import RunConfig, apply_overrides, parse_config
+from submillion.config.run import RunConfig, apply_overrides, parse_config
+from submillion.config.search import AnyParameter, Choice, FloatRange, IntRange, RankRange
 from submillion.errors import BudgetError, ConfigError
-from submillion.search_config import AnyParameter, Choice, FloatRange, IntRange, RankRange
 
 RANK_SHARE = "adapter.rank (share)"
 ALPHA_FACTOR = "adapter.alpha / rank"

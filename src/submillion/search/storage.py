@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from submillion.errors import ConfigError, RunError
-from submillion.files import open_plain
+from submillion.storage.files import open_plain
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage

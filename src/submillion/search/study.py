@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from submillion.config import LOWER_IS_BETTER
+from submillion.config.run import LOWER_IS_BETTER
+from submillion.config.search import SearchConfig
 from submillion.errors import ConfigError, RunError
 from submillion.search.storage import experimental_allowed
-from submillion.search_config import SearchConfig
 
 if TYPE_CHECKING:
     from optuna import Study, Trial

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from submillion.config import RunConfig, parse_config
-from submillion.json_shapes import COUNT, Shape, check_shape
-from submillion.rundir import read_json, refuse_odd_files, write_json
+from submillion.config.run import RunConfig, parse_config
+from submillion.config.search import SearchConfig
+from submillion.run.folder import refuse_odd_files
 from submillion.search.space import Space
-from submillion.search_config import SearchConfig
+from submillion.storage.files import read_json, write_json
+from submillion.storage.json_shapes import COUNT, Shape, check_shape
 
 STORAGE_VARIABLE = "SUBMILLION_STUDY_STORAGE"
 """Environment variable in which workers are told the storage: its password belongs into no file."""

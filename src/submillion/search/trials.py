@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from submillion.config import RunConfig, parse_config
+from submillion.config.run import RunConfig, parse_config
+from submillion.config.search import SearchConfig
 from submillion.search.space import apply_settings
-from submillion.search_config import SearchConfig
 
 
 def make_trial_config(

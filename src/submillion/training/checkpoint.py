@@ -21,8 +21,15 @@ from safetensors.torch import load, save
 from torch import nn
 
 from submillion.errors import RunError
-from submillion.files import full_disk_is_run_error, read_json, read_plain, read_plain_text, sync_folder, write_text
-from submillion.json_shapes import ANY_NUMBER, COUNT, Maybe, Number, Shape, check_shape
+from submillion.storage.files import (
+    full_disk_is_run_error,
+    read_json,
+    read_plain,
+    read_plain_text,
+    sync_folder,
+    write_text,
+)
+from submillion.storage.json_shapes import ANY_NUMBER, COUNT, Maybe, Number, Shape, check_shape
 from submillion.training.optim import MovingAverage
 
 STATE_NAME = "state.json"

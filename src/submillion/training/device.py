@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from submillion.config import Precision
+from submillion.config.run import Precision
 from submillion.errors import ConfigError
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

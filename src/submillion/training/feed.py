@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from submillion.batches import Batch, Features, list_chunks, pack, split_micro_batches
-from submillion.config import TrainConfig
-from submillion.training.processes import Processes
+from submillion.config.run import TrainConfig
+from submillion.encoding.batches import Batch, list_chunks, pack, split_micro_batches
+from submillion.encoding.text_encoder import Features
+from submillion.training.collective import Processes
 
 # Steps packed in advance where a GPU computes. One would do if packing always took as long.
 _NUM_AHEAD = 2

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from submillion.batches import Batch, Features
-from submillion.config import TrainConfig
+from submillion.config.run import TrainConfig
+from submillion.encoding.batches import Batch
+from submillion.encoding.text_encoder import Features
 from submillion.errors import ConfigError
 from submillion.model.encoder import Classifier
+from submillion.training.collective import Processes
 from submillion.training.feed import StepInput
-from submillion.training.processes import Processes
 from submillion.training.scaling import LossScaler
 
 

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from submillion.batches import Features
-from submillion.config import TrainConfig
+from submillion.config.run import TrainConfig
+from submillion.encoding.text_encoder import Features
 from submillion.model.encoder import Classifier
+from submillion.training.collective import ALONE, Processes
 from submillion.training.feed import count_steps, feed_steps
 from submillion.training.gradients import (
     accumulate_gradients,
@@ -22,7 +23,6 @@ from submillion.training.gradients import (
     weigh_records,
 )
 from submillion.training.optim import MovingAverage, count_warmup_steps, schedule_factor, set_learning_rates
-from submillion.training.processes import ALONE, Processes
 from submillion.training.scaling import LossScaler
 from submillion.training.step import Results, Step, StepResult
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from submillion.config import Schedule, TrainConfig
+from submillion.config.run import Schedule, TrainConfig
 
 GroupName = Literal["adapter_a", "adapter_b", "head", "bias"]
 

@@ -13,10 +13,10 @@ from typing import NoReturn
 import torch
 
 from submillion.errors import DivergedError
+from submillion.training.collective import Processes
 from submillion.training.feed import StepInput
 from submillion.training.gradients import Figures, Sums
 from submillion.training.optim import step_where_finite
-from submillion.training.processes import Processes
 from submillion.training.scaling import LEAST_SCALE, LossScaler
 
 

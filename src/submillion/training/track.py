@@ -14,10 +14,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from submillion.config import TrackerName
+from submillion.config.run import TrackerName
 from submillion.errors import ConfigError
-from submillion.files import read_json, write_json
-from submillion.json_shapes import check_shape
+from submillion.storage.files import read_json, write_json
+from submillion.storage.json_shapes import check_shape
 
 PROJECT = "submillion"
 IDS_NAME = "trackers.json"

@@ -20,7 +20,7 @@ from submillion.augment.language_model import (
     find_language_model,
     load_language_model,
 )
-from submillion.augment.settings import GenerateSettings
+from submillion.config.generate import GenerateSettings
 from submillion.errors import DataError, ModelError, RunError
 from submillion.progress import Silent
 from submillion.training.device import open_device

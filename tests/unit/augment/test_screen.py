@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from submillion.augment.screen import Draft, Screen, name_defect
-from submillion.augment.settings import ScreenSettings
+from submillion.augment.filter_rows import Draft, Screen, name_defect
+from submillion.config.generate import ScreenSettings
 from submillion.errors import RunError
 
 REAL = "The council closed the old bridge over the river on Monday after a storm had torn its railing away"

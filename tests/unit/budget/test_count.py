@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 
 from submillion.budget.count import count_biases, count_encoder, list_linears, list_modules
 from submillion.budget.families import FAMILIES
-from submillion.budget.heads import get_model_prefix, list_head_modules, uses_pooler
+from submillion.budget.head_counts import get_model_prefix, list_head_modules, uses_pooler
 from submillion.errors import ModelError
 
 DEBERTA_V3 = {

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 
 from submillion.budget.folder import plan_adapter_folder, read_adapter_base
 from submillion.budget.plan import Plan, make_plan
-from submillion.config import AdapterConfig, ModelConfig
+from submillion.config.run import AdapterConfig, ModelConfig
 from submillion.errors import BudgetError, ModelError
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

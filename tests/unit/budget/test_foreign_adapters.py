@@ -15,11 +15,11 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from submillion import run_model
 from submillion.budget.folder import read_adapter_config
-from submillion.config import ModelConfig
+from submillion.config.run import ModelConfig
 from submillion.errors import ModelError
-from submillion.stats import softmax
+from submillion.metrics.stats import softmax
+from submillion.scoring import run_model
 
 TEXTS = ["the bank raised its rate", "a striker of nineteen scored twice"]
 QV = ["query", "value"]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from submillion.budget.families import FAMILIES
-from submillion.budget.heads import get_model_prefix, list_head_modules, uses_pooler
+from submillion.budget.head_counts import get_model_prefix, list_head_modules, uses_pooler
 from submillion.errors import ModelError
 
 # Trained parameters of the stock head at hidden size 768 and four classes, computed by hand.

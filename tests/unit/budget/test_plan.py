@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from submillion.budget.heads import HeadKind
+from submillion.budget.head_counts import HeadKind
 from submillion.budget.plan import Plan, make_plan
-from submillion.config import AdapterConfig, ModelConfig
+from submillion.config.run import AdapterConfig, ModelConfig
 from submillion.errors import BudgetError, ConfigError, RunError
 
 ROBERTA: dict[str, Any] = json.loads(

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
-from submillion.budget.heads import HeadKind
+from submillion.budget.head_counts import HeadKind
 from submillion.budget.plan import Plan, make_plan
-from submillion.config import AdapterConfig, ModelConfig
+from submillion.config.run import AdapterConfig, ModelConfig
 from trained_biases import list_trained_biases
 
 # PEFT still asks transformers by the old name.

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from submillion.budget.targets import list_fixed_ranks, list_targets
-from submillion.config import AdapterConfig
+from submillion.config.run import AdapterConfig
 from submillion.errors import ConfigError
 
 ROBERTA = {"model_type": "roberta", "num_hidden_layers": 3}

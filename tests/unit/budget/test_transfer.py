@@ -6,7 +6,7 @@ import pytest
 
 from submillion.budget.plan import make_plan
 from submillion.budget.transfer import adapt_to_base, map_layer
-from submillion.config import AdapterConfig, ModelConfig
+from submillion.config.run import AdapterConfig, ModelConfig
 from submillion.errors import ConfigError
 
 ROBERTA: dict[str, Any] = {"model_type": "roberta"}

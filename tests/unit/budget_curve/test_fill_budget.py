@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from submillion.budget_curve.fill import fill_budget, parse_budgets
-from submillion.config import AdapterConfig, RunConfig
+from submillion.budget_curve.fill_budget import fill_budget, parse_budgets
+from submillion.config.run import AdapterConfig, RunConfig
 from submillion.errors import BudgetError, ConfigError
 from submillion.model.sources import load_base_config
 from submillion.recipes import load_recipe

@@ -15,12 +15,13 @@ import pytest
 from submillion.budget_curve import measure
 from submillion.budget_curve.combine import describe_point
 from submillion.budget_curve.measure import measure_curve
-from submillion.config import RunConfig, TrainConfig
+from submillion.config.run import RunConfig, TrainConfig
 from submillion.errors import BudgetError, ConfigError, RunError
 from submillion.launch import LaunchedRun
-from submillion.paired_runs import compare_outcomes
 from submillion.report.budget_page import shorten_count
-from submillion.rundir import RunDir, write_json
+from submillion.run.folder import RunDir
+from submillion.run.paired import compare_outcomes
+from submillion.storage.files import write_json
 
 NUM_RECORDS = 400
 CONFIG = RunConfig(name="news", seed=5, train=TrainConfig(max_steps=7))

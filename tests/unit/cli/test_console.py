@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from submillion.cli import console
-from submillion.cli.progress import BarProgress, LineProgress
+from submillion.cli.progress_bars import BarProgress, LineProgress
 from submillion.errors import DataError
 
 

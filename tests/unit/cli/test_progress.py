@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from submillion.cli.progress import BarProgress, LineProgress, format_duration, format_figures, open_progress
+from submillion.cli.progress_bars import BarProgress, LineProgress, format_duration, format_figures, open_progress
 
 
 class Terminal(io.StringIO):

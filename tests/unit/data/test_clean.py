@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from submillion.config import CleanConfig
+from submillion.config.run import CleanConfig
 from submillion.data.clean import NEWS, clean_text, count_repairs, describe_repairs
 from submillion.records import Record
 

@@ -8,14 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from submillion.data.labels import (
-    Numbering,
-    NumbersChoice,
-    RawLabels,
-    apply_labels,
-    decide_classes,
-    normalise_label,
-)
+from submillion.data.labels import Numbering, NumbersChoice, RawLabels, apply_labels, decide_classes, normalise_label
 from submillion.errors import DataError
 from submillion.records import LabelSet, Record
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from submillion.config import LongTexts
+from submillion.config.run import LongTexts
 from submillion.data.legibility import (
     LOUD_CUT,
     LOUD_UNKNOWN,

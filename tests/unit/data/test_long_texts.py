@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from submillion.config import LongTexts
+from submillion.config.run import LongTexts
 from submillion.data.long_texts import count_chunks, count_kept, find_places
 
 RULES: tuple[LongTexts, ...] = ("head", "head_tail", "chunks")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from submillion.config import DataConfig
+from submillion.config.run import DataConfig
 from submillion.data.check import check_records
 from submillion.data.parts import Parts, describe_absent, find_absent_classes, map_groups, split_dataset
 from submillion.data.removals import choose_dropped, require_classes

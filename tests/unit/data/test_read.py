@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from submillion.data import rows as row_reader
+from submillion.data.columns import Columns
 from submillion.data.label_files import join_labels
 from submillion.data.labels import Numbering
-from submillion.data.read import Columns, digest_source, iter_records, read_dataset, read_records
+from submillion.data.read import digest_source, iter_records, read_dataset, read_records
 from submillion.errors import DataError
 from submillion.records import LabelSet, Record
 

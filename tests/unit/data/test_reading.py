@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from submillion.config import CleanConfig, DataConfig, WatchConfig
+from submillion.config.run import CleanConfig, DataConfig, WatchConfig
 from submillion.data.columns import Columns
 from submillion.data.labels import Numbering
 from submillion.data.read import read_dataset, read_split

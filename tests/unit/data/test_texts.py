@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from submillion.config import RunConfig
+from submillion.config.run import RunConfig
 from submillion.data.read import read_dataset
 from submillion.data.texts import encode_table, is_table, list_texts, name_source, place_table
 from submillion.errors import ConfigError, DataError

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from submillion.batches import pack
+from submillion.encoding.batches import pack
 from submillion.errors import ModelError
 from submillion.kernels import calls
 from submillion.kernels.attention import AttentionCall, attend, attend_backward

@@ -14,15 +14,15 @@ from peft.tuners.lora import Linear as PeftLoraLinear
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
-from submillion.batches import pack
 from submillion.budget.families import FAMILIES
 from submillion.budget.folder import plan_adapter_folder
+from submillion.encoding.batches import pack
 from submillion.errors import BudgetError, ModelError
 from submillion.model.adapter import check_realised, strip_wrappers
 from submillion.model.sources import load_base_config
-from submillion.rundir import RunDir
-from submillion.score import score
-from submillion.verify import sum_saved_params
+from submillion.pipeline.proof import sum_saved_params
+from submillion.run.folder import RunDir
+from submillion.scoring.score import score
 from tiny_classifiers import (
     NUM_LABELS,
     Tiny,

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from submillion.batches import Features, pack
 from submillion.budget.families import FAMILIES
+from submillion.encoding.batches import pack
+from submillion.encoding.text_encoder import Features, hash_id
 from submillion.model.dropout import DropoutState, KeyedDropout, replace_dropout
-from submillion.model.packed import PackedLayout, _attention_site, _dropout_mask
-from submillion.text_encoder import hash_id
+from submillion.model.packed_attention import PackedLayout, _attention_site, _dropout_mask
 from tiny_classifiers import build_tiny_classifier, make_features
 
 # The stock attention of albert drops with torch's generator, so its masks depend on the batch.
@@ -283,7 +283,7 @@ def test_attention_has_a_site_that_nothing_else_draws_from(
 
     find = DropoutState.find_site
     monkeypatch.setattr(DropoutState, "find_site", note_call)
-    monkeypatch.setattr("submillion.model.packed._attention_site", note_site)
+    monkeypatch.setattr("submillion.model.packed_attention._attention_site", note_site)
     batch = pack(make_features((5, 9)))
     model.dropout_state.set_step(batch, seed=1, step=2)
     model(batch)

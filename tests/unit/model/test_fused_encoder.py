@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from submillion.batches import Batch, Features, pack
 from submillion.budget.families import FAMILIES
+from submillion.encoding.batches import Batch, pack
+from submillion.encoding.text_encoder import Features
 from submillion.kernels.native import find_kernels
 from submillion.model.encoder import Classifier
 from tiny_classifiers import build_tiny_classifier, build_wide_base, make_features

@@ -12,14 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from submillion.batches import Features, pack
 from submillion.budget.families import FAMILIES
+from submillion.encoding.batches import pack
+from submillion.encoding.text_encoder import Features
 from submillion.errors import ModelError
 from submillion.kernels.native import find_kernels
 from submillion.model.base_files import read_config
 from submillion.model.merged import MergedClassifier, explain_unmerged, load_merged
-from submillion.rundir import RunDir
-from submillion.score import score
+from submillion.run.folder import RunDir
+from submillion.scoring.score import score
 from tiny_classifiers import Tiny, build_tiny_classifier, build_wide_base, make_features, save_run_files
 
 pytestmark = pytest.mark.skipif(

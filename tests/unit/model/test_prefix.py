@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from submillion.config import TrainConfig
+from submillion.config.run import TrainConfig
 from submillion.kernels.native import find_kernels
 from submillion.model.encoder import Classifier
 from submillion.model.prefix import PrefixStore, reuse_prefix
@@ -74,7 +74,7 @@ def test_states_are_computed_in_the_first_epoch_only(
 
 
 def test_evaluation_leaves_the_kept_states_alone(base: Path, tmp_path: Path) -> None:
-    from submillion.score import score
+    from submillion.scoring.score import score
 
     classifier = build(base)
     strangers = make_features((6, 8), seed=9)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from submillion.batches import pack
 from submillion.budget.families import FAMILIES
-from submillion.config import TrainConfig
+from submillion.config.run import TrainConfig
+from submillion.encoding.batches import pack
 from submillion.kernels.native import find_kernels
 from submillion.model.encoder import Classifier
 from submillion.training.loop import train_steps

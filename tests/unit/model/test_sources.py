@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from submillion.budget.families import FAMILIES
 from submillion.errors import ConfigError, ModelError
 from submillion.model import base_files, sources
-from submillion.model.sources import KNOWN_BASES, find_base, find_known_base, load_base_config
+from submillion.model.known_bases import KNOWN_BASES, find_known_base
+from submillion.model.sources import find_base, load_base_config
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 

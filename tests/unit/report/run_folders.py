@@ -11,13 +11,14 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from submillion.budget.plan import make_plan
-from submillion.config import dump_config, parse_config
+from submillion.config.run import dump_config, parse_config
 from submillion.data.check import check_records
 from submillion.data.legibility import TokenCounts
-from submillion.evaluate import compare_correct, evaluate_logits, fit_temperature
+from submillion.metrics.evaluate import compare_correct, evaluate_logits, fit_temperature
 from submillion.model.sources import load_base_config
 from submillion.records import LabelSet, Record
-from submillion.rundir import RunDir, write_json, write_text
+from submillion.run.folder import RunDir
+from submillion.storage.files import write_json, write_text
 
 NAMES = ("World", "Sports", "Business", "Sci/Tech")
 SUBJECTS = {

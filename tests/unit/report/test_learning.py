@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from submillion.report.learning import judge_run
-from submillion.report.load import LoadedRun
 from submillion.report.sections import show_heading
+from submillion.run.history import LoadedRun
 
 
 def make_run(confusion: list[list[int]], *, num_steps: int = 500, **values: Any) -> LoadedRun:

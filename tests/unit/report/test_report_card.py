@@ -7,7 +7,7 @@ import yaml
 from run_folders import write_run
 
 from submillion.report import write_card
-from submillion.rundir import read_json, write_json
+from submillion.storage.files import read_json, write_json
 
 
 def test_card_states_figures_budget_and_digests(tmp_path: Path) -> None:

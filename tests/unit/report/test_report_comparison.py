@@ -7,10 +7,10 @@ from pyarrow import parquet
 from run_folders import write_run
 from test_report_page import read_page
 
-from submillion.evaluate import compare_correct
+from submillion.metrics.evaluate import compare_correct
 from submillion.report import write_report
 from submillion.report.curves import list_overlaid_curves
-from submillion.report.load import load_run, name_runs, read_predictions
+from submillion.run.history import load_run, name_runs, read_predictions
 
 
 def test_runs_are_overlaid_and_tested_on_the_rows_they_share(tmp_path: Path) -> None:

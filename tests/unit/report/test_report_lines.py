@@ -11,9 +11,9 @@ from run_folders import write_run
 
 from submillion.report.curves import list_curves
 from submillion.report.lines import LABEL_GAP, Series, describe_series, draw_series, spread_labels
-from submillion.report.load import load_run
 from submillion.report.theme import PRINTED, Plot, render_svg
 from submillion.report.words import shorten_names
+from submillion.run.history import load_run
 
 
 def draw(*series: Series, **settings: object) -> Figure:

@@ -10,10 +10,11 @@ from run_folders import write_run
 from submillion.errors import RunError
 from submillion.report import write_report
 from submillion.report.curves import list_curves
-from submillion.report.load import load_run
 from submillion.report.sections import split_plots
 from submillion.report.theme import render_png, render_svg
-from submillion.rundir import RunDir, read_json, write_json
+from submillion.run.folder import RunDir
+from submillion.run.history import load_run
+from submillion.storage.files import read_json, write_json
 
 SPOILER = '<script>alert("x")</script></text><img src=http://e.test/a.png>&amp; $\\frac{1}{$ \x00\x1b[31m'
 HOSTILE = ("<b>World</b>", "$\\frac$", "a\x00b\u202ec", "世界 & co", 'x" onload="alert(1)')

@@ -9,12 +9,12 @@ from run_folders import write_run
 
 from submillion import api
 from submillion.report.calibration import MAX_PANELS, list_calibration_plots, measure_class_reliability
-from submillion.report.load import Predictions, load_run, read_predictions
+from submillion.report.headline import describe_train_sample
 from submillion.report.plots import list_confusion_plots
 from submillion.report.sections import result_plot
 from submillion.report.theme import render_png, render_svg
 from submillion.report.treemap import Box, budget_plot, list_parts, place_boxes
-from submillion.report.verdict import describe_train_sample
+from submillion.run.history import Predictions, load_run, read_predictions
 
 
 def make_predictions(probabilities: Any, labels: Any) -> Predictions:

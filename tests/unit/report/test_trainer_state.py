@@ -14,13 +14,13 @@ from test_report_page import Page, read_page
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
 from submillion.errors import RunError
+from submillion.metrics.stats import wilson_interval
 from submillion.report import write_report
 from submillion.report.curves import list_curves
-from submillion.report.load import load_run
 from submillion.report.trainer_state import load_trainer_state, open_run
 from submillion.report.validations import compare_validations
 from submillion.report.write import write_pages
-from submillion.stats import wilson_interval
+from submillion.run.history import load_run
 
 Write = Callable[..., Path]
 

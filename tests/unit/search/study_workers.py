@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from submillion.config import RunConfig, parse_config
+from submillion.config.run import RunConfig, parse_config
 from submillion.launch import LaunchedRun
 from submillion.model.sources import load_base_config
-from submillion.search import worker
+from submillion.search import trial_worker
 from submillion.search.storage import open_storage, require_optuna
 from submillion.search.study import describe_search, open_study
 from submillion.search.task import STORAGE_VARIABLE, SearchDir, Task
@@ -57,9 +57,9 @@ def pretend_run(config: RunConfig, out: Path, *, on_validation: Any, on_poll: An
 
 def work(folder: Path, url: str) -> None:
     """Work as one worker does, with pretended runs."""
-    worker.launch_run = pretend_run  # type: ignore[assignment]
+    trial_worker.launch_run = pretend_run  # type: ignore[assignment]
     os.environ[STORAGE_VARIABLE] = url
-    worker.work(folder)
+    trial_worker.work(folder)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from submillion.config import dump_config, parse_config
+from submillion.config.run import dump_config, parse_config
 from submillion.errors import RunError
+from submillion.metrics.stats import find_flip_p
 from submillion.recipes import load_recipe
 from submillion.search.confirm import compare_runs
 from submillion.search.report import describe_confirmation, write_search_report
-from submillion.search.results import TrialRow, count_states, find_best, list_scales, tabulate_csv
 from submillion.search.task import SearchDir, Task
+from submillion.search.trial_results import TrialRow, count_states, find_best, list_scales, tabulate_csv
 from submillion.search.trials import make_confirming_config, make_trial_config, make_tuned_recipe
-from submillion.stats import find_flip_p
 
 NAMES = ("train.learning_rate", "adapter.rank (share)")
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from submillion.budget.plan import Plan, make_plan
-from submillion.config import RunConfig, parse_config
+from submillion.config.run import RunConfig, parse_config
 from submillion.errors import BudgetError, ConfigError
 from submillion.model.sources import load_base_config
 from submillion.search.space import RANK_SHARE, Space, apply_settings, find_share, make_default_space, take_share

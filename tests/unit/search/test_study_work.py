@@ -18,10 +18,10 @@ import optuna
 import pytest
 
 from submillion.errors import ConfigError, DivergedError, RunError
-from submillion.search.results import count_states, find_best, list_rows
 from submillion.search.samplers import make_sampler
 from submillion.search.storage import choose_driver, mask_url, open_storage
 from submillion.search.study import RETRY, RUNS, describe_search, open_study
+from submillion.search.trial_results import count_states, find_best, list_rows
 
 sys.path.insert(0, str(Path(__file__).parent))
 import study_workers

@@ -15,7 +15,7 @@ TAKER = """
 import sys, time
 import optuna
 from submillion.search.storage import open_storage, taking_alone
-from submillion.search.worker import take_trial
+from submillion.search.trial_worker import take_trial
 url, begin, wanted = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 study = optuna.load_study(storage=open_storage(url), study_name="s")

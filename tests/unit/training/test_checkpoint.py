@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from submillion.config import TrainConfig
+from submillion.config.run import TrainConfig
 from submillion.errors import RunError
 from submillion.training import checkpoint
 from submillion.training.checkpoint import Position

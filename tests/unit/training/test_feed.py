@@ -9,8 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from submillion.batches import Batch, Features
-from submillion.config import TrainConfig
+from submillion.config.run import TrainConfig
+from submillion.encoding.batches import Batch
+from submillion.encoding.text_encoder import Features
+from submillion.training.collective import ALONE, Processes
 from submillion.training.feed import (
     StepInput,
     choose_chunk,
@@ -20,7 +22,6 @@ from submillion.training.feed import (
     order_epoch,
     prepare_ahead,
 )
-from submillion.training.processes import ALONE, Processes
 from tiny_classifiers import make_features
 
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 
-from submillion.batches import Features, pack
-from submillion.config import TrainConfig
+from submillion.config.run import TrainConfig
+from submillion.encoding.batches import pack
+from submillion.encoding.text_encoder import Features
 from submillion.errors import ConfigError, RunError
 from submillion.training.feed import order_epoch
 from submillion.training.gradients import weigh_classes
@@ -37,7 +38,7 @@ def run(
 def test_every_epoch_sees_every_record_once_whatever_its_length(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, ...]] = []
     monkeypatch.setattr(
-        "submillion.training.feed.pack", lambda items: (seen.append(tuple(i.id for i in items)), pack(items))[1]
+        "submillion.encoding.batches.pack", lambda items: (seen.append(tuple(i.id for i in items)), pack(items))[1]
     )
     features = make_features(tuple(3 + row for row in range(30)))
     results = run(tiny, features, epochs=2.0)

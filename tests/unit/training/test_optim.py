@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from submillion.config import Schedule, TrainConfig
+from submillion.config.run import Schedule, TrainConfig
 from submillion.training.optim import (
     MovingAverage,
     build_optimizer,

@@ -7,14 +7,8 @@ import pytest
 import torch
 
 from submillion.errors import ConfigError, DataError
-from submillion.training import processes
-from submillion.training.processes import (
-    ALONE,
-    Processes,
-    is_first_process,
-    make_lone_environment,
-    open_processes,
-)
+from submillion.training import collective
+from submillion.training.collective import ALONE, Processes, is_first_process, make_lone_environment, open_processes
 
 LAUNCHED = {
     "RANK": "1",
@@ -43,7 +37,7 @@ def launch(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
 
 def fake_join(monkeypatch: pytest.MonkeyPatch, *, count: int) -> None:
     state = SimpleNamespace(num_processes=count, process_index=0, device=torch.device("cpu"))
-    monkeypatch.setattr(processes, "_join", lambda _: state)
+    monkeypatch.setattr(collective, "_join", lambda _: state)
 
 
 def test_without_a_launcher_there_is_one_process() -> None:

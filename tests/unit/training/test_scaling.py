@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from submillion.config import RunConfig, TrainConfig
+from submillion.config.run import RunConfig, TrainConfig
 from submillion.errors import RunError
-from submillion.fit import Fitting
+from submillion.pipeline.fit import Fitting
 from submillion.progress import Silent
-from submillion.rundir import RunDir, read_log
+from submillion.run.folder import RunDir
+from submillion.storage.files import read_log
 from submillion.training import checkpoint
 from submillion.training.loop import train_steps
 from submillion.training.optim import build_optimizer

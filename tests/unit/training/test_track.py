@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from submillion.config import RunConfig
+from submillion.config.run import RunConfig
 from submillion.errors import ConfigError
-from submillion.pipeline import start_run
-from submillion.rundir import read_json
+from submillion.pipeline.run import start_run
+from submillion.storage.files import read_json
 from submillion.training.track import IDS_NAME, Trackers, check_trackers
 
 # tensorboard's own reader imports what its dependencies deprecate.

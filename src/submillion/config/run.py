@@ -1,0 +1,397 @@
+"""The configuration of a run: every setting, its range and its one default.
+
+Sections are frozen and refuse unknown keys. `parse_config` turns a mapping into a `RunConfig` and reports every
+problem at once as a `ConfigError` with dotted paths and spelling suggestions.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from submillion.config.search import PARAMETERS, SearchConfig
+from submillion.config.section import ClassName, Fraction, Name, PositiveInt, Section, Seed
+from submillion.config.yaml_text import MAX_DEPTH, parse_yaml
+from submillion.errors import ConfigError
+
+Kind = Literal["query", "key", "value", "attention_output", "ffn_in", "ffn_out"]
+KINDS: tuple[Kind, ...] = ("query", "key", "value", "attention_output", "ffn_in", "ffn_out")
+Variant = Literal["lora", "rslora", "dora", "pissa"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Schedule = Literal["linear", "cosine", "cosine_restarts", "constant"]
+TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+ExportFormat = Literal["merged", "adapter"]
+LongTexts = Literal["head", "head_tail", "chunks"]
+
+LOWER_IS_BETTER = frozenset({"loss", "brier_raw", "ece_raw"})
+"""Metrics that a better model has less of; of all others it has more."""
+
+
+def is_better(metric: str, value: float, best: float | None) -> bool:
+    """Return whether a figure beats the best so far; the earliest wins ties."""
+    if best is None:
+        return True
+    return value < best if metric in LOWER_IS_BETTER else value > best
+
+
+# Figures of the training log, before temperature; f1:NAME is the F1 of one class.
+Metric = Annotated[
+    str,
+    Field(pattern=r"^(accuracy|macro_precision|macro_recall|macro_f1|loss|brier_raw|ece_raw|f1:.+)$"),
+]
+CLASS_F1 = "f1:"
+# mean + 2 standard deviations of the training rows' lengths, or a percentile of them.
+LengthRule = Annotated[str, Field(pattern=r"^(auto|p([1-9][0-9]?|100))$")]
+
+
+Settings = TypeVar("Settings", bound=Section)
+
+
+class CleanConfig(Section):
+    """Which repairs the cleaner makes; each is a rule of its own. Those that can take from a sound text are off."""
+
+    entities: bool = Field(False, description="Decode broken and doubly escaped entities (` #39;`, `&lt;`).")
+    tags: bool = Field(False, description="Remove HTML tags.")
+    line_breaks: bool = Field(False, description="Turn backslash line breaks into spaces.")
+    whitespace: bool = Field(True, description="Fold runs of whitespace into one space and trim.")
+    unicode: bool = Field(True, description="Normalise to NFC and drop control characters.")
+
+
+class ExtraConfig(Section):
+    """A file of synthetic rows, as `submillion augment` writes them, that are trained on beside the data's own."""
+
+    data: str = Field(min_length=1, description="JSON-lines file with id, text, label and provenance.")
+    weight: float = Field(1.0, gt=0, le=100, description="Of each of its rows in the loss; the data's own have 1.")
+
+
+class SynonymConfig(Section):
+    """Rows made of a run's own training rows, once validation is set aside: words replaced by WordNet synonyms."""
+
+    copies: PositiveInt = Field(1, description="Different rows made of each training row, at most.")
+    rate: float = Field(
+        0.5, gt=0, le=1, description="Chance of each word that can be replaced; at least one of a row is."
+    )
+    rows: PositiveInt | None = Field(
+        None, description="Rows wanted, in the proportions of the classes; all that can be made if absent."
+    )
+    seed: Seed = Field(0, description="Seed of the choices.")
+    tagger: Literal["context", "nltk"] = Field(
+        "context", description="Parts of speech by frequency and neighbours, or by nltk's trained tagger."
+    )
+    lexicon: str | None = Field(None, description="Folder of a WordNet database; found if absent.")
+    weight: float = Field(1.0, gt=0, le=100, description="Of each of these rows in the loss.")
+
+
+class DataConfig(Section):
+    """Where the records come from and how they are prepared."""
+
+    source: str | None = Field(None, description="File, folder, or hub id as hf:owner/name.")
+    revision: str | None = Field(None, description="Commit of the hub data set; the newest if absent.")
+    text: tuple[Name, ...] = Field((), description="Text columns, joined by a space; found by name if empty.")
+    label: Name | None = Field(None, description="Label column; found by name if absent.")
+    id: Name | None = Field(None, description="Id column, or `none` for row numbers; found by name if absent.")
+    labels: tuple[ClassName, ...] = Field((), description="Class names in label order; from the data if empty.")
+    numbers: Literal["names", "ids", "ids-from-1"] | None = Field(
+        None,
+        description="What numbers as labels are: names of classes, or label ids that count from 0 or from 1; decided "
+        "by the training rows if absent, and the same wherever the run is used.",
+    )
+    validation_size: float = Field(
+        0.1, gt=0, description="Share (below 1) or number of training rows set aside for validation."
+    )
+    test_size: float = Field(0.1, gt=0, description="The same for test, where the data is one single file.")
+    split_seed: Seed = Field(0, description="Seed of the split; apart from the training seed.")
+    leaks: Literal["drop", "refuse", "keep"] = Field(
+        "drop",
+        description="What to do with training rows that appear in validation or test. With `keep`, a split divides "
+        "equal and nearly equal texts too, as published systems did.",
+    )
+    max_class_loss: float = Field(
+        0.5, gt=0, le=1, description="Largest share of a class's training rows that may be dropped as leaks."
+    )
+    unlabelled: Literal["refuse", "drop"] = Field(
+        "refuse", description="What to do with rows whose label is empty or -1 where others have labels."
+    )
+    max_records: PositiveInt | None = Field(
+        None, description="Use at most this many training rows, stratified and seeded; for trials."
+    )
+    max_validation_records: PositiveInt | None = Field(
+        None, description="Use at most this many validation rows, likewise; the others are left out altogether."
+    )
+    extra: tuple[ExtraConfig, ...] = Field(
+        (),
+        description="Synthetic rows to train on as well. Never validation or test; those that stand there, or come "
+        "from a row that does, are always left out.",
+    )
+    synonyms: SynonymConfig | None = Field(
+        None, description="Synonyms of the training rows to train on as well; `{}` for all defaults."
+    )
+    min_words: PositiveInt | None = Field(
+        None, description="Leave out training rows of fewer words; validation and test keep all of theirs."
+    )
+    max_words: PositiveInt | None = Field(None, description="Leave out training rows of more words, likewise.")
+    clean: CleanConfig = CleanConfig()
+
+    @model_validator(mode="after")
+    def _check_words(self) -> DataConfig:
+        if self.min_words is not None and self.max_words is not None and self.min_words > self.max_words:
+            raise ValueError(f"min_words {self.min_words} is above max_words {self.max_words}")
+        return self
+
+
+class ModelConfig(Section):
+    """The frozen encoder and the head on it."""
+
+    base: str = Field("minilm-l6", description="Base model: a short name, a hub id or a folder.")
+    revision: str | None = Field(None, description="Commit of the hub model; the pinned one if absent.")
+    head: Literal["native", "linear"] = Field("linear", description="The architecture's own head or one layer.")
+    pooling: Literal["mean", "first"] = Field("mean", description="State that a linear head reads.")
+    max_length: Annotated[int, Field(ge=8)] | LengthRule = Field(
+        256,
+        description="Tokens kept of a text, special tokens included; or chosen from the training rows' lengths: "
+        "`auto` for mean + 2 standard deviations, `p99` for their 99th percentile.",
+    )
+    long_texts: LongTexts = Field(
+        "head",
+        description="What is read of a text that is longer: its beginning; a quarter from its beginning and the rest "
+        "from its end; or all of it in chunks, whose logits are averaged (in training one chunk a record and epoch).",
+    )
+    precision: Precision = Field("auto", description="Frozen weights and activations; auto takes bf16 if fast.")
+    dropout: Fraction | None = Field(None, description="Encoder dropout; the base model's own if absent.")
+    attention_dropout: Fraction | None = Field(
+        None, description="Dropout of attention weights, where it is not to be that of the rest of the encoder."
+    )
+    head_dropout: Fraction = Field(0.0, description="Dropout before a linear head.")
+
+    @property
+    def num_tokens_kept(self) -> int:
+        """`max_length` as a number; a run puts one in a rule's place before it encodes anything."""
+        assert isinstance(self.max_length, int), f"{self.max_length} has not been replaced by a number"
+        return self.max_length
+
+
+class AdapterConfig(Section):
+    """Which linear layers get a low-rank update, and how large it is."""
+
+    rank: PositiveInt | Literal["auto"] = Field("auto", description="Rank, or auto to fill the budget.")
+    alpha: float | None = Field(None, gt=0, description="Numerator of the scaling; twice the rank if absent.")
+    dropout: Fraction = Field(0.0, description="Dropout on the adapter's input.")
+    targets: tuple[Name, ...] = Field(("all",), min_length=1, description="Kinds, `all`, or full module names.")
+    layers: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(None, description="Layer numbers; all if absent.")
+    ranks: Mapping[Name, PositiveInt] = Field({}, description="Rank of single modules or kinds, by name.")
+    variant: Variant = Field("lora", description="lora, rslora (alpha/sqrt(rank)), dora or pissa.")
+    bias: Literal["none", "lora_only", "all"] = Field("none", description="Which encoder biases train.")
+
+
+class TrainConfig(Section):
+    """The optimizer, its schedule and when to look at the validation split."""
+
+    epochs: float = Field(3.0, gt=0, description="Passes over the training rows; a part of one is allowed.")
+    max_steps: PositiveInt | None = Field(None, description="Optimizer steps; overrides epochs.")
+    batch_size: PositiveInt = Field(32, description="Records per optimizer step.")
+    micro_batch_tokens: int = Field(4096, ge=8, description="Tokens per forward pass; accumulation follows.")
+    gradient_checkpointing: bool = Field(
+        False, description="Compute each layer again in the backward pass: less memory, more time, the same results."
+    )
+    learning_rate: float = Field(5e-4, gt=0, description="Of adapter matrices A.")
+    learning_rate_b: float | None = Field(None, gt=0, description="Of adapter matrices B; as A if absent.")
+    head_learning_rate: float | None = Field(None, gt=0, description="Of the head; as A if absent.")
+    bias_learning_rate: float | None = Field(None, gt=0, description="Of the biases; as A if absent.")
+    weight_decay: float = Field(0.01, ge=0, description="Decoupled decay; biases and DoRA magnitudes have none.")
+    betas: tuple[Fraction, Fraction] = Field((0.9, 0.999), description="AdamW's moment decay rates.")
+    epsilon: float = Field(1e-8, gt=0, description="AdamW's epsilon.")
+    schedule: Schedule = Field("linear", description="Course of the learning rates after warmup.")
+    num_cycles: PositiveInt = Field(1, description="Cycles of cosine_restarts.")
+    warmup_ratio: Fraction = Field(0.06, description="Share of the steps that warm up.")
+    warmup_steps: Annotated[int, Field(ge=0)] | None = Field(None, description="Overrides warmup_ratio.")
+    clip_norm: float | None = Field(1.0, gt=0, description="Largest gradient norm; null for no clipping.")
+    label_smoothing: Fraction = Field(0.0, description="Share of the target spread over all classes.")
+    class_weights: Literal["none", "balanced"] | tuple[float, ...] = Field(
+        "none", description="balanced weighs by inverse frequency; or one weight a class."
+    )
+    ema_decay: Fraction | None = Field(None, description="Average the trained parameters with this decay.")
+    evaluate_every: float = Field(1.0, gt=0, description="Interval between validations, in `interval_unit`.")
+    save_every: float | None = Field(None, gt=0, description="Interval between checkpoints; as validations if absent.")
+    interval_unit: Literal["epochs", "steps"] = Field("epochs", description="Unit of the two intervals.")
+    keep_checkpoints: PositiveInt = Field(2, description="Newest checkpoints kept besides the best.")
+    metric: Metric = Field(
+        "accuracy",
+        description="Validation figure that chooses the best checkpoint: the largest, or of `loss`, `brier_raw` and "
+        "`ece_raw` the smallest; `f1:NAME` is that of one class.",
+    )
+    patience: PositiveInt | None = Field(None, description="Stop after this many validations without a gain.")
+
+
+class WatchConfig(Section):
+    """An extra labelled set that is scored and reported, and never steers anything."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="Name in the run folder and the report.")
+    data: str = Field(description="File or hub id.")
+    labels: str | None = Field(None, description="CSV with id,label where the data has no labels.")
+
+
+class FinalConfig(Section):
+    """What is done with a run once it has trained; runs of a search need none of it."""
+
+    test: bool = Field(True, description="Score the test rows; otherwise nothing of the run has seen them.")
+    proof: bool = Field(True, description="Load the saved run in a fresh process and compare it with the one trained.")
+    report: bool = Field(
+        True,
+        description="Write report.html with its plots, and the model card; score the training sample that it shows.",
+    )
+
+
+class RunConfig(Section):
+    """A whole run."""
+
+    name: str = Field("run", pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="Recipe name; begins the run folder.")
+    about: str = Field("", description="What this recipe is, and what really ran where it follows others.")
+    seed: Seed = Field(0, description="Seed of initialisation, data order and dropout.")
+    budget: PositiveInt = Field(1_000_000, description="Trainable parameters stay strictly below this.")
+    start_from: Name | None = Field(
+        None, description="Run, checkpoint or PEFT adapter folder whose trained weights the run begins with."
+    )
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    adapter: AdapterConfig = AdapterConfig()
+    train: TrainConfig = TrainConfig()
+    watch: tuple[WatchConfig, ...] = Field((), description="Extra sets, scored at every validation.")
+    baseline: bool = Field(True, description="Train the TF-IDF baseline on the same rows.")
+    track: tuple[TrackerName, ...] = Field((), description="Trackers besides log.jsonl, each an extra to install.")
+    export: tuple[ExportFormat, ...] = Field(
+        (), description="Formats that the finished run is exported in, as `submillion export` does; into `export/`."
+    )
+    threads: PositiveInt | None = Field(None, description="CPU threads; what the process may use if absent.")
+    final: FinalConfig = FinalConfig()
+    search: SearchConfig | None = Field(
+        None, description="How `submillion tune` searches for better settings; a run itself heeds none of it."
+    )
+
+    @model_validator(mode="after")
+    def _check_watch_names(self) -> RunConfig:
+        names = [watch.name for watch in self.watch]
+        taken = {"train", "validation", "test", "baseline"}
+        for name in names:
+            if names.count(name) > 1 or name in taken:
+                raise ValueError(f"watch name {name!r} is used twice or reserved ({', '.join(sorted(taken))})")
+        return self
+
+
+def parse_config(values: Mapping[str, Any], *, where: str) -> RunConfig:
+    """Validate a mapping as a run configuration.
+
+    Args:
+        values: Nested settings, as read from YAML.
+        where: What the values came from, for the error message.
+
+    Raises:
+        ConfigError: With every problem found, by dotted path.
+    """
+    return parse_settings(
+        RunConfig, values, where=where, hint="`submillion recipes show agnews-minilm` prints a complete example."
+    )
+
+
+def parse_settings(kind: type[Settings], values: Mapping[str, Any], *, where: str, hint: str) -> Settings:
+    """Validate a mapping as settings of any kind.
+
+    Args:
+        kind: The section that stands at the top.
+        values: Nested settings, as read from YAML.
+        where: What the values came from, for the error message.
+        hint: Where an example is to be found, for the error message.
+
+    Raises:
+        ConfigError: With every problem found, by dotted path.
+    """
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        problems = "\n".join(_describe(problem, kind) for problem in error.errors())
+        raise ConfigError(problems, where=where, hint=hint) from None
+
+
+def _describe(problem: Any, root: type[Section]) -> str:
+    # Pydantic names the branch of a union too, which no user has written.
+    path = ".".join(str(part) for part in problem["loc"] if "[" not in str(part) and not _is_branch(part))
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(problem["loc"][:-1], root)
+        close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+        suggestion = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+        return f"{path}: unknown setting; {suggestion}"
+    if problem["type"] == "model_type":
+        inside = ", ".join(_known_keys(problem["loc"], root))
+        return f"{path}: expected a section, with settings among {inside}; got {problem['input']!r:.120}"
+    if problem["type"] == "tuple_type":
+        return f"{path}: expected a list, got {problem['input']!r:.120}"
+    return f"{path or 'configuration'}: {problem['msg']}, got {problem['input']!r:.120}"
+
+
+def _is_branch(part: int | str) -> bool:
+    return str(part).startswith(("constrained-", "function-")) or part in {"int", "float", "str"}
+
+
+def _known_keys(location: Sequence[int | str], root: type[Section]) -> list[str]:
+    section: Any = root
+    for part in location:
+        field = getattr(section, "model_fields", {}).get(part)
+        if field is not None:
+            sections = {"watch": WatchConfig, "extra": ExtraConfig, "synonyms": SynonymConfig, "search": SearchConfig}
+            section = sections.get(str(part), field.annotation)
+        elif part in PARAMETERS:
+            section = PARAMETERS[str(part)]
+    return sorted(getattr(section, "model_fields", {}))
+
+
+def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the values with ``key.path=value`` overrides applied, each value read as YAML.
+
+    Raises:
+        ConfigError: An override without ``=``, with broken YAML, or through a setting that is no section.
+    """
+    result: dict[str, Any] = _copy_tree(values)
+    for override in overrides:
+        path, equals, raw = override.partition("=")
+        if not equals or not path.strip():
+            raise ConfigError(
+                f"{override!r} is not of the form key=value",
+                where="--set",
+                hint="For example --set train.learning_rate=2e-4",
+            )
+        value = parse_yaml(raw, where=f"--set {path[:80]}")
+        node = result
+        *sections, key = path.strip().split(".")
+        if len(sections) > MAX_DEPTH:
+            raise ConfigError(f"names {len(sections)} sections within each other", where=f"--set {path[:80]}")
+        for section in sections:
+            child = node.setdefault(section, {})
+            if not isinstance(child, dict):
+                raise ConfigError(f"{section!r} is a value, not a section", where=f"--set {path}")
+            node = child
+        node[key] = value
+    return result
+
+
+def _copy_tree(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copy_tree(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+
+
+def dump_config(config: RunConfig) -> str:
+    """Return the configuration as YAML with every setting spelled out; `load_yaml` and `parse_config` read it back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+
+
+def load_yaml(text: str, *, where: str) -> dict[str, Any]:
+    """Parse YAML text that must be a mapping.
+
+    Raises:
+        ConfigError: As `parse_yaml`, or anything but a mapping at the top.
+    """
+    values = parse_yaml(text, where=where)
+    if not isinstance(values, dict):
+        raise ConfigError(f"expected settings, found {type(values).__name__}", where=where)
+    return values

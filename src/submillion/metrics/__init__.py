@@ -1,0 +1,1 @@
+"""Figures from logits, with their intervals; the baseline beside them."""

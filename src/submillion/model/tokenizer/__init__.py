@@ -1,1 +1,0 @@
-"""Tokenizers of others, judged before they are built."""

@@ -1,0 +1,1 @@
+"""One run, from the rows to the report."""

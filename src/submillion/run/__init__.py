@@ -1,0 +1,1 @@
+"""The run folder: its files, their meaning, and how they are read."""

@@ -1,0 +1,84 @@
+"""A finished run in memory, as the bytes of the files that scoring needs: what a fitted estimator keeps and pickles."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from submillion.errors import ConfigError, RunError
+from submillion.run.folder import RunDir, refuse_links
+from submillion.scoring.run_model import load_run
+from submillion.storage.files import write_bytes
+
+if TYPE_CHECKING:
+    from submillion.scoring.run_model import RunModel
+
+
+class StoredRun:
+    """The files of a run, by their paths inside its folder, and the model once it has been asked for.
+
+    A copy or pickle holds the files alone. Left out are checkpoints, plots and pages, and the rows that were scored.
+
+    Args:
+        files: Contents by path with forward slashes.
+    """
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self.files = files
+        self._model: RunModel | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read a run folder.
+
+        Raises:
+            RunError: It is none, or its training has not come to the end.
+        """
+        run = RunDir(folder)
+        refuse_links(run)
+        kept = [run.config, run.plan, run.data, run.manifest, run.log, run.head, run.evaluation("validation")]
+        for inner in (run.adapter, run.tokenizer):
+            kept += sorted(path for path in inner.rglob("*") if path.is_file())
+        files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in kept if path.is_file()}
+        if not {"config.yaml", "manifest.json", "adapter/adapter_model.safetensors"} <= files.keys():
+            raise RunError(
+                "is no finished run: its configuration, manifest or adapter is missing",
+                where=str(folder),
+                hint="Give the folder that `submillion train` printed last.",
+            )
+        return cls(files)
+
+    def write(self, folder: Path) -> Path:
+        """Write the files into a new or empty folder and return it.
+
+        Raises:
+            ConfigError: Something is there already.
+            RunError: The disk is full.
+        """
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ConfigError("exists and is not an empty folder", where=str(folder), hint="Choose another folder.")
+        for name, content in self.files.items():
+            write_bytes(folder / name, content)
+        return folder
+
+    def load(self, threads: int | None) -> RunModel:
+        """Return the model, loaded at the first call by way of a temporary folder.
+
+        Args:
+            threads: CPU threads; None takes the process's allowance.
+
+        Raises:
+            ModelError: The base model cannot be found here, or is another one.
+        """
+        if self._model is None:
+            with tempfile.TemporaryDirectory(prefix="submillion-load-") as folder:
+                self._model = load_run(self.write(Path(folder)), threads=threads)
+        return self._model
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"files": self.files}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.files = state["files"]
+        self._model = None

@@ -1,0 +1,1 @@
+"""Whole writes, checked reads, locks and private folders."""

@@ -1,0 +1,1 @@
+"""Files of rows of every format, read within bounds."""
