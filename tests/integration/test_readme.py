@@ -71,6 +71,30 @@ def test_commands_parse(line: str) -> None:
         command.make_context(name, words)
 
 
+def test_the_ten_names_are_where_the_page_says() -> None:
+    named = re.findall(r"\[`([\w.]+)`\]\((src/[\w/]+\.py)\)", README)
+    assert len(named) == 10
+    for name, path in named:
+        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        found: list[ast.stmt] = tree.body
+        for part in name.split("."):
+            inner = [n for n in found if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name == part]
+            assert inner, f"{path} has no {name}"
+            found = inner[0].body
+
+
+def test_the_rooms_of_the_file_tree_exist() -> None:
+    tree = next(block for block in iter_blocks(README, "text") if block.startswith("src/submillion/"))
+    rooms = re.findall(r"(?:^  | )([a-z_]+(?:/|\.py))(?= )", tree, re.MULTILINE)
+    assert len(rooms) > 15
+    assert [room for room in rooms if not (ROOT / "src" / "submillion" / room).exists()] == []
+
+
+def test_the_page_is_short_and_shows_python_early() -> None:
+    assert len(README.split()) <= 1000
+    assert README[: README.index("```python")].count("\n") < 70
+
+
 def test_shown_output_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
     blocks = [block for block in iter_blocks(README, "console") if block.startswith("$ submillion ")]
     assert blocks
