@@ -71,13 +71,13 @@ format: $(STAMP) ## Format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(STAMP) ## Write docs/recipes.md anew from the settings and the shipped recipes
+docs: $(STAMP) ## Write docs/recipes.md again from the settings and the shipped recipes
 	$(BIN)/python docs/build_recipes.py
 
 bench: $(STAMP) ## Measure speed and memory of training, scoring and data on this machine
 	$(BIN)/python -m benchmarks
 
-performance: $(STAMP) ## Write the tables of docs/performance.md anew from benchmarks/results
+performance: $(STAMP) ## Write the tables of docs/performance.md again from benchmarks/results
 	$(BIN)/python -m benchmarks.build_table
 
 published: $(STAMP) ## Train the published systems' recipes on MiniLM (DATA=...) and write docs/published-systems.md

@@ -1,7 +1,7 @@
 """Write docs/recipes.md from the settings' own descriptions and the shipped recipes, so that the page cannot drift.
 
-The settings in docs/generate.md are written in the same way. Run by `make docs`; a test compares both pages with what
-this script would write.
+The settings in docs/generate.md are written in the same way. `make docs` runs this script, and a test compares both
+pages with its output.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ INTRODUCTION = """\
 *This page is written by `make docs` from the settings themselves; edit `src/submillion/config/run.py` or the recipes.*
 
 A recipe is one YAML file that describes a whole run. `submillion recipes` lists those below, `submillion recipes show
-NAME` prints one, `submillion recipes copy NAME` puts a copy into the current folder to edit. `submillion train` takes
-a name or a path.
+NAME` prints one, and `submillion recipes copy NAME` copies one into the current folder to edit. `submillion train`
+takes a name or a path.
 
-Whatever a recipe leaves out has the default shown here. `--set` changes one setting by its dotted path, and its value
-is read as YAML: `--set train.epochs=2 --set adapter.targets='[query, value]'`. Unknown settings are errors, with the
-nearest known name. The run folder keeps the resolved `config.yaml`, in which nothing is left to defaults; it is a
-recipe itself and replays the run.
+Settings that a recipe omits have the defaults shown here. `--set` changes one setting by its dotted path, and its value
+is read as YAML: `--set train.epochs=2 --set adapter.targets='[query, value]'`. An unknown setting is an error that
+gives the nearest known name. The run folder keeps the resolved `config.yaml` with every setting written out. It is
+itself a recipe, which repeats the run.
 
 ```yaml
 name: tickets
@@ -58,7 +58,7 @@ def build_page() -> str:
 
 
 def build_generate_page(page: str) -> str:
-    """Return docs/generate.md with its settings written anew."""
+    """Return docs/generate.md with its settings written again."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     return before + BEGIN + "\n" + _describe_settings(GenerateSettings.model_json_schema()) + END + after
@@ -78,7 +78,7 @@ def _describe_settings(schema: Mapping[str, Any]) -> str:
 
 
 def _describe_recipes() -> str:
-    rows = ["| recipe | base | head | adapter | trainable parameters | of which head |", "|---|---|---|---|---:|---:|"]
+    rows = ["| recipe | base | head | adapter | trainable parameters | in the head |", "|---|---|---|---|---:|---:|"]
     texts = []
     for name in list_recipes():
         config = load_recipe(name)

@@ -1,1 +1,1 @@
-"""Settings: what there are, and how they are read."""
+"""Every setting, and the reading of settings."""

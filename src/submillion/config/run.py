@@ -1,4 +1,4 @@
-"""The configuration of a run: every setting, its range and its one default.
+"""Every setting of a run, its range and its one default.
 
 Sections are frozen and refuse unknown keys. `parse_config` turns a mapping into a `RunConfig` and reports every
 problem at once as a `ConfigError` with dotted paths and spelling suggestions.
@@ -28,7 +28,7 @@ ExportFormat = Literal["merged", "adapter"]
 LongTexts = Literal["head", "head_tail", "chunks"]
 
 LOWER_IS_BETTER = frozenset({"loss", "brier_raw", "ece_raw"})
-"""Metrics that a better model has less of; of all others it has more."""
+"""Metrics for which lower is better; for all others, higher is better."""
 
 
 def is_better(metric: str, value: float, best: float | None) -> bool:
@@ -52,7 +52,7 @@ Settings = TypeVar("Settings", bound=Section)
 
 
 class CleanConfig(Section):
-    """Which repairs the cleaner makes; each is a rule of its own. Those that can take from a sound text are off."""
+    """The repairs that the cleaner makes, each a separate rule. Rules that can damage sound texts are off."""
 
     entities: bool = Field(False, description="Decode broken and doubly escaped entities (` #39;`, `&lt;`).")
     tags: bool = Field(False, description="Remove HTML tags.")
@@ -62,32 +62,32 @@ class CleanConfig(Section):
 
 
 class ExtraConfig(Section):
-    """A file of synthetic rows, as `submillion augment` writes them, that are trained on beside the data's own."""
+    """A file of synthetic rows from `submillion augment`, which are trained on beside the real rows."""
 
     data: str = Field(min_length=1, description="JSON-lines file with id, text, label and provenance.")
-    weight: float = Field(1.0, gt=0, le=100, description="Of each of its rows in the loss; the data's own have 1.")
+    weight: float = Field(1.0, gt=0, le=100, description="Weight of each of its rows in the loss; real rows have 1.")
 
 
 class SynonymConfig(Section):
-    """Rows made of a run's own training rows, once validation is set aside: words replaced by WordNet synonyms."""
+    """Rows made from a run's training rows after validation is set aside: words are replaced by WordNet synonyms."""
 
-    copies: PositiveInt = Field(1, description="Different rows made of each training row, at most.")
+    copies: PositiveInt = Field(1, description="Most rows made from each training row, all different.")
     rate: float = Field(
-        0.5, gt=0, le=1, description="Chance of each word that can be replaced; at least one of a row is."
+        0.5, gt=0, le=1, description="Chance that a replaceable word is replaced; each row replaces at least one."
     )
     rows: PositiveInt | None = Field(
         None, description="Rows wanted, in the proportions of the classes; all that can be made if absent."
     )
-    seed: Seed = Field(0, description="Seed of the choices.")
+    seed: Seed = Field(0, description="Seed for the choices.")
     tagger: Literal["context", "nltk"] = Field(
         "context", description="Parts of speech by frequency and neighbours, or by nltk's trained tagger."
     )
     lexicon: str | None = Field(None, description="Folder of a WordNet database; found if absent.")
-    weight: float = Field(1.0, gt=0, le=100, description="Of each of these rows in the loss.")
+    weight: float = Field(1.0, gt=0, le=100, description="Weight of each of these rows in the loss.")
 
 
 class DataConfig(Section):
-    """Where the records come from and how they are prepared."""
+    """The source of the records and their preparation."""
 
     source: str | None = Field(None, description="File, folder, or hub id as hf:owner/name.")
     revision: str | None = Field(None, description="Commit of the hub data set; the newest if absent.")
@@ -97,18 +97,18 @@ class DataConfig(Section):
     labels: tuple[ClassName, ...] = Field((), description="Class names in label order; from the data if empty.")
     numbers: Literal["names", "ids", "ids-from-1"] | None = Field(
         None,
-        description="What numbers as labels are: names of classes, or label ids that count from 0 or from 1; decided "
+        description="Meaning of numbers as labels: class names, or label ids that count from 0 or from 1; decided "
         "by the training rows if absent, and the same wherever the run is used.",
     )
     validation_size: float = Field(
         0.1, gt=0, description="Share (below 1) or number of training rows set aside for validation."
     )
-    test_size: float = Field(0.1, gt=0, description="The same for test, where the data is one single file.")
-    split_seed: Seed = Field(0, description="Seed of the split; apart from the training seed.")
+    test_size: float = Field(0.1, gt=0, description="The same for test, where the data is a single file.")
+    split_seed: Seed = Field(0, description="Seed of the split, separate from the training seed.")
     leaks: Literal["drop", "refuse", "keep"] = Field(
         "drop",
-        description="What to do with training rows that appear in validation or test. With `keep`, a split divides "
-        "equal and nearly equal texts too, as published systems did.",
+        description="What to do with training rows that appear in validation or test. With `keep`, a split may "
+        "separate equal and nearly equal texts, as published systems did.",
     )
     max_class_loss: float = Field(
         0.5, gt=0, le=1, description="Largest share of a class's training rows that may be dropped as leaks."
@@ -117,23 +117,23 @@ class DataConfig(Section):
         "refuse", description="What to do with rows whose label is empty or -1 where others have labels."
     )
     max_records: PositiveInt | None = Field(
-        None, description="Use at most this many training rows, stratified and seeded; for trials."
+        None, description="Largest number of training rows, stratified and seeded; for trials."
     )
     max_validation_records: PositiveInt | None = Field(
-        None, description="Use at most this many validation rows, likewise; the others are left out altogether."
+        None, description="Largest number of validation rows, likewise; the others are not used at all."
     )
     extra: tuple[ExtraConfig, ...] = Field(
         (),
-        description="Synthetic rows to train on as well. Never validation or test; those that stand there, or come "
-        "from a row that does, are always left out.",
+        description="Synthetic rows to train on as well. Those that appear in validation or test, or come from a "
+        "row that does, are always left out.",
     )
     synonyms: SynonymConfig | None = Field(
         None, description="Synonyms of the training rows to train on as well; `{}` for all defaults."
     )
     min_words: PositiveInt | None = Field(
-        None, description="Leave out training rows of fewer words; validation and test keep all of theirs."
+        None, description="Training rows with fewer words are left out; validation and test keep all rows."
     )
-    max_words: PositiveInt | None = Field(None, description="Leave out training rows of more words, likewise.")
+    max_words: PositiveInt | None = Field(None, description="Training rows with more words are left out, likewise.")
     clean: CleanConfig = CleanConfig()
 
     @model_validator(mode="after")
@@ -149,22 +149,20 @@ class ModelConfig(Section):
     base: str = Field("minilm-l6", description="Base model: a short name, a hub id or a folder.")
     revision: str | None = Field(None, description="Commit of the hub model; the pinned one if absent.")
     head: Literal["native", "linear"] = Field("linear", description="The architecture's own head or one layer.")
-    pooling: Literal["mean", "first"] = Field("mean", description="State that a linear head reads.")
+    pooling: Literal["mean", "first"] = Field("mean", description="Hidden state that a linear head reads.")
     max_length: Annotated[int, Field(ge=8)] | LengthRule = Field(
         256,
-        description="Tokens kept of a text, special tokens included; or chosen from the training rows' lengths: "
-        "`auto` for mean + 2 standard deviations, `p99` for their 99th percentile.",
+        description="Most tokens kept of a text, special tokens included, or a rule over the training rows' lengths: "
+        "`auto` for mean + 2 standard deviations, `p99` for the 99th percentile.",
     )
     long_texts: LongTexts = Field(
         "head",
-        description="What is read of a text that is longer: its beginning; a quarter from its beginning and the rest "
-        "from its end; or all of it in chunks, whose logits are averaged (in training one chunk a record and epoch).",
+        description="Part of a longer text that is read: its beginning, a quarter from its beginning and the rest "
+        "from its end, or all of it in chunks whose logits are averaged (in training one chunk a record and epoch).",
     )
-    precision: Precision = Field("auto", description="Frozen weights and activations; auto takes bf16 if fast.")
+    precision: Precision = Field("auto", description="Type of frozen weights and activations; auto: bf16 if fast.")
     dropout: Fraction | None = Field(None, description="Encoder dropout; the base model's own if absent.")
-    attention_dropout: Fraction | None = Field(
-        None, description="Dropout of attention weights, where it is not to be that of the rest of the encoder."
-    )
+    attention_dropout: Fraction | None = Field(None, description="Dropout of attention weights; `dropout` if absent.")
     head_dropout: Fraction = Field(0.0, description="Dropout before a linear head.")
 
     @property
@@ -175,100 +173,101 @@ class ModelConfig(Section):
 
 
 class AdapterConfig(Section):
-    """Which linear layers get a low-rank update, and how large it is."""
+    """The linear layers that get a low-rank update, and its size."""
 
     rank: PositiveInt | Literal["auto"] = Field("auto", description="Rank, or auto to fill the budget.")
     alpha: float | None = Field(None, gt=0, description="Numerator of the scaling; twice the rank if absent.")
     dropout: Fraction = Field(0.0, description="Dropout on the adapter's input.")
     targets: tuple[Name, ...] = Field(("all",), min_length=1, description="Kinds, `all`, or full module names.")
     layers: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(None, description="Layer numbers; all if absent.")
-    ranks: Mapping[Name, PositiveInt] = Field({}, description="Rank of single modules or kinds, by name.")
+    ranks: Mapping[Name, PositiveInt] = Field({}, description="Ranks of single modules or kinds, by name.")
     variant: Variant = Field("lora", description="lora, rslora (alpha/sqrt(rank)), dora or pissa.")
-    bias: Literal["none", "lora_only", "all"] = Field("none", description="Which encoder biases train.")
+    bias: Literal["none", "lora_only", "all"] = Field("none", description="Encoder biases that train.")
 
 
 class TrainConfig(Section):
-    """The optimizer, its schedule and when to look at the validation split."""
+    """The optimizer, its schedule and the times of validation."""
 
-    epochs: float = Field(3.0, gt=0, description="Passes over the training rows; a part of one is allowed.")
-    max_steps: PositiveInt | None = Field(None, description="Optimizer steps; overrides epochs.")
+    epochs: float = Field(3.0, gt=0, description="Passes over the training rows; fractions are allowed.")
+    max_steps: PositiveInt | None = Field(None, description="Number of optimizer steps; overrides epochs.")
     batch_size: PositiveInt = Field(32, description="Records per optimizer step.")
-    micro_batch_tokens: int = Field(4096, ge=8, description="Tokens per forward pass; accumulation follows.")
+    micro_batch_tokens: int = Field(4096, ge=8, description="Tokens per forward pass; passes accumulate.")
     gradient_checkpointing: bool = Field(
         False, description="Compute each layer again in the backward pass: less memory, more time, the same results."
     )
-    learning_rate: float = Field(5e-4, gt=0, description="Of adapter matrices A.")
-    learning_rate_b: float | None = Field(None, gt=0, description="Of adapter matrices B; as A if absent.")
-    head_learning_rate: float | None = Field(None, gt=0, description="Of the head; as A if absent.")
-    bias_learning_rate: float | None = Field(None, gt=0, description="Of the biases; as A if absent.")
+    learning_rate: float = Field(5e-4, gt=0, description="Learning rate of adapter matrices A.")
+    learning_rate_b: float | None = Field(None, gt=0, description="Learning rate of matrices B; as A if absent.")
+    head_learning_rate: float | None = Field(None, gt=0, description="Learning rate of the head; as A if absent.")
+    bias_learning_rate: float | None = Field(None, gt=0, description="Learning rate of the biases; as A if absent.")
     weight_decay: float = Field(0.01, ge=0, description="Decoupled decay; biases and DoRA magnitudes have none.")
     betas: tuple[Fraction, Fraction] = Field((0.9, 0.999), description="AdamW's moment decay rates.")
     epsilon: float = Field(1e-8, gt=0, description="AdamW's epsilon.")
     schedule: Schedule = Field("linear", description="Course of the learning rates after warmup.")
     num_cycles: PositiveInt = Field(1, description="Cycles of cosine_restarts.")
     warmup_ratio: Fraction = Field(0.06, description="Share of the steps that warm up.")
-    warmup_steps: Annotated[int, Field(ge=0)] | None = Field(None, description="Overrides warmup_ratio.")
+    warmup_steps: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Steps of warmup; overrides warmup_ratio."
+    )
     clip_norm: float | None = Field(1.0, gt=0, description="Largest gradient norm; null for no clipping.")
     label_smoothing: Fraction = Field(0.0, description="Share of the target spread over all classes.")
     class_weights: Literal["none", "balanced"] | tuple[float, ...] = Field(
-        "none", description="balanced weighs by inverse frequency; or one weight a class."
+        "none", description="Class weights in the loss: balanced weighs by inverse frequency; or one weight a class."
     )
-    ema_decay: Fraction | None = Field(None, description="Average the trained parameters with this decay.")
+    ema_decay: Fraction | None = Field(None, description="Decay of the average of the trained parameters.")
     evaluate_every: float = Field(1.0, gt=0, description="Interval between validations, in `interval_unit`.")
-    save_every: float | None = Field(None, gt=0, description="Interval between checkpoints; as validations if absent.")
+    save_every: float | None = Field(None, gt=0, description="Interval between checkpoints; evaluate_every if absent.")
     interval_unit: Literal["epochs", "steps"] = Field("epochs", description="Unit of the two intervals.")
     keep_checkpoints: PositiveInt = Field(2, description="Newest checkpoints kept besides the best.")
     metric: Metric = Field(
         "accuracy",
-        description="Validation figure that chooses the best checkpoint: the largest, or of `loss`, `brier_raw` and "
-        "`ece_raw` the smallest; `f1:NAME` is that of one class.",
+        description="Validation figure that chooses the best checkpoint: the smallest `loss`, `brier_raw` or "
+        "`ece_raw`, the largest of any other; `f1:NAME` is the F1 of one class.",
     )
-    patience: PositiveInt | None = Field(None, description="Stop after this many validations without a gain.")
+    patience: PositiveInt | None = Field(None, description="Validations without a gain before a stop.")
 
 
 class WatchConfig(Section):
-    """An extra labelled set that is scored and reported, and never steers anything."""
+    """An extra labelled set that is scored and reported, and never influences training."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="Name in the run folder and the report.")
     data: str = Field(description="File or hub id.")
-    labels: str | None = Field(None, description="CSV with id,label where the data has no labels.")
+    labels: str | None = Field(None, description="CSV with id,label if the data has no labels.")
 
 
 class FinalConfig(Section):
-    """What is done with a run once it has trained; runs of a search need none of it."""
+    """The steps after training; runs of a search need none of them."""
 
-    test: bool = Field(True, description="Score the test rows; otherwise nothing of the run has seen them.")
-    proof: bool = Field(True, description="Load the saved run in a fresh process and compare it with the one trained.")
-    report: bool = Field(
-        True,
-        description="Write report.html with its plots, and the model card; score the training sample that it shows.",
-    )
+    test: bool = Field(True, description="Whether to score the test rows; otherwise the run never sees them.")
+    proof: bool = Field(True, description="Whether to load the saved run in a fresh process and compare it.")
+    report: bool = Field(True, description="Whether to write the report with its training sample, and the model card.")
 
 
 class RunConfig(Section):
     """A whole run."""
 
-    name: str = Field("run", pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="Recipe name; begins the run folder.")
-    about: str = Field("", description="What this recipe is, and what really ran where it follows others.")
+    name: str = Field(
+        "run", pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="Recipe name, with which the run folder's name begins."
+    )
+    about: str = Field("", description="Description of the recipe, and what really ran if it follows others.")
     seed: Seed = Field(0, description="Seed of initialisation, data order and dropout.")
-    budget: PositiveInt = Field(1_000_000, description="Trainable parameters stay strictly below this.")
+    budget: PositiveInt = Field(1_000_000, description="Trainable parameters must stay strictly below this.")
     start_from: Name | None = Field(
-        None, description="Run, checkpoint or PEFT adapter folder whose trained weights the run begins with."
+        None, description="Run, checkpoint or PEFT adapter folder with the trained weights to begin with."
     )
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     adapter: AdapterConfig = AdapterConfig()
     train: TrainConfig = TrainConfig()
     watch: tuple[WatchConfig, ...] = Field((), description="Extra sets, scored at every validation.")
-    baseline: bool = Field(True, description="Train the TF-IDF baseline on the same rows.")
+    baseline: bool = Field(True, description="Whether to train the TF-IDF baseline on the same rows.")
     track: tuple[TrackerName, ...] = Field((), description="Trackers besides log.jsonl, each an extra to install.")
     export: tuple[ExportFormat, ...] = Field(
-        (), description="Formats that the finished run is exported in, as `submillion export` does; into `export/`."
+        (), description="Formats in which `export/` gets the finished run, as `submillion export` writes them."
     )
-    threads: PositiveInt | None = Field(None, description="CPU threads; what the process may use if absent.")
+    threads: PositiveInt | None = Field(None, description="CPU threads; all that the process may use if absent.")
     final: FinalConfig = FinalConfig()
     search: SearchConfig | None = Field(
-        None, description="How `submillion tune` searches for better settings; a run itself heeds none of it."
+        None, description="How `submillion tune` searches for better settings; a run ignores it."
     )
 
     @model_validator(mode="after")
@@ -286,10 +285,10 @@ def parse_config(values: Mapping[str, Any], *, where: str) -> RunConfig:
 
     Args:
         values: Nested settings, as read from YAML.
-        where: What the values came from, for the error message.
+        where: Source of the values, for the error message.
 
     Raises:
-        ConfigError: With every problem found, by dotted path.
+        ConfigError: Some settings do not fit; the error lists every problem by dotted path.
     """
     return parse_settings(
         RunConfig, values, where=where, hint="`submillion recipes show agnews-minilm` prints a complete example."
@@ -300,13 +299,13 @@ def parse_settings(kind: type[Settings], values: Mapping[str, Any], *, where: st
     """Validate a mapping as settings of any kind.
 
     Args:
-        kind: The section that stands at the top.
+        kind: Type of the top section.
         values: Nested settings, as read from YAML.
-        where: What the values came from, for the error message.
-        hint: Where an example is to be found, for the error message.
+        where: Source of the values, for the error message.
+        hint: Place of an example, for the error message.
 
     Raises:
-        ConfigError: With every problem found, by dotted path.
+        ConfigError: Some settings do not fit; the error lists every problem by dotted path.
     """
     try:
         return kind.model_validate(dict(values))
@@ -316,7 +315,7 @@ def parse_settings(kind: type[Settings], values: Mapping[str, Any], *, where: st
 
 
 def _describe(problem: Any, root: type[Section]) -> str:
-    # Pydantic names the branch of a union too, which no user has written.
+    # Pydantic also names the branch of a union, which is no part of the user's path.
     path = ".".join(str(part) for part in problem["loc"] if "[" not in str(part) and not _is_branch(part))
     if problem["type"] == "extra_forbidden":
         known = _known_keys(problem["loc"][:-1], root)
@@ -351,7 +350,7 @@ def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
     """Return the values with ``key.path=value`` overrides applied, each value read as YAML.
 
     Raises:
-        ConfigError: An override without ``=``, with broken YAML, or through a setting that is no section.
+        ConfigError: An override has no ``=``, has broken YAML, or leads through a setting that is no section.
     """
     result: dict[str, Any] = _copy_tree(values)
     for override in overrides:
@@ -389,7 +388,7 @@ def load_yaml(text: str, *, where: str) -> dict[str, Any]:
     """Parse YAML text that must be a mapping.
 
     Raises:
-        ConfigError: As `parse_yaml`, or anything but a mapping at the top.
+        ConfigError: `parse_yaml` refuses the text, or the top is no mapping.
     """
     values = parse_yaml(text, where=where)
     if not isinstance(values, dict):

@@ -1,4 +1,4 @@
-"""The settings of a search: which settings vary and how, how long a trial is, and how the best is confirmed."""
+"""The settings of a search: the space, the length of a trial, and the comparison of the best with the recipe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from submillion.config.section import Name, PositiveInt, Section
 # Below, the one-sided signed-rank test cannot reach the pruner's p < 0.1: four runs give 1/16 at best, three 1/8.
 MIN_REPEATS = 5
 
-# A trial is judged by these, or its runs are cut to size by them; they are no subject of a search.
+# These judge a trial or set its length, so a search cannot vary them.
 _FIXED_TRAIN = frozenset(
     {"evaluate_every", "save_every", "interval_unit", "keep_checkpoints", "metric", "patience", "max_steps", "epochs"}
 )
@@ -28,14 +28,14 @@ class Parameter(Section):
 
 
 class FloatRange(Parameter):
-    """Any number of a range."""
+    """Any number within a range."""
 
     type: Literal["float"]
     low: float = Field(allow_inf_nan=False, description="Smallest value.")
     high: float = Field(allow_inf_nan=False, description="Largest value.")
-    log: bool = Field(False, description="Even on a log scale.")
-    step: float | None = Field(None, gt=0, description="Only low, low + step, ...")
-    times_rank: bool = Field(False, description="The setting is this number times the rank of the trial.")
+    log: bool = Field(False, description="Whether draws are even on a log scale.")
+    step: float | None = Field(None, gt=0, description="Step between values: low, low + step, ...")
+    times_rank: bool = Field(False, description="Whether the number is multiplied by the rank of the trial.")
 
     @model_validator(mode="after")
     def _check(self) -> FloatRange:
@@ -44,13 +44,13 @@ class FloatRange(Parameter):
 
 
 class IntRange(Parameter):
-    """Any whole number of a range."""
+    """Any whole number within a range."""
 
     type: Literal["int"]
     low: int = Field(description="Smallest value.")
     high: int = Field(description="Largest value.")
-    log: bool = Field(False, description="Even on a log scale.")
-    step: PositiveInt | None = Field(None, description="Only low, low + step, ...")
+    log: bool = Field(False, description="Whether draws are even on a log scale.")
+    step: PositiveInt | None = Field(None, description="Step between values: low, low + step, ...")
 
     @model_validator(mode="after")
     def _check(self) -> IntRange:
@@ -59,14 +59,14 @@ class IntRange(Parameter):
 
 
 class Choice(Parameter):
-    """One of some values, in no order."""
+    """One of several values without an order."""
 
     type: Literal["categorical"]
     choices: tuple[Any, ...] = Field(min_length=1, description="The values, each as the setting takes it.")
 
 
 class RankRange(Parameter):
-    """A rank from `low` to the largest that leaves the trial below the budget, even on a log scale."""
+    """A rank from `low` to the largest that keeps the trial below the budget, drawn evenly on a log scale."""
 
     type: Literal["rank"]
     low: PositiveInt = Field(1, description="Smallest rank.")
@@ -91,25 +91,25 @@ def _check_range(low: float, high: float, log: bool, step: float | None) -> None
 
 
 class SearchConfig(Section):
-    """A search for better settings, as `submillion tune` makes it."""
+    """A search for better settings by `submillion tune`."""
 
-    trials: PositiveInt = Field(20, description="Trials of the study, those of earlier calls included.")
+    trials: PositiveInt = Field(20, description="Trials of the study, including those of earlier calls.")
     space: Mapping[Name, AnyParameter] = Field(
-        {}, description="The settings that vary, by dotted path; a space made for the base model if empty."
+        {}, description="Settings that vary, by dotted path; a space made for the base model if empty."
     )
     sampler: Literal["tpe", "random"] = Field("tpe", description="Multivariate TPE, or random search.")
     startup: PositiveInt | None = Field(
-        None, description="Random trials before TPE begins; a third of the trials, 10 at most, if absent."
+        None, description="Random trials before TPE begins; if absent, a third of the trials, but 10 at most."
     )
     pruner: Literal["hyperband", "median", "wilcoxon", "none"] = Field(
-        "median", description="What ends trials early that look bad."
+        "median", description="Rule that ends poor trials early."
     )
     metric: Literal["accuracy", "macro_f1", "loss"] = Field(
-        "accuracy", description="Validation figure that a trial is judged by: the best of its reports."
+        "accuracy", description="Validation figure that judges a trial, by its best report."
     )
     reports: PositiveInt = Field(4, description="Validations of a trial, after equal shares of its records.")
     repeats: PositiveInt = Field(
-        1, description=f"Runs of a trial, each with a seed of its own; at least {MIN_REPEATS} for the Wilcoxon pruner."
+        1, description=f"Runs of a trial, one for each seed; at least {MIN_REPEATS} for the Wilcoxon pruner."
     )
     rows: PositiveInt | None = Field(None, description="Training rows of a trial; as the recipe if absent.")
     validation_rows: PositiveInt | None = Field(
@@ -117,8 +117,8 @@ class SearchConfig(Section):
     )
     steps: PositiveInt | None = Field(
         None,
-        description="Steps of a trial at the recipe's batch size; at another one, as many as the same records make. "
-        "As the recipe if absent.",
+        description="Steps of a trial at the recipe's batch size; another batch size makes its steps over the same "
+        "records. As the recipe if absent.",
     )
     seeds: int = Field(
         3, ge=0, description="Seeds over which the best is compared with the recipe; 0 for no comparison."
@@ -126,7 +126,9 @@ class SearchConfig(Section):
     confirm_rows: PositiveInt | None = Field(
         None, description="Training rows of the comparison; as the recipe if absent."
     )
-    confirm_steps: PositiveInt | None = Field(None, description="Its steps, likewise, counted as `steps` are.")
+    confirm_steps: PositiveInt | None = Field(
+        None, description="Steps of the comparison, counted as `steps` are; as the recipe if absent."
+    )
 
     @model_validator(mode="after")
     def _check_repeats(self) -> SearchConfig:
@@ -146,7 +148,7 @@ class SearchConfig(Section):
             earlier = list(self.space)[:position]
             for other in parameter.when:
                 if other not in earlier or not isinstance(self.space[other], Choice):
-                    raise ValueError(f"{name}.when: {other!r} is no categorical setting that stands before it")
+                    raise ValueError(f"{name}.when: {other!r} is no categorical setting listed before it")
         return self
 
 
@@ -155,7 +157,7 @@ def _check_setting(name: str, parameter: Parameter) -> None:
     if section not in {"adapter", "train", "model"} or not key or "." in key:
         raise ValueError(f"{name!r} cannot vary: settings of adapter, train and model can, such as train.learning_rate")
     if (section == "train" and key in _FIXED_TRAIN) or (section == "model" and key not in _FREE_MODEL):
-        raise ValueError(f"{name!r} cannot vary: all trials share what they are trained on, and judged by")
+        raise ValueError(f"{name!r} cannot vary: all trials share their data, their length and their metric")
     if isinstance(parameter, RankRange) and name != "adapter.rank":
         raise ValueError(f"{name}: the type rank is for adapter.rank")
     if isinstance(parameter, FloatRange) and parameter.times_rank and name != "adapter.alpha":

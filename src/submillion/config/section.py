@@ -1,4 +1,4 @@
-"""What settings are made of: frozen sections, and the types of values that several of them use."""
+"""The building blocks of settings: frozen sections, and types of values that several of them use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Seed = Annotated[int, Field(ge=0), AfterValidator(_refuse_huge)]
 def _refuse_boolean(value: object) -> object:
     # YAML 1.1 reads the bare words yes, no, on and off as booleans.
     if isinstance(value, bool):
-        raise ValueError(f"got the boolean {value}; YAML reads bare yes/no/on/off so, put the word in quotes")
+        raise ValueError(f"got the boolean {value}; YAML reads bare yes/no/on/off as one, put the word in quotes")
     return value
 
 
@@ -32,10 +32,10 @@ def _spell_number(value: object) -> object:
 
 Name = Annotated[str, BeforeValidator(_refuse_boolean)]
 ClassName = Annotated[Name, BeforeValidator(_spell_number)]
-"""Classes may be called by numbers, which YAML does not read as text."""
+"""Class names may be numbers, which YAML does not read as text."""
 
 
 class Section(BaseModel):
-    """A frozen group of settings that refuses keys it does not know, and numbers that are not finite."""
+    """A frozen group of settings that refuses unknown keys and numbers that are not finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -1,8 +1,8 @@
-"""Settings as YAML text: plain values within bounds, and for everything else an error that names the line.
+"""Settings as YAML text: plain values within bounds are read, and anything else is an error that names the line.
 
-YAML that somebody else wrote may refer to one list a billion times, nest without end or name objects of Python. Here a
-document is counted while it is read, as large as it would be with every reference written out, and a value is text,
-a number, true, false, null, a list or a section.
+YAML from a stranger may refer to one list a billion times, nest without end or name Python objects. So a document is
+measured while it is read, with every reference written out, and a value can only be text, a number, true, false, null,
+a list or a section.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from submillion.errors import ConfigError
 
 MAX_CHARACTERS = 1 << 19
 MAX_VALUES = 20_000
-"""Largest number of values in a document, references written out; ten thousand take about a second."""
+"""Largest number of values in a document with references written out; ten thousand take about a second."""
 MAX_DEPTH = 32
 
 _MAX_NUMBER = 64  # characters of a number
 _PREFIX = "tag:yaml.org,2002:"
 _TAGS = {f"{_PREFIX}{name}" for name in ("map", "seq", "str", "int", "float", "bool", "null", "merge")}
-# A date is text to every setting, and a lone = too.
+# To every setting, a date and a lone = are text.
 _TEXT_TAGS = {f"{_PREFIX}{name}" for name in ("timestamp", "value")}
 _NUMBER_TAGS = {f"{_PREFIX}int", f"{_PREFIX}float"}
 
@@ -31,10 +31,10 @@ def parse_yaml(text: str, *, where: str) -> Any:
 
     Args:
         text: The document.
-        where: What it came from, for the error message.
+        where: Source of the text, for the error message.
 
     Raises:
-        ConfigError: Broken YAML, a repeated key, a tag of another kind of value, or more than the bounds allow.
+        ConfigError: The YAML is broken, repeats a key, has a tag of another kind of value, or exceeds the bounds.
     """
     if len(text) > MAX_CHARACTERS:
         raise ConfigError(f"has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read", where=where)
@@ -49,16 +49,16 @@ def parse_yaml(text: str, *, where: str) -> Any:
 
 
 class _BoundedLoader(yaml.SafeLoader):
-    """Composes nodes as SafeLoader does, measures each as it is complete, and stops where one is too large."""
+    """Composes nodes as SafeLoader does, measures each complete node, and stops at one that is too large."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._depth = 0
-        # By node: values in it and depth below it, with references written out.
+        # The number of values in each node and the depth below it, with references written out.
         self._measures: dict[int, tuple[int, int]] = {}
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML has no types of its own
+        event = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML has no types
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise _refuse(f"is nested more than {MAX_DEPTH} deep", event.start_mark)
