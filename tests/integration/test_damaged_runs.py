@@ -38,8 +38,8 @@ def finished(
 @pytest.fixture(autouse=True)
 def _draw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the drawing of plots that all data has been gathered for: it takes most of the time of a report."""
-    monkeypatch.setattr("submillion.report.theme.render_svg", lambda plot: Html(""))
-    monkeypatch.setattr("submillion.report.theme.render_png", lambda plot: b"")
+    monkeypatch.setattr("submillion.report.page.render_svg", lambda plot: Html(""))
+    monkeypatch.setattr("submillion.report.write.render_png", lambda plot: b"")
 
 
 @pytest.fixture

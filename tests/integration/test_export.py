@@ -58,8 +58,8 @@ def train(
             }
             values["model"]["precision"] = "fp32"
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("submillion.pipeline.proof.verify_run", lambda *_: {})
-                patch.setattr("submillion.report.write_report", lambda *_: None)
+                patch.setattr("submillion.pipeline.finish.verify_run", lambda *_: {})
+                patch.setattr("submillion.pipeline.finish.write_report", lambda *_: None)
                 runs[key] = start_run(parse_config(values, where="test"), root / f"run-{len(runs)}").run
         return runs[key]
 

@@ -55,14 +55,14 @@ def write_extra(path: Path, news: Path, word: str = "curious") -> Path:
 def test_synthetic_rows_are_counted_and_kept(
     news: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("submillion.pipeline.proof.verify_run", lambda *_: {})
+    monkeypatch.setattr("submillion.pipeline.finish.verify_run", lambda *_: {})
     given: list[tuple[int, list[float]]] = []
 
     def note_weights(texts: list[str], *arguments: Any, weights: list[float], **settings: Any) -> Any:
         given.append((len(texts), weights))
         return train_baseline(texts, *arguments, weights=weights, **settings)
 
-    monkeypatch.setattr("submillion.metrics.baseline.train_baseline", note_weights)
+    monkeypatch.setattr("submillion.pipeline.finish.train_baseline", note_weights)
     base = build_wide_base(tiny_bert, tmp_path / "wide")  # of sizes that run on the CPU kernels, where there are any
     extra = write_extra(tmp_path / "extra.jsonl", news)
 

@@ -26,8 +26,8 @@ Make = Callable[..., RunConfig]
 @pytest.fixture(autouse=True)
 def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes seconds and is looked at elsewhere: the proof in a fresh process, the report."""
-    monkeypatch.setattr("submillion.pipeline.proof.verify_run", lambda *_: {})
-    monkeypatch.setattr("submillion.report.write_report", lambda *_: None)
+    monkeypatch.setattr("submillion.pipeline.finish.verify_run", lambda *_: {})
+    monkeypatch.setattr("submillion.pipeline.finish.write_report", lambda *_: None)
 
 
 @pytest.fixture(scope="module")

@@ -254,7 +254,7 @@ def test_a_fit_that_fails_leaves_the_fitted_state_alone(
     classifier = make(max_steps=1).fit(TEXTS, LABELS)
     before = classifier.run_
     with monkeypatch.context() as patch:
-        patch.setattr("submillion.pipeline.proof.sum_saved_params", lambda _: 1)
+        patch.setattr("submillion.estimator.sum_saved_params", lambda _: 1)
         with pytest.raises(RunError, match="the files hold 1 trained numbers"):
             classifier.fit(TEXTS, LABELS)
     assert classifier.run_ is before

@@ -150,7 +150,7 @@ def run_fit(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             value = next(given)
             return dict.fromkeys(("loss", "accuracy", "macro_f1", "brier_raw", "f1:c"), value)
 
-        monkeypatch.setattr("submillion.scoring.validation_figures.measure", measure_as_given)
+        monkeypatch.setattr("submillion.pipeline.fit.measure", measure_as_given)
         settings = {"batch_size": 8, "epochs": len(values), "learning_rate": 0.01, "warmup_ratio": 0.0, **train}
         config = RunConfig.model_validate({"train": settings})
         tiny = build_tiny_classifier(tiny_bert, head="linear", targets=("query",))

@@ -41,7 +41,7 @@ class Questions(TorchDispatchMode):
 def test_a_step_asks_the_device_for_nothing(pooling: str, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("submillion.training.step._reads_late", lambda _: True)
     # Its labels and weights never lie on the device.
-    monkeypatch.setattr("submillion.training.gradients.weigh_records", lambda *_: 4.0)
+    monkeypatch.setattr("submillion.training.loop.weigh_records", lambda *_: 4.0)
     tiny = build_tiny_classifier(
         tiny_bert, head="linear", pooling=pooling, dropout=0.1, adapter_dropout=0.1, head_dropout=0.1
     )

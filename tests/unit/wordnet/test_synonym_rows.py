@@ -26,7 +26,7 @@ TEXTS = {
 @pytest.fixture(autouse=True)
 def _quick(lexicon: Lexicon, monkeypatch: pytest.MonkeyPatch) -> None:
     """Use the lexicon that is loaded, since loading takes seconds."""
-    monkeypatch.setattr("submillion.wordnet.lexicon.load_lexicon", lambda _: lexicon)
+    monkeypatch.setattr("submillion.wordnet.synonym_rows.load_lexicon", lambda _: lexicon)
 
 
 def write_data(path: Path, count: int = 40, *, backwards: bool = False) -> Path:
