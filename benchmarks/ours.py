@@ -18,6 +18,7 @@ from benchmarks.memory import read_peak_memory
 from benchmarks.prepare_peers import ADAPTER
 from benchmarks.profile import profile_products
 from benchmarks.row_source import Row, load_rows
+from submillion.budget.plan import Plan
 from submillion.config.run import RunConfig, parse_config
 from submillion.encoding.text_encoder import Features
 from submillion.progress import Silent
@@ -155,10 +156,9 @@ class _Begun(Exception):
 class _UntilTraining(Silent):
     """Ends a run where its first step would be made."""
 
-    def start(self, stage: str, total: int | None = None, done: int = 0) -> None:
-        """Raise at the stage of training."""
-        if stage == "train":
-            raise _Begun
+    def on_plan(self, plan: Plan) -> None:
+        """Raise: the plan is told of when all is ready."""
+        raise _Begun
 
 
 def begin(job: Job, gate: Gate) -> Mapping[str, Any]:

@@ -111,19 +111,20 @@ def reproduce(options: argparse.Namespace) -> dict[str, Any]:
                 "num_train_records": run.data["num_train"],
                 "learning_rate": run.config["train"]["learning_rate"],
                 "train_s": run.train_s,
-                "precision": run.manifest.get("precision"),
+                "precision": None if run.manifest is None else run.manifest.precision,
                 "sets": sets,
             }
         )
     first = load_run(runs[OURS])
+    assert first.manifest is not None
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "base": BASE,
         "records": options.records,
         "seed": options.seed,
         "data": first.data["files"],
-        "versions": first.manifest["versions"],
-        "machine": first.manifest["machine"],
+        "versions": first.manifest.versions,
+        "machine": first.manifest.machine,
         "systems": entries,
     }
 

@@ -57,6 +57,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     from submillion.launch import LaunchedRun, launch_run
     from submillion.run.folder import RunDir
     from submillion.run.paired import read_outcomes
+    from submillion.run.reader import read_manifest
     from submillion.search.confirm import compare_runs
     from submillion.search.trials import make_confirming_config
     from submillion.storage.files import read_json
@@ -100,15 +101,15 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         f"{first} against {second}": describe_pair(compare_runs(outcomes[first], outcomes[second], seeds))
         for first, second in (("tpe", "random"), ("tpe", "recipe"), ("random", "recipe"))
     }
-    manifest = read_json(RunDir(runs["recipe"][0].run).manifest)
+    manifest = read_manifest(RunDir(runs["recipe"][0].run))
     shown = ("recipe", "base", "trials", "startup", "seeds", "rows", "validation_rows", "steps", "final_rows")
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "settings": {name: getattr(options, name) for name in (*shown, "final_steps")},
         "searches": searches,
         "test": pairs,
-        "machine": manifest["machine"],
-        "versions": manifest["versions"],
+        "machine": manifest.machine,
+        "versions": manifest.versions,
     }
 
 

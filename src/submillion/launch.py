@@ -17,14 +17,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from submillion.config.run import RunConfig, dump_config
 from submillion.errors import ConfigError, RunError, SubmillionError, from_json
-from submillion.run.checked_files import read_config, read_manifest
-from submillion.run.folder import RunDir, refuse_odd_files
+from submillion.run.folder import RunDir, RunState, refuse_odd_files
+from submillion.run.reader import read_config, read_manifest
 from submillion.storage.files import open_plain, read_json, read_log, remove_leftovers, write_json, write_text
 
 _POLL_S = 0.2
@@ -85,11 +85,11 @@ def launch_run(
         config = config.model_copy(update={"threads": threads})
     run = RunDir(out)
     state = _find_state(run, config)
-    if state in {"complete", "pruned"}:
+    if state in {"finished", "pruned"}:
         return _describe(run)
     _await_release(run)
     words = ["train", "--resume", str(out)]
-    if state is None:
+    if state == "new":
         recipe = out.with_name(f"{out.name}.yaml")
         write_text(recipe, dump_config(config))
         words = ["train", str(recipe), "--out", str(out)]
@@ -112,19 +112,19 @@ def launch_run(
         follower.is_ended()
     elif is_pruned and process.returncode in {_INTERRUPTED, -signal.SIGTERM}:
         # By the signal itself where a validation of an earlier attempt ended it before it could listen.
-        write_json(run.manifest, {**read_manifest(run), "state": "pruned"})
+        replace(read_manifest(run), state="pruned").write(run.manifest)
     else:
         raise explain_end(process.returncode, log, str(out))
     return _describe(run)
 
 
-def _find_state(run: RunDir, config: RunConfig) -> str | None:
-    """Return the state of the run in a folder; None where there is none yet."""
+def _find_state(run: RunDir, config: RunConfig) -> RunState:
+    """Return the state of the run in a folder, which must be of the same configuration."""
     refuse_odd_files((), (run.path,))
     if not run.config.exists():
         if run.path.is_dir():
             remove_leftovers(run.path)
-        return None
+        return "new"
     before = read_config(run)
     if before != config:
         old, new = before.model_dump(mode="json"), config.model_dump(mode="json")
@@ -134,7 +134,7 @@ def _find_state(run: RunDir, config: RunConfig) -> str | None:
             where=str(run.path),
             hint="Choose another folder, or delete this one if that run is not needed.",
         )
-    return str(read_manifest(run).get("state", "running")) if run.manifest.exists() else "running"
+    return run.state()
 
 
 def _await_release(run: RunDir) -> None:
@@ -153,7 +153,7 @@ def _await_release(run: RunDir) -> None:
 
 
 def _describe(run: RunDir) -> LaunchedRun:
-    is_pruned = read_manifest(run).get("state") == "pruned"
+    is_pruned = run.state() == "pruned"
     validations = tuple(entry for entry in read_log(run.log) if _is_validation(entry))
     evaluations = {}
     if not is_pruned:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from submillion.budget.plan import Plan
 
 
 class Progress(Protocol):
@@ -16,6 +19,9 @@ class Progress(Protocol):
 
     def note(self, message: str) -> None:
         """Say something once that a user should know."""
+
+    def on_plan(self, plan: Plan) -> None:
+        """Show what is about to be trained: known once the data has been read, since it depends on the classes."""
 
     def finish(self) -> None:
         """End the stage."""
@@ -32,6 +38,9 @@ class Silent:
 
     def note(self, message: str) -> None:
         """Ignore the note."""
+
+    def on_plan(self, plan: Plan) -> None:
+        """Ignore the plan."""
 
     def finish(self) -> None:
         """Ignore the end."""

@@ -56,6 +56,9 @@ class _StopAtTraining:
     def advance(self, done: int, **figures: float) -> None:
         pass
 
+    def on_plan(self, plan: object) -> None:
+        pass
+
     def note(self, message: str) -> None:
         print(message)
 

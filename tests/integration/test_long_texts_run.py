@@ -15,8 +15,8 @@ from submillion.config.run import LongTexts, RunConfig, parse_config
 from submillion.data.legibility import explain_unread
 from submillion.pipeline.fit import Fitting
 from submillion.pipeline.run import resume_run, start_run
-from submillion.run.checked_files import read_config
 from submillion.run.folder import RunDir
+from submillion.run.reader import read_config
 from submillion.scoring.exports import export_run
 from submillion.scoring.run_model import load_run
 from submillion.storage.files import read_json

@@ -22,8 +22,8 @@ from submillion.metrics import stats
 from submillion.pipeline.finish import RunSummary
 from submillion.pipeline.proof import sum_saved_params, verify_run
 from submillion.pipeline.run import start_run
-from submillion.run.checked_files import read_config
 from submillion.run.folder import RunDir
+from submillion.run.reader import read_config
 from submillion.scoring.run_model import evaluate_run, load_run
 from submillion.storage.files import read_json, read_log
 
@@ -80,8 +80,8 @@ def news(tmp_path_factory: pytest.TempPathFactory, news_rows: Callable[..., Path
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes seconds and is looked at in the whole run: the proof in a fresh process, the report."""
-    monkeypatch.setattr("submillion.pipeline.proof.verify_run", lambda *_: {})
-    monkeypatch.setattr("submillion.report.write_report", lambda *_: None)
+    monkeypatch.setattr("submillion.pipeline.finish.verify_run", lambda *_: {})
+    monkeypatch.setattr("submillion.pipeline.finish.write_report", lambda *_: None)
 
 
 @pytest.mark.usefixtures("bare")

@@ -19,8 +19,8 @@ from submillion.config.run import RunConfig, dump_config, parse_config
 from submillion.errors import RunError
 from submillion.pipeline.fit import Fitting, Interrupted
 from submillion.pipeline.run import resume_run, start_run
-from submillion.run.checked_files import read_config
 from submillion.run.folder import RunDir
+from submillion.run.reader import read_config
 from submillion.storage.files import read_json, read_log
 
 DRIVER = Path(__file__).with_name("kill_driver.py")
@@ -94,8 +94,8 @@ def make_config(base: Path, data: Path, settings: dict[str, Any]) -> RunConfig:
 @pytest.fixture(autouse=True)
 def _only_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the report and the proof in a fresh process; both come after what is compared here."""
-    monkeypatch.setattr("submillion.pipeline.proof.verify_run", lambda *_: {})
-    monkeypatch.setattr("submillion.report.write_report", lambda *_: None)
+    monkeypatch.setattr("submillion.pipeline.finish.verify_run", lambda *_: {})
+    monkeypatch.setattr("submillion.pipeline.finish.write_report", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +125,8 @@ def scene(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path, news_rows: 
     assert set(outcomes.values()) == {-signal.SIGKILL}, (outcomes, driver.stderr)
     whole = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("submillion.pipeline.proof.verify_run", lambda *_: {})
-        patch.setattr("submillion.report.write_report", lambda *_: None)
+        patch.setattr("submillion.pipeline.finish.verify_run", lambda *_: {})
+        patch.setattr("submillion.pipeline.finish.write_report", lambda *_: None)
         for name, settings in (("plain", PLAIN), ("stopping", STOPPING)):
             whole[name] = start_run(make_config(tiny_bert, data, settings), root / name).run
     killed = {name: Path(str(request["folder"])) for name, request in zip(KILLS, requests, strict=True)}

@@ -23,7 +23,7 @@ from submillion.errors import ConfigError, DataError
 from submillion.model.base_files import digest_file
 from submillion.progress import Progress
 from submillion.records import LabelSet, Record
-from submillion.run.manifest import read_trained_rows
+from submillion.run.trained_rows import read_trained_rows
 
 if TYPE_CHECKING:
     from submillion.scoring.run_model import RunModel

@@ -23,6 +23,7 @@ from submillion.progress import Progress, Silent
 from submillion.report.budget_page import write_budget_page
 from submillion.run.folder import RunDir, refuse_overwriting
 from submillion.run.paired import compare_outcomes, read_outcomes
+from submillion.run.reader import read_manifest
 from submillion.storage.files import read_json, write_json
 
 SHOWN = ("validation", "test")
@@ -139,9 +140,7 @@ def _describe(
                 "how": choice.how,
                 **describe_point(outcomes[budget]),
                 "runs": [run.run.name for run in runs[budget]],
-                "num_test_evaluations": [
-                    read_json(RunDir(run.run).manifest)["num_test_evaluations"] for run in runs[budget]
-                ],
+                "num_test_evaluations": [read_manifest(RunDir(run.run)).num_test_evaluations for run in runs[budget]],
             }
         )
     tests = [

@@ -5,12 +5,17 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
 from submillion.cli.console import open_console, print_note
+from submillion.cli.tables import tabulate_plan
 from submillion.progress import Progress
+
+if TYPE_CHECKING:
+    from submillion.budget.plan import Plan
 
 LINE_INTERVAL_S = 10.0
 
@@ -49,6 +54,11 @@ class BarProgress:
             self._bars.console.print(message, soft_wrap=True)
         else:
             print_note(message)
+
+    def on_plan(self, plan: Plan) -> None:
+        """Print the plan below the last bar."""
+        self.finish()
+        _print_plan(plan)
 
     def finish(self) -> None:
         """Leave the bar as it stands."""
@@ -99,6 +109,10 @@ class LineProgress:
         """Print the note on a line of its own."""
         print_note(message)
 
+    def on_plan(self, plan: Plan) -> None:
+        """Print the plan."""
+        _print_plan(plan)
+
     def finish(self) -> None:
         """Print how much was done and how long it took."""
         if self._stage:
@@ -107,6 +121,11 @@ class LineProgress:
             elapsed = format_duration(self._clock() - self._started_s)
             print_note(f"{self._stage}: {count}done in {elapsed}{figures}")
             self._stage = ""
+
+
+def _print_plan(plan: Plan) -> None:
+    for block in tabulate_plan(plan):
+        print_note(block)
 
 
 def open_progress() -> Progress:

@@ -44,7 +44,7 @@ def evaluate(
     from submillion.cli.progress_bars import open_progress
     from submillion.cli.tables import tabulate_evaluation
     from submillion.data.legibility import describe_legibility
-    from submillion.run.manifest import count_trained_rows, describe_trained_rows
+    from submillion.run.trained_rows import count_trained_rows, describe_trained_rows
     from submillion.scoring.run_model import evaluate_run, load_run
 
     progress = open_progress()
@@ -87,7 +87,7 @@ def compare(
     from submillion.cli.tables import make_table, show_p, show_percent, show_points
     from submillion.errors import ConfigError
     from submillion.metrics.evaluate import compare_correct
-    from submillion.run.manifest import count_trained_rows, describe_trained_rows
+    from submillion.run.trained_rows import count_trained_rows, describe_trained_rows
     from submillion.scoring.run_model import load_run
 
     progress = open_progress()

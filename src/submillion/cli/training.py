@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +15,6 @@ from submillion.cli.console import print_json, print_note, print_result
 if TYPE_CHECKING:
     from submillion.config.run import RunConfig
     from submillion.pipeline.finish import RunSummary
-    from submillion.progress import Progress
 
 Out = Annotated[
     Path | None,
@@ -142,18 +139,20 @@ def demo(out: Out = None) -> None:
 
 
 def _start(config: RunConfig, out: Path | None) -> RunSummary:
+    from submillion.cli.progress_bars import open_progress
     from submillion.pipeline.run import choose_folder, start_run
 
     folder = out or choose_folder(config)
     with _resumable(folder):
-        return start_run(config, folder, progress=_ShowPlan(folder))
+        return start_run(config, folder, progress=open_progress())
 
 
 def _resume(folder: Path) -> RunSummary:
+    from submillion.cli.progress_bars import open_progress
     from submillion.pipeline.run import resume_run
 
     with _resumable(folder):
-        return resume_run(folder, progress=_ShowPlan(folder))
+        return resume_run(folder, progress=open_progress())
 
 
 @contextmanager
@@ -163,15 +162,12 @@ def _resumable(folder: Path) -> Iterator[None]:
     Of several processes the first one tells: what ends one of them ends all.
     """
     from submillion.errors import SubmillionError
+    from submillion.launch import sigterm_interrupts
     from submillion.training.collective import is_first_process
 
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, interrupt) if in_main_thread else None
     try:
-        yield
+        with sigterm_interrupts():
+            yield
     except KeyboardInterrupt:
         from submillion.run.folder import RunDir
 
@@ -182,50 +178,6 @@ def _resumable(folder: Path) -> Iterator[None]:
         if is_first_process():
             raise
         raise typer.Exit(error.exit_code) from None
-    finally:
-        if in_main_thread:
-            signal.signal(signal.SIGTERM, before)
-
-
-class _ShowPlan:
-    """Progress that also shows the plan, once it stands in the run folder.
-
-    The plan needs the number of classes, which is known only after the data has been read.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        from submillion.cli.progress_bars import open_progress
-
-        self._progress: Progress = open_progress()
-        self._folder = folder
-        self._shown = False
-
-    def start(self, stage: str, total: int | None = None, done: int = 0) -> None:
-        """Show the plan before the first stage that follows it."""
-        from submillion.run.folder import RunDir
-
-        run = RunDir(self._folder)
-        if not self._shown and stage != "read" and run.plan.exists():
-            from submillion.budget.plan import Plan
-            from submillion.cli.tables import tabulate_plan
-            from submillion.storage.files import read_json
-
-            self._shown = True
-            for block in tabulate_plan(Plan.from_json(read_json(run.plan))):
-                print_note(block)
-        self._progress.start(stage, total, done)
-
-    def advance(self, done: int, **figures: float) -> None:
-        """Pass on."""
-        self._progress.advance(done, **figures)
-
-    def note(self, message: str) -> None:
-        """Pass on."""
-        self._progress.note(message)
-
-    def finish(self) -> None:
-        """Pass on."""
-        self._progress.finish()
 
 
 def _print_summary(summary: RunSummary, *, as_json: bool) -> None:

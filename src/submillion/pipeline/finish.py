@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 
 from submillion.budget.plan import Plan
 from submillion.config.run import RunConfig
-from submillion.encoding.text_encoder import Features, TextEncoder
+from submillion.encoding.text_encoder import Features
 from submillion.encoding.tokenizer_files import read_settings, write_tokenizer
 from submillion.metrics.baseline import train_baseline
 from submillion.metrics.evaluate import fit_temperature
 from submillion.model.encoder import Classifier
 from submillion.model.merged import MergedClassifier
-from submillion.model.sources import BaseModel
+from submillion.pipeline.begin import Ready
 from submillion.pipeline.fit import FitResult
-from submillion.pipeline.prepare import Prepared
 from submillion.pipeline.proof import NUM_PROBES, verify_run
 from submillion.pipeline.write_evaluations import (
     choose_train_sample,
@@ -30,18 +29,16 @@ from submillion.pipeline.write_evaluations import (
     write_train_sample,
 )
 from submillion.progress import Progress
-from submillion.records import Record, labels_of
+from submillion.records import labels_of
 from submillion.report import write_card, write_report
 from submillion.report.learning import judge_run
-from submillion.run.checked_files import read_manifest
 from submillion.run.folder import RunDir
 from submillion.run.history import load_run
-from submillion.run.manifest import count_test_evaluation, update_manifest
+from submillion.run.reader import count_test_evaluation, read_manifest
 from submillion.scoring.exports import export_run
 from submillion.scoring.load_classifier import explain_stock_scoring, load_merged_scorer
 from submillion.scoring.score import SCORE_TOKENS_FACTOR, score
 from submillion.training.collective import Processes
-from submillion.training.device import Device
 
 
 @dataclass(frozen=True)
@@ -67,30 +64,8 @@ class RunSummary:
     verdict: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Ready:
-    """All that a run has made before its first step, and needs at its end."""
-
-    config: RunConfig
-    device: Device
-    base: BaseModel
-    prepared: Prepared
-    plan: Plan
-    sets: dict[str, Sequence[Record]]
-    train: list[Features]
-    features: dict[str, list[Features]]
-    classifier: Classifier
-
-
 def conclude_run(
-    run: RunDir,
-    config: RunConfig,
-    ready: Ready,
-    fitted: FitResult,
-    *,
-    processes: Processes,
-    progress: Progress,
-    started: float,
+    run: RunDir, ready: Ready, fitted: FitResult, *, processes: Processes, progress: Progress, started: float
 ) -> RunSummary:
     """Save, prove, score and report what was fitted.
 
@@ -98,7 +73,6 @@ def conclude_run(
 
     Args:
         run: The run folder.
-        config: The run's configuration.
         ready: What the run began with; the classifier holds the best parameters.
         fitted: How fitting went.
         processes: The processes of the run.
@@ -108,89 +82,25 @@ def conclude_run(
     Raises:
         RunError: The saved files do not give the trained model, or the disk is full.
     """
-    validation = ready.prepared.splits.validation
-    max_tokens = SCORE_TOKENS_FACTOR * config.train.micro_batch_tokens
-    with processes.acting_together():
-        if processes.is_first:
-            ready.classifier.save(run.adapter, run.head)
-            _save_tokenizer(ready.prepared.encoder, run)
-    scorer = _choose_scorer(run, config, ready)
-    progress.start("evaluate validation", len(validation))
-    judged = score(
-        scorer,
-        ready.features["validation"],
-        max_tokens=max_tokens,
-        on_progress=progress.advance,
-        processes=processes,
-    )
-    progress.finish()
-    temperature = fit_temperature(judged, labels_of(validation))
-    # What the model in memory says, which the saved one must say too.
-    probed = score(ready.classifier, ready.features["validation"][:NUM_PROBES], max_tokens=max_tokens)
-    proof: dict[str, Any] = {}
-    with processes.acting_together():
-        if processes.is_first:
-            update_manifest(run, {"temperature": temperature, "best_step": fitted.best_step})
-            if config.final.proof:
-                progress.start("verify")
-                proof = verify_run(run, validation[:NUM_PROBES], probed)
-                progress.finish()
-
-    logits = {"validation": judged}
-    for name, rows in ready.sets.items():
-        if name in logits:
-            continue
-        with processes.acting_together():
-            if name == "test" and processes.is_first:
-                count_test_evaluation(run)
-        progress.start(f"evaluate {name}", len(rows))
-        logits[name] = score(
-            scorer,
-            ready.features[name],
-            max_tokens=max_tokens,
-            on_progress=progress.advance,
-            processes=processes,
-        )
-        progress.finish()
-
-    own_rows = ready.train[: ready.prepared.report["num_train"]]  # synthetic rows stand behind them
-    # It is for the report alone.
-    sample = choose_train_sample(own_rows, seed=config.seed) if config.final.report else []
-    if sample:
-        progress.start("score training sample", len(sample))
-        known = score(scorer, sample, max_tokens=max_tokens, on_progress=progress.advance, processes=processes)
-        progress.finish()
-
+    save_model(run, ready, processes)
+    scoring = _Scoring(_choose_scorer(run, ready), ready, processes, progress)
+    proven = prove_model(run, scoring, fitted)
+    scored = score_sets(run, scoring, proven)
     found: dict[str, Any] = {}
     with processes.acting_together():
         if processes.is_first:
-            if sample:
-                write_train_sample(run, sample, known, num_train=len(own_rows), seed=config.seed)
-            evaluations = {}
-            for name, rows in ready.sets.items():
-                evaluations[name] = write_results(
-                    run,
-                    name,
-                    rows,
-                    logits[name],
-                    ready.prepared.splits.labels,
-                    temperature=temperature,
-                    num_truncated=sum(item.truncated for item in ready.features[name]),
-                    legibility=ready.prepared.legibility[name],
-                )
-            predicted = {name: values.argmax(axis=1) for name, values in logits.items()}
-            baselines = _judge_baseline(run, config, ready, predicted=predicted, progress=progress)
-            found = {"evaluations": evaluations, "baselines": baselines, "verdict": judge_run(load_run(run.path))}
-            entries = {
-                "state": "complete",
-                "proof": proof,
-                "num_steps": fitted.num_steps,
-                "train_s": fitted.train_s,
-                "rows_per_s": fitted.rows_per_s or read_manifest(run).get("rows_per_s"),
-                "wall_s": time.perf_counter() - started,
-            }
-            update_manifest(run, entries)
-            _hand_out(run, config, progress)
+            found = write_figures(run, scoring, proven, scored)
+            manifest = read_manifest(run)
+            replace(
+                manifest,
+                state="complete",
+                proof=proven.proof,
+                num_steps=fitted.num_steps,
+                train_s=fitted.train_s,
+                rows_per_s=fitted.rows_per_s or manifest.rows_per_s,
+                wall_s=time.perf_counter() - started,
+            ).write(run.manifest)
+            _hand_out(run, ready.config, progress)
     found = processes.share(found)
     return RunSummary(
         run=run.path,
@@ -201,6 +111,147 @@ def conclude_run(
         rows_per_s=fitted.rows_per_s,
         verdict=found["verdict"],
     )
+
+
+@dataclass(frozen=True)
+class _Scoring:
+    """What scores the records of a run at its end: the same as in every later evaluation.
+
+    Attributes:
+        scorer: The model, merged where later evaluations merge it.
+        ready: What the run began with.
+        processes: The processes of the run; each scores its share.
+        progress: Told of the stages.
+    """
+
+    scorer: Classifier | MergedClassifier
+    ready: Ready
+    processes: Processes
+    progress: Progress
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of one pass."""
+        return SCORE_TOKENS_FACTOR * self.ready.config.train.micro_batch_tokens
+
+    def score(self, stage: str, features: Sequence[Features]) -> NDArray[np.float32]:
+        """Return the logits of records, shape (n, C)."""
+        self.progress.start(stage, len(features))
+        logits = score(
+            self.scorer,
+            features,
+            max_tokens=self.max_tokens,
+            on_progress=self.progress.advance,
+            processes=self.processes,
+        )
+        self.progress.finish()
+        return logits
+
+
+@dataclass(frozen=True)
+class _Proven:
+    """A saved model, and what the validation rows say of it.
+
+    Attributes:
+        logits: Logits of the validation rows, shape (n, C).
+        temperature: Fitted on them.
+        proof: What a fresh process found in the saved files; empty where it was not asked, and in other processes.
+    """
+
+    logits: NDArray[np.float32]
+    temperature: float
+    proof: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Logits of all that is scored at the end of a run.
+
+    Attributes:
+        sets: Logits of the validation, test and watched rows, by name, each of shape (n, C).
+        sample: Training rows for the report.
+        sample_logits: Their logits, shape (n, C).
+    """
+
+    sets: dict[str, NDArray[np.float32]]
+    sample: Sequence[Features]
+    sample_logits: NDArray[np.float32] | None
+
+
+def save_model(run: RunDir, ready: Ready, processes: Processes) -> None:
+    """Write the adapter, the head and the tokenizer."""
+    with processes.acting_together():
+        if processes.is_first:
+            ready.classifier.save(run.adapter, run.head)
+            tokens = ready.prepared.encoder
+            write_tokenizer(run.tokenizer, tokens.to_json(), read_settings(tokens.folder))
+
+
+def prove_model(run: RunDir, scoring: _Scoring, fitted: FitResult) -> _Proven:
+    """Score the validation rows, fit the temperature, and compare the saved files with the model in memory.
+
+    Raises:
+        RunError: The files do not give the same model.
+    """
+    ready, processes = scoring.ready, scoring.processes
+    validation = ready.prepared.splits.validation
+    judged = scoring.score("evaluate validation", ready.features["validation"])
+    temperature = fit_temperature(judged, labels_of(validation))
+    # What the model in memory says, which the saved one must say too.
+    probed = score(ready.classifier, ready.features["validation"][:NUM_PROBES], max_tokens=scoring.max_tokens)
+    proof: dict[str, Any] = {}
+    with processes.acting_together():
+        if processes.is_first:
+            replace(read_manifest(run), temperature=temperature, best_step=fitted.best_step).write(run.manifest)
+            if ready.config.final.proof:
+                scoring.progress.start("verify")
+                proof = verify_run(run, validation[:NUM_PROBES], probed)
+                scoring.progress.finish()
+    return _Proven(judged, temperature, proof)
+
+
+def score_sets(run: RunDir, scoring: _Scoring, proven: _Proven) -> _Scored:
+    """Score the test and watched rows, and for the report a sample of the training rows."""
+    ready, processes = scoring.ready, scoring.processes
+    logits = {"validation": proven.logits}
+    for name in ready.sets:
+        if name in logits:
+            continue
+        with processes.acting_together():
+            if name == "test" and processes.is_first:
+                count_test_evaluation(run)
+        logits[name] = scoring.score(f"evaluate {name}", ready.features[name])
+    sample = choose_train_sample(ready.own_rows, seed=ready.config.seed) if ready.config.final.report else []
+    known = scoring.score("score training sample", sample) if sample else None
+    return _Scored(logits, sample, known)
+
+
+def write_figures(run: RunDir, scoring: _Scoring, proven: _Proven, scored: _Scored) -> dict[str, Any]:
+    """Write the figures and predictions of each set, those of the baseline beside them, and return what was found.
+
+    Returns:
+        ``evaluations`` and ``baselines`` by set, and the ``verdict``.
+    """
+    ready = scoring.ready
+    if scored.sample_logits is not None:
+        num_train, seed = len(ready.own_rows), ready.config.seed
+        write_train_sample(run, scored.sample, scored.sample_logits, num_train=num_train, seed=seed)
+    evaluations = {
+        name: write_results(
+            run,
+            name,
+            rows,
+            scored.sets[name],
+            ready.prepared.splits.labels,
+            temperature=proven.temperature,
+            num_truncated=sum(item.truncated for item in ready.features[name]),
+            legibility=ready.prepared.legibility[name],
+        )
+        for name, rows in ready.sets.items()
+    }
+    predicted = {name: values.argmax(axis=1) for name, values in scored.sets.items()}
+    baselines = _judge_baseline(run, ready, predicted=predicted, progress=scoring.progress)
+    return {"evaluations": evaluations, "baselines": baselines, "verdict": judge_run(load_run(run.path))}
 
 
 def _hand_out(run: RunDir, config: RunConfig, progress: Progress) -> None:
@@ -215,34 +266,25 @@ def _hand_out(run: RunDir, config: RunConfig, progress: Progress) -> None:
         progress.note(f"exported as {format}: {exported.folder}")
 
 
-def _choose_scorer(run: RunDir, config: RunConfig, ready: Ready) -> Classifier | MergedClassifier:
+def _choose_scorer(run: RunDir, ready: Ready) -> Classifier | MergedClassifier:
     """Return what scores this run from now on, so that its figures are those of every later evaluation."""
     if explain_stock_scoring(ready.base, ready.plan, ready.device) != "":
         return ready.classifier
     head = run.head if ready.plan.head == "linear" else None
-    return load_merged_scorer(ready.base, ready.plan, config.model, run.adapter, head, precision="bf16")
-
-
-def _save_tokenizer(tokens: TextEncoder, run: RunDir) -> None:
-    write_tokenizer(run.tokenizer, tokens.to_json(), read_settings(tokens.folder))
+    return load_merged_scorer(ready.base, ready.plan, ready.config.model, run.adapter, head, precision="bf16")
 
 
 def _judge_baseline(
-    run: RunDir,
-    config: RunConfig,
-    ready: Ready,
-    *,
-    predicted: dict[str, NDArray[np.int64]],
-    progress: Progress,
+    run: RunDir, ready: Ready, *, predicted: dict[str, NDArray[np.int64]], progress: Progress
 ) -> dict[str, dict[str, Any]]:
-    if not config.baseline:
+    if not ready.config.baseline:
         return {}
     progress.start("baseline")
     train, labels = ready.prepared.splits.train, ready.prepared.splits.labels
     baseline = train_baseline(
         [record.text for record in train],
         labels_of(train),
-        seed=config.seed,
+        seed=ready.config.seed,
         num_labels=len(labels),
         weights=[item.weight for item in ready.train],
     )

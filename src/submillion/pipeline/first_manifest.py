@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import platform
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from submillion import __version__
 from submillion.config.run import RunConfig
 from submillion.errors import RunError
 from submillion.model.sources import BaseModel
-from submillion.run.checked_files import read_manifest
-from submillion.run.folder import RUN_FORMAT, RunDir
-from submillion.run.manifest import update_manifest
-from submillion.storage.files import write_json
+from submillion.run.folder import RunDir
+from submillion.run.manifest import Manifest, ManifestBase
+from submillion.run.reader import read_manifest
 
 if TYPE_CHECKING:
     from submillion.training.collective import Processes
@@ -27,42 +27,35 @@ _PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "nump
 
 def write_first_manifest(run: RunDir, config: RunConfig, base: BaseModel, device: Device, processes: Processes) -> None:
     """Write the manifest of a run that begins."""
-    values: dict[str, Any] = {
-        "run_format": RUN_FORMAT,
-        "state": "running",
-        "recipe": config.name,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seed": config.seed,
-        "split_seed": config.data.split_seed,
-        "base": {
-            "name": base.name,
-            "origin": base.origin,
-            "revision": base.revision,
-            "weights_sha256": base.weights_sha256,
-        },
-        "precision": device.precision,
-        "device": str(device.device),
-        "threads": device.threads,
-        "num_processes": processes.count,
-        "notes": list(device.notes),
-        "versions": {
+    manifest = Manifest(
+        recipe=config.name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        seed=config.seed,
+        split_seed=config.data.split_seed,
+        base=ManifestBase(base.name, base.origin, base.revision, base.weights_sha256),
+        precision=device.precision,
+        device=str(device.device),
+        threads=device.threads,
+        num_processes=processes.count,
+        notes=device.notes,
+        versions={
             "submillion": __version__,
             "python": platform.python_version(),
             **{name: metadata.version(name) for name in _PACKAGES},
         },
-        "machine": describe_machine(),
-        "num_test_evaluations": 0,
-    }
-    write_json(run.manifest, values)
+        machine=describe_machine(),
+        num_test_evaluations=0,
+    )
+    manifest.write(run.manifest)
 
 
-def describe_machine() -> dict[str, Any]:
+def describe_machine() -> dict[str, object]:
     """Return processor, cores, memory and system, as far as the system tells."""
     from submillion.training.device import read_cpu_capabilities
 
     capabilities = read_cpu_capabilities()
     flags = [name for name in ("amx_bf16", "avx512_bf16", "avx512_vnni", "avx2") if capabilities.get(name)]
-    machine: dict[str, Any] = {
+    machine: dict[str, object] = {
         "processor": capabilities.get("cpu_name") or platform.processor() or platform.machine(),
         "instructions": flags,
         "num_cores": os.cpu_count(),
@@ -82,16 +75,20 @@ def check_unchanged(run: RunDir, base: BaseModel, device: Device, processes: Pro
     Raises:
         RunError: With what differs; the result would not be that of an uninterrupted run.
     """
-    values = read_manifest(run)
-    now: dict[str, Any] = {
+    manifest = read_manifest(run)
+    before = {
+        "weights_sha256": manifest.base.weights_sha256,
+        "threads": manifest.threads,
+        "precision": manifest.precision,
+        "device": manifest.device,
+    }
+    now = {
         "weights_sha256": base.weights_sha256,
         "threads": device.threads,
         "precision": device.precision,
         "device": str(device.device),
     }
-    before = {"weights_sha256": values["base"]["weights_sha256"], **{key: values.get(key) for key in list(now)[1:]}}
-    # Runs of earlier versions had one.
-    num_before = values.get("num_processes", 1)
+    num_before = manifest.num_processes or 1  # runs of earlier versions had one
     if processes.count != num_before:
         del now["threads"]
     changed = [f"{key} was {before[key]}, is {now[key]}" for key in now if before[key] != now[key]]
@@ -103,5 +100,5 @@ def check_unchanged(run: RunDir, base: BaseModel, device: Device, processes: Pro
         )
     if processes.count != num_before:
         note = f"number of processes: {processes.count} from here on, {num_before} before; the same within rounding"
-        entries = {"num_processes": processes.count, "threads": device.threads}
-        update_manifest(run, {**entries, "notes": [*values.get("notes", []), note]})
+        notes = (*(manifest.notes or ()), note)
+        replace(manifest, num_processes=processes.count, threads=device.threads, notes=notes).write(run.manifest)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from submillion.budget.folder import CONFIG_NAME, HEAD_NAME, WEIGHTS_NAME, plan_adapter_folder, read_adapter_base
 from submillion.budget.plan import Plan
@@ -20,10 +20,9 @@ from submillion.data.trained_rows import Digests
 from submillion.errors import ConfigError, ModelError, RunError
 from submillion.model.base_files import digest_file
 from submillion.model.sources import BaseModel, load_base_config
-from submillion.run.checked_files import read_config, read_data_report, read_manifest
 from submillion.run.folder import RunDir
-from submillion.run.manifest import read_trained_rows
-from submillion.storage.files import read_json
+from submillion.run.reader import read_config, read_data_report, read_manifest, read_plan
+from submillion.run.trained_rows import read_trained_rows
 from submillion.training import checkpoint
 
 if TYPE_CHECKING:
@@ -63,9 +62,9 @@ class Origin:
         else:
             classifier.load(self.files[0].parent, self.files[1] if self.plan.head == "linear" else None)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """Return what the manifest of the new run keeps of it."""
-        values: dict[str, Any] = {
+        values: dict[str, object] = {
             "kind": self.kind,
             "path": str(self.folder.resolve()),
             "step": self.step,
@@ -73,7 +72,7 @@ class Origin:
         }
         if self.run is not None:
             manifest = read_manifest(self.run)
-            values |= {name: manifest.get(name) for name in ("recipe", "created", "seed")}
+            values |= {"recipe": manifest.recipe, "created": manifest.created, "seed": manifest.seed}
         return values
 
 
@@ -133,12 +132,10 @@ def find_trained_rows(path: str) -> Digests | None:
 
 
 def _find_in_run(run: RunDir) -> Origin:
-    manifest = read_manifest(run)
-    if "temperature" in manifest and run.adapter.is_dir():
-        plan = _read_plan(run)
-        step = manifest.get("best_step")
+    if run.has_weights():
+        plan = read_plan(run)
         files = (run.adapter / WEIGHTS_NAME, *([run.head] if plan.head == "linear" else []))
-        return Origin("run", run.path, plan, files, step, run)
+        return Origin("run", run.path, plan, files, read_manifest(run).best_step, run)
     found = checkpoint.find_checkpoint(run.checkpoints, "last")
     if found is None:
         raise RunError(
@@ -152,11 +149,7 @@ def _find_in_run(run: RunDir) -> Origin:
 def _describe_checkpoint(run: RunDir, folder: Path) -> Origin:
     position = checkpoint.read_position(folder)
     file = checkpoint.find_weights(folder)
-    return Origin("checkpoint", folder, _read_plan(run), (file,), position.step, run)
-
-
-def _read_plan(run: RunDir) -> Plan:
-    return Plan.from_json(read_json(run.plan), where=str(run.plan))
+    return Origin("checkpoint", folder, read_plan(run), (file,), position.step, run)
 
 
 def _list_adapter_files(folder: Path, plan: Plan) -> tuple[Path, ...]:
@@ -190,10 +183,10 @@ def check_origin(origin: Origin, plan: Plan, model: ModelConfig, labels: Sequenc
         )
     if origin.run is None:
         return
-    theirs = read_manifest(origin.run)["base"]
-    if theirs["weights_sha256"] != base.weights_sha256:
+    theirs = read_manifest(origin.run).base
+    if theirs.weights_sha256 != base.weights_sha256:
         raise ModelError(
-            f"these weights were trained on {theirs['name']} ({theirs['weights_sha256'][:12]}…), this run has"
+            f"these weights were trained on {theirs.name} ({theirs.weights_sha256[:12]}…), this run has"
             f" {base.name} ({base.weights_sha256[:12]}…)",
             where=f"start_from: {origin.folder}",
             hint="Name the same base model: --base",

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from submillion.budget.plan import Plan
 from submillion.errors import RunError
 from submillion.records import Record
 from submillion.run.folder import RunDir
+from submillion.run.reader import read_plan
 from submillion.scoring.run_model import load_run
 from submillion.storage.files import read_json, write_json
 from submillion.training.collective import make_lone_environment
@@ -73,7 +73,7 @@ def verify_run(run: RunDir, probes: Sequence[Record], logits: NDArray[np.float32
     answer = json.loads(process.stdout.splitlines()[-1])
     difference = float(np.abs(np.array(answer["logits"], dtype=np.float32) - logits).max())
     proof = {"trainable_params_in_files": answer["trainable_params"], "max_logit_difference": difference}
-    planned = Plan.from_json(read_json(run.plan)).trainable_params
+    planned = read_plan(run).trainable_params
     if answer["trainable_params"] != planned:
         raise RunError(f"the files hold {answer['trainable_params']:,} trained numbers, planned were {planned:,}")
     if not difference <= TOLERANCE:

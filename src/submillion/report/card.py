@@ -62,7 +62,7 @@ def _describe_run(loaded: LoadedRun) -> str:
 
 def _find_base(run: LoadedRun) -> tuple[str, str | None]:
     name = str((run.config.get("model") or {}).get("base", "unknown"))
-    revision = (run.manifest.get("base") or {}).get("revision")
+    revision = None if run.manifest is None else run.manifest.base.revision
     known = find_known_base(name)
     return (known.repo, revision or known.revision) if known else (name, revision)
 
@@ -169,8 +169,8 @@ def _describe_data(run: LoadedRun) -> str:
 
 
 def _explain_length(run: LoadedRun) -> str:
-    chosen = run.manifest.get("max_length")
-    if not isinstance(chosen, dict):
+    chosen = None if run.manifest is None else run.manifest.max_length
+    if chosen is None:
         return ""
     share = words.percent(chosen["num_cut"] / chosen["num_records"])
     return f" The limit follows from the rule {quote_code(chosen['rule'])}; {share} of the training records are longer."

@@ -106,5 +106,4 @@ def describe_budget(plan: Mapping[str, Any]) -> str:
 
 def count_test_evaluations(run: LoadedRun) -> int | None:
     """Return how often this run looked at its test split, if the manifest says so."""
-    value = run.manifest.get("num_test_evaluations")
-    return value if isinstance(value, int) else None
+    return None if run.manifest is None else run.manifest.num_test_evaluations

@@ -292,7 +292,8 @@ def repeat_section(run: LoadedRun) -> Section:
     """Return what is needed to repeat the run: settings, versions, digests, machine."""
     settings = words.flatten(run.config)
     shown = [(path, words.setting(value)) for path, value in settings.items() if path != "about"]
-    facts = [(path, words.setting(value)) for path, value in words.flatten(run.manifest).items()]
+    known = {} if run.manifest is None else run.manifest.to_json()
+    facts = [(path, words.setting(value)) for path, value in words.flatten(known).items()]
     parts: list[Child] = [
         paragraph(
             "The config.yaml of the folder gives the same run again on data of the same digests and the same versions.",

@@ -84,7 +84,7 @@ def load_trainer_state(path: Path) -> LoadedRun:
         config={},
         plan={},
         data={},
-        manifest={},
+        manifest=None,
         steps=gather(steps),
         learning_rates={},
         evaluations=_read_evaluations(entries, _find_best_step(state)),

@@ -6,14 +6,15 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from submillion.errors import ConfigError, RunError
-from submillion.storage.files import (
-    ODD_HINT,
-    explain_odd_file,
-)
+from submillion.run.manifest import Manifest
+from submillion.storage.files import ODD_HINT, explain_odd_file
 
-RUN_FORMAT = 1
+RunState = Literal["new", "running", "trained", "finished", "pruned"]
+"""How far a run has come: nothing is there; it is under way; its weights and temperature are saved; all of it is done,
+figures included; or it was ended early for good."""
 
 _OWN_NAMES = frozenset(
     {
@@ -25,7 +26,7 @@ _OWN_NAMES = frozenset(
 
 @dataclass(frozen=True)
 class RunDir:
-    """Paths inside one run folder; holds no state of its own."""
+    """Paths inside one run folder; what they hold is read anew with every call."""
 
     path: Path
 
@@ -116,6 +117,34 @@ class RunDir:
     def predictions(self, split: str) -> Path:
         """Per-record predictions of one split or watched set."""
         return self.path / "evaluation" / f"{split}.predictions.parquet"
+
+    def state(self) -> RunState:
+        """Return how far the run has come, as its manifest and its adapter say.
+
+        Raises:
+            RunError: The manifest is damaged or of another run format, or the folder holds links.
+        """
+        refuse_links(self)
+        if not self.manifest.exists():
+            return "running" if self.config.exists() else "new"
+        state = Manifest.read(self.manifest).state
+        if state == "pruned":
+            return "pruned"
+        if state == "complete":
+            return "finished"
+        return "trained" if self.has_weights() else "running"
+
+    def has_weights(self) -> bool:
+        """Return whether the folder holds the weights that its training ended with, and the temperature for them.
+
+        A search removes the weights of finished trials that it does not need.
+
+        Raises:
+            RunError: As `state`.
+        """
+        refuse_links(self)
+        is_trained = self.manifest.exists() and Manifest.read(self.manifest).temperature is not None
+        return is_trained and self.adapter.is_dir()
 
 
 def refuse_links(run: RunDir) -> None:

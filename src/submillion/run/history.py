@@ -17,8 +17,9 @@ from submillion.budget.plan import Plan
 from submillion.config.run import load_yaml
 from submillion.errors import RunError
 from submillion.run import shapes
-from submillion.run.checked_files import read_config_text, read_manifest
 from submillion.run.folder import RunDir
+from submillion.run.manifest import Manifest
+from submillion.run.reader import read_config_text, read_manifest
 from submillion.storage.files import read_json, read_log, read_plain
 
 MAX_PREDICTIONS_BYTES = 4 << 30
@@ -66,7 +67,7 @@ class LoadedRun:
         config: The resolved settings.
         plan: The parameter plan; empty if there is none.
         data: The data doctor's findings, split sizes, digests; empty if there are none.
-        manifest: Versions, seeds, machine; empty if there is none.
+        manifest: Versions, seeds, machine; None if there is none.
         steps: One array a numeric field of the log's steps; all of one length.
         learning_rates: One array a parameter group.
         evaluations: Log entries of the evaluations during training, by split or watched set.
@@ -86,7 +87,7 @@ class LoadedRun:
     config: dict[str, Any]
     plan: dict[str, Any]
     data: dict[str, Any]
-    manifest: dict[str, Any]
+    manifest: Manifest | None
     steps: dict[str, FloatArray]
     learning_rates: dict[str, FloatArray]
     evaluations: dict[str, list[dict[str, Any]]]
@@ -116,8 +117,8 @@ class LoadedRun:
     @property
     def train_s(self) -> float | None:
         """Seconds of training, validations included: the manifest's, else up to the last entry of the log."""
-        if isinstance(self.manifest.get("train_s"), (int, float)):
-            return float(self.manifest["train_s"])
+        if self.manifest is not None and self.manifest.train_s is not None:
+            return float(self.manifest.train_s)
         entries = [self.steps["elapsed_s"][-1]] if len(self.steps.get("elapsed_s", ())) else []
         entries += [values[-1]["elapsed_s"] for values in self.evaluations.values() if "elapsed_s" in values[-1]]
         return float(max(entries)) if entries else None
@@ -125,8 +126,8 @@ class LoadedRun:
     @property
     def records_per_s(self) -> float | None:
         """Training records per second of training steps, validations left out: the manifest's, else the log's."""
-        if isinstance(self.manifest.get("rows_per_s"), (int, float)):
-            return float(self.manifest["rows_per_s"])
+        if self.manifest is not None and self.manifest.rows_per_s is not None:
+            return float(self.manifest.rows_per_s)
         seconds, records = self.steps.get("step_s"), self.steps.get("num_records")
         if seconds is None or records is None or not seconds.sum():
             return None
@@ -166,7 +167,7 @@ def load_run(path: Path) -> LoadedRun:
         config=config,
         plan=plan,
         data=data,
-        manifest=read_manifest(run) if run.manifest.exists() else {},
+        manifest=read_manifest(run) if run.manifest.exists() else None,
         steps=gather(steps),
         learning_rates=gather(entry.get("learning_rates") or {} for entry in steps),
         evaluations=evaluations,

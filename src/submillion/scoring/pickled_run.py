@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from submillion.errors import ConfigError, RunError
-from submillion.run.folder import RunDir, refuse_links
+from submillion.run.folder import RunDir
 from submillion.scoring.run_model import load_run
 from submillion.storage.files import write_bytes
 
@@ -36,12 +36,12 @@ class StoredRun:
             RunError: It is none, or its training has not come to the end.
         """
         run = RunDir(folder)
-        refuse_links(run)
+        has_weights = run.has_weights()
         kept = [run.config, run.plan, run.data, run.manifest, run.log, run.head, run.evaluation("validation")]
         for inner in (run.adapter, run.tokenizer):
             kept += sorted(path for path in inner.rglob("*") if path.is_file())
         files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in kept if path.is_file()}
-        if not {"config.yaml", "manifest.json", "adapter/adapter_model.safetensors"} <= files.keys():
+        if not has_weights or not {"config.yaml", "adapter/adapter_model.safetensors"} <= files.keys():
             raise RunError(
                 "is no finished run: its configuration, manifest or adapter is missing",
                 where=str(folder),

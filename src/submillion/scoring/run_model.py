@@ -29,9 +29,8 @@ from submillion.metrics.evaluate import Evaluation, evaluate_logits
 from submillion.model.sources import BaseModel, find_base, load_base_config
 from submillion.progress import Progress, Silent
 from submillion.records import LabelSet, Prediction, Record, hash_records, labels_of
-from submillion.run.checked_files import read_config, read_data_report, read_manifest
 from submillion.run.folder import RunDir
-from submillion.run.manifest import count_test_evaluation
+from submillion.run.reader import count_test_evaluation, read_config, read_data_report, read_manifest, read_plan
 from submillion.storage.files import read_json
 
 if TYPE_CHECKING:
@@ -255,18 +254,18 @@ def read_trained(run: RunDir) -> Trained:
             hint="Give the folder that `submillion train` printed last.",
         )
     manifest = read_manifest(run)
-    if not run.adapter.is_dir() or "temperature" not in manifest:
+    if manifest.temperature is None or not run.has_weights():
         raise RunError(
             "has not been trained to the end",
             where=str(run.path),
             hint=f"Continue it: submillion train --resume {run.path}",
         )
     config = read_config(run)
-    plan = Plan.from_json(read_json(run.plan), where=str(run.plan))
-    found = find_base(config.model.base, config.model.revision or manifest["base"]["revision"])
-    if found.weights_sha256 != manifest["base"]["weights_sha256"]:
+    plan = read_plan(run)
+    found = find_base(config.model.base, config.model.revision or manifest.base.revision)
+    if found.weights_sha256 != manifest.base.weights_sha256:
         raise RunError(
-            f"was trained on weights {manifest['base']['weights_sha256'][:12]}…, found {found.weights_sha256[:12]}…",
+            f"was trained on weights {manifest.base.weights_sha256[:12]}…, found {found.weights_sha256[:12]}…",
             where=str(run.path),
             hint="The base model has changed since; restore the one that the manifest names.",
         )
@@ -278,7 +277,7 @@ def read_trained(run: RunDir) -> Trained:
         plan=plan,
         base=found,
         labels=labels,
-        temperature=read_temperature(manifest, where=str(run.manifest)),
+        temperature=manifest.temperature,
         head=run.head if plan.head == "linear" else None,
         reading=reading,
         notes=notes,

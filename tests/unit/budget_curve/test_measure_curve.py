@@ -20,6 +20,7 @@ from submillion.errors import BudgetError, ConfigError, RunError
 from submillion.launch import LaunchedRun
 from submillion.report.budget_page import shorten_count
 from submillion.run.folder import RunDir
+from submillion.run.manifest import Manifest, ManifestBase
 from submillion.run.paired import compare_outcomes
 from submillion.storage.files import write_json
 
@@ -46,7 +47,8 @@ class Runs:
         columns |= {"text": ids, "source": ids, "label": ids, "predicted": ids}
         run.predictions(self.split).parent.mkdir(parents=True)
         pq.write_table(pa.table(columns), run.predictions(self.split))
-        write_json(run.manifest, {"num_test_evaluations": 1})
+        base = ManifestBase("tiny", "folder", None, "0" * 64)
+        Manifest(base=base, state="complete", num_test_evaluations=1).write(run.manifest)
         if config.baseline:
             write_json(run.evaluation(f"{self.split}.baseline"), {"accuracy": 0.61})
         return LaunchedRun(out, "complete", (), {self.split: {"accuracy": num_right / NUM_RECORDS}})

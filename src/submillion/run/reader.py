@@ -1,44 +1,18 @@
-"""The JSON and YAML files of a run folder, read whole and checked before anybody believes what they say."""
+"""The one reader of a run folder: its settings, plan, manifest and data, checked before anybody believes them."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from submillion.budget.plan import Plan
 from submillion.config.run import RunConfig, load_yaml, parse_config
 from submillion.errors import RunError
-from submillion.run.folder import RUN_FORMAT, RunDir, refuse_links
+from submillion.run.folder import RunDir, refuse_links
+from submillion.run.manifest import Manifest
 from submillion.storage.files import read_json, read_plain_text
-from submillion.storage.json_shapes import ANY_NUMBER, COUNT, DAMAGED_HINT, Maybe, Number, Shape, check_shape
+from submillion.storage.json_shapes import COUNT, DAMAGED_HINT, Maybe, Shape, check_shape
 
-TEMPERATURE = Number(1e-6, 1e6)
-"""What logits are divided by: 0 divides by nothing, and absurd ones make all classes equal or one of them certain."""
-
-_MANIFEST: Shape = {
-    "run_format": COUNT,
-    "state?": str,
-    "recipe?": str,
-    "created?": str,
-    "seed?": COUNT,
-    "base": {"name": str, "origin?": str, "revision?": Maybe(str), "weights_sha256": str},
-    "precision?": str,
-    "device?": str,
-    "threads?": COUNT,
-    "num_processes?": Number(1, is_whole=True),
-    "notes?": [str],
-    "versions?": {"*": str},
-    "machine?": dict,
-    "num_test_evaluations?": COUNT,
-    "temperature?": TEMPERATURE,
-    "best_step?": COUNT,
-    "num_steps?": COUNT,
-    "modules?": str,
-    "started_from?": dict,
-    "max_length?": {"rule": str, "max_length": COUNT, "num_cut": COUNT, "num_records": Number(1, is_whole=True)},
-    "proof?": dict,
-    "train_s?": Maybe(ANY_NUMBER),
-    "rows_per_s?": Maybe(ANY_NUMBER),
-    "wall_s?": Maybe(ANY_NUMBER),
-}
 # Every run has written these, in this order.
 _SECTIONS = ("data", "model", "adapter", "train", "baseline")
 _EXTRA = {"data": str, "sha256": str}
@@ -87,22 +61,29 @@ def read_config_text(run: RunDir) -> str:
         ) from None
 
 
-def read_manifest(run: RunDir) -> dict[str, Any]:
-    """Read a manifest of this run format.
+def read_plan(run: RunDir) -> Plan:
+    """Read the parameter plan of a run.
 
     Raises:
-        RunError: Missing, damaged or of another format.
+        RunError: It is missing or damaged.
+    """
+    return Plan.from_json(read_json(run.plan), where=str(run.plan))
+
+
+def read_manifest(run: RunDir) -> Manifest:
+    """Read the manifest of a run.
+
+    Raises:
+        RunError: It is missing, damaged or of another run format, or the folder holds links.
     """
     refuse_links(run)
-    values = read_json(run.manifest)
-    if values.get("run_format") != RUN_FORMAT:
-        raise RunError(
-            f"has run format {values.get('run_format')!r:.40}, this version reads {RUN_FORMAT}",
-            where=str(run.manifest),
-            hint="Use the version of submillion that made the run.",
-        )
-    check_shape(values, _MANIFEST, run.manifest)
-    return values
+    return Manifest.read(run.manifest)
+
+
+def count_test_evaluation(run: RunDir) -> None:
+    """Note, before the fact, that the test rows are about to be scored once more."""
+    manifest = read_manifest(run)
+    replace(manifest, num_test_evaluations=(manifest.num_test_evaluations or 0) + 1).write(run.manifest)
 
 
 def read_data_report(run: RunDir) -> dict[str, Any]:
