@@ -61,8 +61,8 @@ def write_half(place: Any, content: Any) -> None:
 
 
 def run(request: dict[str, Any]) -> None:
-    submillion.pipeline.proof.verify_run = lambda *_: {}  # type: ignore[assignment]
-    submillion.report.write_report = lambda *_: None  # type: ignore[assignment]
+    submillion.pipeline.finish.verify_run = lambda *_: {}  # type: ignore[assignment]
+    submillion.pipeline.finish.write_report = lambda *_: None  # type: ignore[assignment]
     arm(request["target"], request["call"], request["when"])
     submillion.pipeline.run.start_run(parse_config(request["config"], where="driver"), Path(request["folder"]))
 

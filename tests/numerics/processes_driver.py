@@ -168,8 +168,8 @@ def play_plain_accelerator() -> None:
 
 def play_run(config: dict[str, Any], folder: str, *, stop_after: int | None = None, resume: bool = False) -> Any:
     """Carry out a run or continue it; the last process gets a SIGTERM after a step."""
-    submillion.pipeline.proof.verify_run = lambda *_: {}  # type: ignore[assignment]
-    submillion.report.write_report = lambda *_: None  # type: ignore[assignment]
+    submillion.pipeline.finish.verify_run = lambda *_: {}  # type: ignore[assignment]
+    submillion.pipeline.finish.write_report = lambda *_: None  # type: ignore[assignment]
     processes = open_processes()
     real = submillion.pipeline.fit.Fitting._log_step
 

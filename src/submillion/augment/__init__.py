@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 __all__ = ["GenerateSettings", "Inputs", "generate_rows", "write_synonym_rows"]
 
 _MODULES = {
-    "GenerateSettings": "settings",
-    "Inputs": "material",
-    "generate_rows": "generate",
-    "write_synonym_rows": "wordnet.synonym_rows",
+    "GenerateSettings": "submillion.config.generate",
+    "Inputs": "submillion.augment.prompt_examples",
+    "generate_rows": "submillion.augment.generate",
+    "write_synonym_rows": "submillion.wordnet.synonym_rows",
 }
 
 
@@ -25,5 +25,5 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         from importlib import import_module
 
-        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -121,7 +121,7 @@ def test_an_interrupted_worker_puts_its_trial_back(tmp_path: Path, monkeypatch: 
         raise KeyboardInterrupt
 
     monkeypatch.setattr(study_workers, "pretend_run", interrupt)
-    monkeypatch.setattr(study_workers.worker, "launch_run", interrupt)
+    monkeypatch.setattr(study_workers.trial_worker, "launch_run", interrupt)
     with pytest.raises(KeyboardInterrupt):
         study_workers.work(tmp_path, url)
     states = count_states(list_rows(study))
@@ -144,7 +144,7 @@ def test_a_diverged_trial_counts_and_a_broken_machine_does_not(tmp_path: Path, m
 
     original = study_workers.pretend_run
     monkeypatch.setattr(study_workers, "pretend_run", fail)
-    monkeypatch.setattr(study_workers.worker, "launch_run", fail)
+    monkeypatch.setattr(study_workers.trial_worker, "launch_run", fail)
     with pytest.raises(RunError, match="No space left"):
         study_workers.work(tmp_path, url)
     assert [row.state for row in list_rows(study)] == ["pruned", "failed", "waiting"]
@@ -169,7 +169,7 @@ def test_pruners_end_trials_early(
 ) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
     study = study_workers.begin(study_workers.make_task(trials=16, sampler="random", **search), tmp_path, url)
-    monkeypatch.setattr(study_workers.worker, "launch_run", study_workers.pretend_run)
+    monkeypatch.setattr(study_workers.trial_worker, "launch_run", study_workers.pretend_run)
     study_workers.work(tmp_path, url)
     rows = list_rows(study)
     ended = [row for row in rows if row.state == "pruned"]
@@ -191,7 +191,7 @@ def test_pruners_end_trials_early(
 def test_a_search_by_loss_looks_for_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
     study = study_workers.begin(study_workers.make_task(trials=8, metric="loss", startup=3), tmp_path, url)
-    monkeypatch.setattr(study_workers.worker, "launch_run", study_workers.pretend_run)
+    monkeypatch.setattr(study_workers.trial_worker, "launch_run", study_workers.pretend_run)
     study_workers.work(tmp_path, url)
     rows = list_rows(study)
     assert find_best(rows, "loss").value == min(row.value for row in rows if row.value is not None) == study.best_value
@@ -200,7 +200,7 @@ def test_a_search_by_loss_looks_for_less(tmp_path: Path, monkeypatch: pytest.Mon
 def test_what_is_drawn_follows_from_the_seed_and_the_trials_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(study_workers.worker, "launch_run", study_workers.pretend_run)
+    monkeypatch.setattr(study_workers.trial_worker, "launch_run", study_workers.pretend_run)
     drawn = []
     for name, parts in (("whole", (9,)), ("parts", (3, 6, 9))):
         url = f"sqlite:///{tmp_path}/{name}.db"

@@ -38,7 +38,7 @@ def run(
 def test_every_epoch_sees_every_record_once_whatever_its_length(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, ...]] = []
     monkeypatch.setattr(
-        "submillion.encoding.batches.pack", lambda items: (seen.append(tuple(i.id for i in items)), pack(items))[1]
+        "submillion.training.feed.pack", lambda items: (seen.append(tuple(i.id for i in items)), pack(items))[1]
     )
     features = make_features(tuple(3 + row for row in range(30)))
     results = run(tiny, features, epochs=2.0)
