@@ -16,7 +16,7 @@ from submillion.data.label_files import ID, LABEL, LABEL_ID, Spelling
 from submillion.errors import ConfigError, RunError
 from submillion.records import LabelSet, Prediction, Record
 from submillion.run.folder import refuse_overwriting
-from submillion.storage.files import remove_stale, write_atomically
+from submillion.storage.files import write_atomically
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 ROW_GROUP = 8192
@@ -135,7 +135,6 @@ def write_predictions(
         ".jsonl": lambda file: _write_jsonl(file, header, iter_rows()),
         ".parquet": lambda file: _write_parquet(file, header, iter_rows(), spelling),
     }
-    remove_stale(out)
     try:
         write_atomically(out, writers[out.suffix])
     except RunError as error:
