@@ -216,7 +216,7 @@ def test_rows_that_are_bad_or_blank_are_told(cli: Cli, stars_run: Any, tmp_path:
     blank.write_text('text\n""\n"  "\n"<p><br></p>"\nSnow\n')
     outcome = cli("predict", run, blank, "--out", tmp_path / "out.csv")
     assert outcome.code == 0, outcome.err
-    assert "3 of 4 rows hold no text" in outcome.err
+    assert "3 of 4 rows have no text" in outcome.err
     assert "ID 0, 1, 2" in outcome.err
 
 

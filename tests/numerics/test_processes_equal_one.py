@@ -206,7 +206,8 @@ def test_what_processes_tell_each_other(scenes: Scenes) -> None:
         assert said["messages"][0] == ["DataError", "rows.csv: is empty\nFill it."]
         assert said["messages"][2][0] == "RunError"
         assert "process 1 of 2 has another digest than the first: 1, not 0" in said["messages"][2][1]
-    assert first["messages"][1] == ["RunError", "process 1 of 2 failed: KeyError: 'column'\nIts own message says more."]
+    failure = "process 1 of 2 failed: KeyError: 'column'\nThe message of that process says more."
+    assert first["messages"][1] == ["RunError", failure]
     assert second["messages"][1] == ["KeyError", "'column'"]
     # The second one asked a second later.
     assert first["folder"] == second["folder"]

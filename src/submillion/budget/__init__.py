@@ -1,1 +1,1 @@
-"""Counting and planning of trainable parameters, before any weight exists."""
+"""Counting and planning of trainable parameters before any weight is loaded."""

@@ -1,8 +1,8 @@
 """Exact parameter counts of encoders, from their configuration alone.
 
-An encoder is listed module by module under the names that `transformers` gives them (those of `AutoModel`), so a
-count here is a sum over a list that can be compared with the real model, name by name. Missing settings take the
-defaults of `transformers`' configuration classes, as they would when the model is built.
+An encoder is listed module by module under the names of `transformers` (`AutoModel`). A count is a sum over this list,
+which can be compared with the real model name by name. Missing settings take the defaults of `transformers`'
+configuration classes, as when the model is built.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from submillion.config.run import KINDS
 from submillion.errors import ModelError
 
 ENCODER_KINDS: tuple[str, ...] = (*KINDS, "qkv")
-"""Kinds that `all` stands for; `qkv` is the fused matrix of families that have no query, key and value apart."""
+"""Kinds that `all` stands for; `qkv` is the fused matrix of families without separate query, key and value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +42,13 @@ class Linear:
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """One encoder module that holds parameters of its own.
+    """One encoder module that has its own parameters.
 
     Attributes:
         name: Module name inside the encoder.
         weight: Number of weights.
         bias: Number of biases; 0 without one.
-        linear: What an adapter may target, or None.
+        linear: The linear layer that an adapter may target, or None.
     """
 
     name: str
@@ -64,7 +64,7 @@ class _Facts:
         self._config = config
 
     def find_name(self, names: Sequence[str]) -> str:
-        """Return the first of several names of a setting that is there, else the last."""
+        """Return the first name of a setting that the configuration has, otherwise the last name."""
         return next((name for name in names if name in self._config), names[-1])
 
     def get_size(self, name: str, default: int, *, least: int = 1) -> int:
@@ -90,7 +90,7 @@ class _Facts:
 
 
 def read_num_layers(config: Mapping[str, Any]) -> int:
-    """Return the number of layers with weights of their own (ALBERT's layers share theirs)."""
+    """Return the number of layers with their own weights (ALBERT's layers share theirs)."""
     family = read_family(config)
     facts = _Facts(config)
     if family.shared_layers:
@@ -110,10 +110,10 @@ def list_modules(config: Mapping[str, Any], *, pooler: bool = False) -> list[Mod
 
     Args:
         config: The model's ``config.json``.
-        pooler: Whether the encoder is built with its pooler, where the family has one.
+        pooler: Whether the encoder is built with its pooler, if the family has one.
 
     Raises:
-        ModelError: Unsupported family or a damaged configuration.
+        ModelError: The family is not supported, or the configuration is damaged.
     """
     family = read_family(config)
     if isinstance(family.layers, LayerNames):
@@ -130,26 +130,26 @@ def list_linears(config: Mapping[str, Any]) -> list[Linear]:
     """List the linear layers inside the transformer layers, layer by layer.
 
     Raises:
-        ModelError: Unsupported family or a damaged configuration.
+        ModelError: The family is not supported, or the configuration is damaged.
     """
     return [module.linear for module in list_modules(config) if module.linear]
 
 
 def count_encoder(config: Mapping[str, Any], *, pooler: bool = False) -> int:
-    """Count all encoder parameters, as instantiated without a head.
+    """Count all parameters of an encoder without a head.
 
     Args:
         config: The model's ``config.json``.
-        pooler: Whether the encoder is built with its pooler, where the family has one.
+        pooler: Whether the encoder is built with its pooler, if the family has one.
     """
     return sum(module.weight + module.bias for module in list_modules(config, pooler=pooler))
 
 
 def count_biases(config: Mapping[str, Any], *, pooler: bool = False) -> int:
-    """Count all encoder biases, those of normalisation layers included.
+    """Count all encoder biases, including those of normalisation layers.
 
-    That is what PEFT trains with ``bias="all"``: parameters whose own name is ``bias``
-    (`BaseTuner._mark_only_adapters_as_trainable`); MPNet's table ``relative_attention_bias`` is none of them.
+    PEFT trains these with ``bias="all"``: parameters whose last name is ``bias``
+    (`BaseTuner._mark_only_adapters_as_trainable`). MPNet's table ``relative_attention_bias`` is not one of them.
     """
     return sum(module.bias for module in list_modules(config, pooler=pooler))
 
@@ -170,7 +170,7 @@ def _list_encoder(family: Family, names: LayerNames, config: Mapping[str, Any]) 
     ffn = facts.get_size(facts.find_name(family.sizes.intermediate), family.defaults.intermediate)
     heads = facts.get_size(facts.find_name(family.sizes.heads), family.defaults.heads)
     if hidden % heads:
-        raise ModelError(f"hidden size {hidden} is no multiple of {heads} attention heads", where="config.json")
+        raise ModelError(f"hidden size {hidden} is not a multiple of {heads} attention heads", where="config.json")
     positions = facts.get_size("max_position_embeddings", 512)
     yield from _list_embeddings(family, facts, hidden, positions)
     inner = hidden
@@ -250,7 +250,7 @@ def _list_fused_encoder(family: Family, names: FusedLayerNames, config: Mapping[
     yield _make_norm(names.words_norm, hidden, norm_bias)
     for layer in range(read_num_layers(config)):
         prefix = f"{names.stack}.{layer}"
-        if layer > 0:  # The first layer takes the normalised embeddings as they are.
+        if layer > 0:  # The first layer takes the normalised embeddings directly.
             yield _make_norm(f"{prefix}.{names.attention_norm}", hidden, norm_bias)
         yield _make_linear(f"{prefix}.{names.qkv}", "qkv", layer, (hidden, 3 * hidden), attention_bias)
         output = f"{prefix}.{names.attention_output}"

@@ -1,6 +1,6 @@
-"""The table of model families: all that the package knows about an architecture, one entry each.
+"""The table of model families, with one entry for each: everything that the package knows about an architecture.
 
-No other module names a family. Whatever differs between families is a value of its entry, and the code that counts,
+No other module names a family. Every difference between families is a value of an entry, and the code that counts,
 loads, runs and scores encoders reads it there. Names of modules and settings are those of `transformers`.
 """
 
@@ -13,23 +13,23 @@ from typing import Any, Literal
 from submillion.errors import ModelError
 
 HeadForm = Literal["token", "pooler", "plain_pooler", "context_pooler", "pre_classifier", "prediction"]
-"""How a native head computes: a key of `submillion.model.heads.NATIVE_HEADS`."""
+"""Kind of a native head, a key of `submillion.model.heads.NATIVE_HEADS`."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayerNames:
-    """Names of the linear layers and norms of a transformer layer, below the layer.
+    """Names of the linear layers and norms of a transformer layer, relative to the layer.
 
     Attributes:
-        stack: Name of the list of layers, below the encoder.
-        query: The projection to queries; `key` and `value` likewise.
-        key: As `query`.
-        value: As `query`.
-        attention_output: The projection of what attention has gathered.
-        attention_norm: The norm after it.
+        stack: Name of the list of layers, relative to the encoder.
+        query: The projection to queries.
+        key: The projection to keys.
+        value: The projection to values.
+        attention_output: The projection of the attention's output.
+        attention_norm: The norm after attention.
         ffn_in: The first projection of the feed-forward part.
-        ffn_out: The second one.
-        ffn_norm: The norm after it.
+        ffn_out: The second projection of the feed-forward part.
+        ffn_norm: The norm after the feed-forward part.
     """
 
     stack: str = "encoder.layer"
@@ -48,16 +48,16 @@ class FusedLayerNames:
     """Names in a layer that has one matrix for queries, keys and values, a gated feed-forward part and early norms.
 
     Attributes:
-        stack: Name of the list of layers, below the encoder.
+        stack: Name of the list of layers, relative to the encoder.
         attention_norm: The norm before attention; the first layer has none.
         qkv: The projection to queries, keys and values.
-        attention_output: The projection of what attention has gathered.
+        attention_output: The projection of the attention's output.
         ffn_norm: The norm before the feed-forward part.
-        ffn_in: One matrix with the input and the gate of the gated linear unit.
-        ffn_out: The projection back.
-        words: The table of words, below the encoder.
-        words_norm: The norm after it, below the encoder.
-        last_norm: The norm after the last layer, below the encoder.
+        ffn_in: The matrix with the input and the gate of the gated linear unit.
+        ffn_out: The projection back to the states.
+        words: The table of words, relative to the encoder.
+        words_norm: The norm after the table of words, relative to the encoder.
+        last_norm: The norm after the last layer, relative to the encoder.
     """
 
     stack: str = "layers"
@@ -74,12 +74,12 @@ class FusedLayerNames:
 
 @dataclass(frozen=True, slots=True)
 class KernelFacts:
-    """What the CPU kernels need to know of a family besides the names of its layers.
+    """Facts about a family that the CPU kernels need besides the names of its layers.
 
     Attributes:
         attention: The module in a layer whose `dropout` acts on the attention weights.
-        attention_output_dropout: What acts on the output of attention; None where nothing does.
-        ffn_output_dropout: What acts on the output of the feed-forward part.
+        attention_output_dropout: The dropout module for the output of attention; None if there is none.
+        ffn_output_dropout: The dropout module for the output of the feed-forward part.
         head_activation: Activation before the native head's last layer.
     """
 
@@ -91,7 +91,7 @@ class KernelFacts:
 
 @dataclass(frozen=True, slots=True)
 class SizeNames:
-    """Settings of ``config.json`` that give an encoder's sizes: of several, the first that is there counts.
+    """Settings of ``config.json`` that give an encoder's sizes; of several names, the first that exists is used.
 
     Attributes:
         hidden: Width H of the states.
@@ -108,7 +108,7 @@ class SizeNames:
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What the configuration class of `transformers` takes for settings that are missing.
+    """Defaults of the `transformers` configuration class for missing settings.
 
     Attributes:
         hidden: Width H of the states.
@@ -116,7 +116,7 @@ class Defaults:
         layers: Number of layers.
         heads: Number of attention heads.
         vocabulary: Number of words.
-        types: Number of token types. Where it is 0, no table is made for 0 types; None where there never is one.
+        types: Number of token types. With 0, no table is made for 0 types; None if the family never has one.
     """
 
     hidden: int = 768
@@ -129,13 +129,13 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """A linear layer from embeddings of another width (``embedding_size``) to the states.
+    """A linear layer from embeddings with another width (``embedding_size``) to the states.
 
     Attributes:
-        name: Its name, below the encoder.
-        width: Width of the embeddings where the configuration names none; None for that of the states.
+        name: Name of the layer, relative to the encoder.
+        width: Width of the embeddings if the configuration gives none; None for the width of the states.
         bias: Whether it has a bias.
-        is_always_there: Whether it exists where the widths are equal, too.
+        is_always_there: Whether it exists even if the widths are equal.
         is_before_norm: Whether the norm of the embeddings follows it.
     """
 
@@ -148,13 +148,13 @@ class Projection:
 
 @dataclass(frozen=True, slots=True)
 class PositionBias:
-    """A bias on attention scores by head and distance, one table of buckets for all layers.
+    """A bias on attention scores by head and distance, with one table of buckets for all layers.
 
     Attributes:
-        table: Name of the table (buckets, heads), below the encoder.
-        num_buckets: Buckets of both directions together. The stock model counts with these, whatever the configuration
+        table: Name of the table (buckets, heads), relative to the encoder.
+        num_buckets: Number of buckets of both directions together. The stock model uses it, whatever the configuration
             says.
-        max_distance: Distance from which on all share the last bucket of their direction.
+        max_distance: Distance from which all larger ones share the last bucket of their direction.
     """
 
     table: str
@@ -169,25 +169,26 @@ class Family:
     Attributes:
         name: The configuration's ``model_type``.
         prefix: Name under which a stock classification model holds its encoder (its ``base_model_prefix``).
-        head: How the native head computes.
-        head_dense: The native head's dense layer before the last one, H -> H and random at first; None without one.
-        pooler: The encoder's pooler, H -> H, which can be left out when the encoder is built; None without one. A
-            native head without a dense layer reads it.
-        layers: Names inside a layer.
-        shared_layers: Where layers share their weights, the name of the list of layers below one of the stack's groups.
+        head: Kind of the native head.
+        head_dense: The native head's dense layer before the last one, H -> H, initialised at random; None without one.
+        pooler: The encoder's pooler, H -> H, which is optional when the encoder is built; None without one. A native
+            head without a dense layer reads it.
+        layers: Names of the modules in a layer.
+        shared_layers: Name of the list of layers in one of the stack's groups, if layers share their weights.
         sizes: Settings that give the sizes.
         defaults: Values of settings that are missing.
-        projection: Between embeddings and states, for families whose embeddings may have another width.
-        positions: ``table`` of learned positions, ``optional`` where ``position_biased_input`` can leave it out, or
-            ``rotary`` without a table and so without an end.
-        counts_from_padding: Whether position ids begin behind that of padding, ``pad_token_id`` + 1, and not at 0.
-        is_disentangled: Whether attention has products of content and relative positions with projections for them.
-        position_bias: What attention adds to its scores by distance; None for nothing.
-        is_packed: Whether attention sees record boundaries: it goes through transformers' AttentionInterface and hands
-            it the keywords of the forward pass, or `model/biased_attention.py` replaces it. Other families are padded.
-            The interface takes any model and only warns about those that ignore it, so test before you set this.
-        kernels: What the CPU kernels need to know; None for families that run on stock modules alone.
-        tokenizer: Class of transformers that converts vocabulary files of the family; None where there were never any.
+        projection: Projection from embeddings to states, for families whose embeddings may have another width.
+        positions: ``table`` for learned positions, ``optional`` if ``position_biased_input`` can leave them out, or
+            ``rotary`` for positions without a table and so without a limit.
+        counts_from_padding: Whether position ids begin after that of padding, at ``pad_token_id`` + 1, and not at 0.
+        is_disentangled: Whether attention multiplies content with relative positions and has projections for this.
+        position_bias: Bias that attention adds to its scores by distance; None for no bias.
+        is_packed: Whether attention sees record boundaries. Either it goes through transformers' AttentionInterface and
+            passes on the keywords of the forward pass, or `model/biased_attention.py` replaces it. Other families are
+            padded. The interface accepts any model and only warns about those that ignore it, so test before you set
+            this.
+        kernels: Facts for the CPU kernels; None for families that run only on stock modules.
+        tokenizer: Class of transformers that converts the family's vocabulary files; None if it never had any.
     """
 
     name: str
@@ -210,7 +211,7 @@ class Family:
 
     @property
     def head_last(self) -> str:
-        """Name of the native head's last layer, in the stock classification model."""
+        """The name of the native head's last layer in the stock classification model."""
         inside = self.head_dense is not None and self.head_dense.startswith("classifier.")
         return "classifier.out_proj" if inside else "classifier"
 
@@ -221,7 +222,7 @@ class Family:
 
     @property
     def is_plain(self) -> bool:
-        """Whether each layer has its own weights, and positions reach attention at most as a bias by distance."""
+        """Whether each layer has its own weights, and attention sees positions at most as a bias by distance."""
         is_split = isinstance(self.layers, LayerNames) and self.shared_layers is None
         return is_split and not self.is_disentangled
 
@@ -366,7 +367,7 @@ def get_family(name: str) -> Family:
     """Return a family by its name.
 
     Raises:
-        ModelError: There is no such family; the message has those that there are.
+        ModelError: There is no such family. The message lists the supported ones.
     """
     if name not in FAMILIES:
         raise ModelError(
@@ -377,7 +378,7 @@ def get_family(name: str) -> Family:
 
 
 def read_family(config: Mapping[str, Any]) -> Family:
-    """Return the family that a configuration names, its ``model_type``.
+    """Return the family that a configuration's ``model_type`` names.
 
     Raises:
         ModelError: There is no such family, or the model is a decoder that reads an encoder's states.

@@ -1,4 +1,4 @@
-"""Plans of adapters that exist: what a PEFT adapter folder trained, read from its headers without any weight."""
+"""Plans of existing adapters: the trained parameters of a PEFT adapter folder, read from headers without weights."""
 
 from __future__ import annotations
 
@@ -21,24 +21,25 @@ from submillion.errors import BudgetError, ModelError
 WEIGHTS_NAME = "adapter_model.safetensors"
 HEAD_NAME = "head.safetensors"
 _ROOT = "base_model.model."
-# Rank and alpha in PEFT where a file names none.
+# PEFT's rank and alpha where a file names none.
 _DEFAULT = 8
 
 
 def plan_adapter_folder(folder: Path, config: Mapping[str, Any], *, budget: int, base: str | None = None) -> Plan:
-    """Count what a PEFT adapter folder trained.
+    """Count the trained parameters of a PEFT adapter folder.
 
-    Shapes in the weights' header give ranks, classes and counts; adapter_config.json gives scalings, and everything
-    that it says of the weights must hold. A linear head may lie in ``head.safetensors``, in the folder or beside it.
+    Shapes in the weights' header give ranks, classes and counts. adapter_config.json gives scalings, and everything
+    that it says about the weights must be true. A linear head may be in ``head.safetensors``, in the folder or beside
+    it.
 
     Args:
-        folder: With adapter_config.json and adapter_model.safetensors.
+        folder: Folder with adapter_config.json and adapter_model.safetensors.
         config: The base model's ``config.json``.
         budget: Limit that the adapter must stay strictly below.
-        base: Name of the base model, for the record; the adapter's own if absent.
+        base: Name of the base model for the plan; by default, the one that the adapter names.
 
     Raises:
-        ModelError: Missing, damaged or pickled files, or weights that contradict the configuration or the base.
+        ModelError: Files are missing, damaged or pickled, or weights contradict the configuration or the base.
         BudgetError: The adapter's trainable parameters reach the budget.
     """
     settings = read_adapter_config(folder)
@@ -83,7 +84,7 @@ def plan_adapter_folder(folder: Path, config: Mapping[str, Any], *, budget: int,
 
 @dataclass(slots=True)
 class _Tensors:
-    """An adapter's tensors by role, under module names without PEFT's root."""
+    """An adapter's tensors by role, with module names without PEFT's root."""
 
     prefix: str = ""
     a: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -127,7 +128,7 @@ def _sort_tensors(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, An
         if suffix:
             lora_parts[suffix][name.removesuffix(suffix)] = shape
         elif "lora_" in name:
-            raise _fail(folder, f"the tensor {key!r} is no part of a LoRA on linear layers")
+            raise _fail(folder, f"the tensor {key!r} is not part of a LoRA on linear layers")
         elif not is_copy(name):
             others[name.replace(".base_layer.", ".")] = shape
     if not tensors.a:
@@ -136,18 +137,18 @@ def _sort_tensors(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, An
     tensors.prefix = prefix if all(name.startswith(prefix) for name in tensors.a) else ""
     biases = _list_biases(config, tensors.prefix)
     for name, shape in others.items():
-        # A module that is saved with its weight is trained whole, and its bias is part of it.
+        # If a module's weight is saved as well, the whole module was trained, and its bias is part of it.
         whole = f"{name.rpartition('.')[0]}.weight" in others
         if name in biases and not whole and shape != (biases[name],):
-            raise _fail(folder, f"{name} has the shape {list(shape)}, the base model's has {[biases[name]]}")
+            raise _fail(folder, f"{name} has the shape {list(shape)}, in the base model it has {[biases[name]]}")
         (tensors.biases if name in biases and not whole else tensors.saved)[name] = shape
     return tensors
 
 
 def is_copy(name: str) -> bool:
     """Return whether a tensor of an adapter file is a copy of another one, or of a frozen tensor of the base."""
-    # What PEFT writes with bias="all" besides the trained biases, because its filter looks for the word "bias":
-    # those of its frozen copy of the head, those of the trained head a second time, and MPNet's frozen table.
+    # With bias="all", PEFT also writes other tensors, because its filter looks for the word "bias": biases of its
+    # frozen copy of the head, biases of the trained head a second time, and MPNet's frozen table.
     return ".original_module." in name or ".modules_to_save." in name or name.endswith("relative_attention_bias.weight")
 
 
@@ -159,7 +160,7 @@ def _list_biases(config: Mapping[str, Any], prefix: str) -> dict[str, int]:
 
 
 def _list_targets(config: Mapping[str, Any]) -> list[Linear]:
-    """List the linear layers that an adapter may target: those of the layers, then the pooler of a native head."""
+    """List the linear layers that an adapter may target: first those in layers, then the pooler of a native head."""
     linears, family = list_linears(config), read_family(config)
     if family.pooler and family.head_reads_pooler:
         width = read_hidden_size(config)
@@ -171,30 +172,30 @@ def _check_targets(tensors: _Tensors, settings: Mapping[str, Any], config: Mappi
     names = {tensors.prefix + linear.name for linear in _list_targets(config)}
     unknown = sorted(tensors.a.keys() - names)
     if unknown:
-        raise _fail(folder, f"{unknown[0]!r} is no linear layer of this {read_family(config).name} model")
+        raise _fail(folder, f"{unknown[0]!r} is not a linear layer of this {read_family(config).name} model")
     targets, excluded = settings.get("target_modules"), settings.get("exclude_modules")
     layers = settings.get("layers_to_transform")
     if layers is not None and layers != []:
         allowed = [layers] if isinstance(layers, int) else layers
         inside = {tensors.prefix + linear.name for linear in _list_targets(config) if linear.layer in allowed}
         if outside := sorted(tensors.a.keys() - inside):
-            raise _fail(folder, f"{outside[0]!r} has an adapter and is not among layers_to_transform {layers!r:.200}")
+            raise _fail(folder, f"{outside[0]!r} has an adapter but is not in layers_to_transform {layers!r:.200}")
     if excluded and (stray := sorted(name for name in tensors.a if _matches(excluded, name, folder))):
-        raise _fail(folder, f"{stray[0]!r} has an adapter and is among exclude_modules {excluded!r:.200}")
+        raise _fail(folder, f"{stray[0]!r} has an adapter but is in exclude_modules {excluded!r:.200}")
     if targets is None or targets == "all-linear":
         return
     stray = sorted(name for name in tensors.a if not _matches(targets, name, folder))
     if stray:
-        raise _fail(folder, f"{stray[0]!r} has an adapter and is not among target_modules {targets!r:.200}")
+        raise _fail(folder, f"{stray[0]!r} has an adapter but is not in target_modules {targets!r:.200}")
     if layers is None and not excluded:
         left = {name for name in names - tensors.a.keys() if not is_saved_whole(name, settings)}
         absent = sorted(name for name in left if _matches(targets, name, folder))
         if absent:
-            raise _fail(folder, f"{absent[0]!r} is among target_modules and has no adapter")
+            raise _fail(folder, f"{absent[0]!r} is in target_modules but has no adapter")
 
 
 def _matches(targets: Any, name: str, folder: Path) -> bool:
-    # PEFT reads a string as a pattern of the whole name, and the entries of a list as endings of it.
+    # PEFT reads a string as a pattern for the whole name, and the entries of a list as ends of the name.
     if isinstance(targets, str):
         return _match_pattern(targets, name, folder)
     return any(name == target or name.endswith(f".{target}") for target in targets)
@@ -204,18 +205,18 @@ def _match_pattern(pattern: str, name: str, folder: Path) -> bool:
     try:
         return re.fullmatch(pattern, name) is not None
     except re.error as error:
-        raise _fail(folder, f"{pattern!r} is no valid pattern: {error}") from None
+        raise _fail(folder, f"{pattern!r} is not a valid pattern: {error}") from None
 
 
 def _find_by_pattern(settings: Mapping[str, Any], key: str, default: Any, name: str, folder: Path) -> float:
-    """Return a module's rank or alpha as PEFT finds it: the first pattern that matches, else the default."""
+    """Return a module's rank or alpha as PEFT does: by the first pattern that matches, otherwise the default."""
     value = default
     for pattern, candidate in (settings.get(key) or {}).items():
         if _match_pattern(rf"(.*\.)?({pattern})", name, folder):
             value = candidate
             break
     if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-        raise _fail(folder, f"{value!r} is no rank or alpha for {name!r}")
+        raise _fail(folder, f"{value!r} is not a rank or alpha for {name!r}")
     return value
 
 
@@ -226,7 +227,7 @@ def _plan_modules(
     if tensors.a.keys() != tensors.b.keys():
         raise _fail(folder, f"{sorted(tensors.a.keys() ^ tensors.b.keys())[0]!r} has only one of its two matrices")
     if tensors.magnitudes.keys() != (tensors.a.keys() if dora else set()):
-        raise _fail(folder, f"use_dora is {dora}, and {len(tensors.magnitudes)} modules have magnitudes")
+        raise _fail(folder, f"use_dora is {dora}, but {len(tensors.magnitudes)} modules have magnitudes")
     targets = [linear for linear in _list_targets(config) if tensors.prefix + linear.name in tensors.a]
     return tuple(_plan_module(tensors, linear, settings, folder) for linear in targets)
 
@@ -273,7 +274,7 @@ def _read_head(
     wanted = settings.get("modules_to_save") or []
     for name in modules:
         if not is_saved_whole(name, settings):
-            raise _fail(folder, f"{name!r} was saved whole and is not among modules_to_save {wanted!r}")
+            raise _fail(folder, f"{name!r} was saved whole but is not in modules_to_save {wanted!r}")
         # PEFT makes a copy of the copy, trains the inner one, and writes the outer one.
         if outer := find_nested(name, settings):
             raise _fail(folder, f"modules_to_save {wanted!r} has {name!r} twice, once inside of {outer!r}")
@@ -287,7 +288,7 @@ def _read_head(
                 found = dict(modules[module.name].tensors)
                 raise _fail(folder, f"{module.name} holds {found}, expected {dict(module.tensors)}")
             if covered and module.name not in modules:
-                raise _fail(folder, f"{module.name!r} is among modules_to_save and has no weights")
+                raise _fail(folder, f"{module.name!r} is in modules_to_save but has no weights")
         order = {module.name: position for position, module in enumerate(native)}
         return "native", tuple(sorted(modules.values(), key=lambda m: order.get(m.name, -1))), num_labels
     path = next((path for path in (folder / HEAD_NAME, folder.parent / HEAD_NAME) if path.is_file()), None)
@@ -306,7 +307,7 @@ def _group_modules(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, HeadModul
     for name, shape in shapes.items():
         module, _, tensor = name.rpartition(".")
         groups.setdefault(module, []).append((tensor, shape))
-    # "weight" before "bias", as in the table of heads.
+    # "weight" comes before "bias", as in the table of heads.
     return {name: HeadModule(name, tuple(sorted(group, reverse=True))) for name, group in groups.items()}
 
 
@@ -326,14 +327,14 @@ def _check_biases(tensors: _Tensors, bias: str, config: Mapping[str, Any], folde
         raise _fail(folder, f"bias is {bias!r}, not none, lora_only or all")
     wrong = sorted((least - found) | (found - most))
     if wrong:
-        state = "is there" if wrong[0] in found else "is missing"
-        raise _fail(folder, f"bias is {bias!r}, and {wrong[0]} {state}")
+        state = "exists" if wrong[0] in found else "is missing"
+        raise _fail(folder, f"bias is {bias!r}, but {wrong[0]} {state}")
 
 
 def _count_model(
     tensors: _Tensors, head: HeadKind, saved: Sequence[HeadModule], num_labels: int, config: Mapping[str, Any]
 ) -> int:
-    """Count encoder and head once, whichever of their modules were trained."""
+    """Count encoder and head once, no matter which of their modules were trained."""
     native = list_head_modules(config, head=head, num_labels=num_labels)
     encoder = list_modules(config, pooler=uses_pooler(config, head))
     known = {tensors.prefix + module.name for module in encoder} | {module.name for module in native}

@@ -1,7 +1,7 @@
-"""The table of classification heads: which modules, which shapes, and what a usual checkpoint brings along.
+"""The table of classification heads: their modules and shapes, and the parts that a usual checkpoint contains.
 
-A head module that the base model's checkpoint provides stays frozen and is not counted as trained. Every other one
-starts at random values, so it is trained, saved and counted whole.
+A head module that the base model's checkpoint contains is frozen and not counted as trained. Every other module starts
+at random values, so all of it is trained, saved and counted.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class HeadModule:
     """One module of a classification head.
 
     Attributes:
-        name: Module name in the whole model: that of the stock ``*ForSequenceClassification`` for native heads.
+        name: Module name in the whole model; for native heads, that of the stock ``*ForSequenceClassification``.
         tensors: Name and shape of each parameter, weight first.
-        provided: Whether a usual pre-training checkpoint brings it; then it stays frozen.
+        provided: Whether a usual pre-training checkpoint contains it, so that it is frozen.
     """
 
     name: str
@@ -39,7 +39,7 @@ class HeadModule:
 
     @property
     def num_biases(self) -> int:
-        """Number of biases among them."""
+        """Number of biases among the parameters."""
         return sum(math.prod(shape) for name, shape in self.tensors if name == "bias")
 
 
@@ -49,22 +49,22 @@ def get_model_prefix(config: Mapping[str, Any]) -> str:
 
 
 def uses_pooler(config: Mapping[str, Any], head: HeadKind) -> bool:
-    """Return whether the head reads the encoder's own pooler, which then belongs to the (frozen) encoder."""
+    """Return whether the head reads the encoder's pooler, which then belongs to the (frozen) encoder."""
     return head == "native" and read_family(config).head_reads_pooler
 
 
 def list_head_modules(config: Mapping[str, Any], *, head: HeadKind, num_labels: int) -> list[HeadModule]:
-    """List the modules of a head, in the order in which they compute.
+    """List the modules of a head in the order of computation.
 
-    The last one maps to the C class logits. Poolers inside the encoder are not part of the list.
+    The last module gives the C class logits. Poolers inside the encoder are not part of the list.
 
     Args:
         config: The model's ``config.json``.
-        head: ``native``, the architecture's own; ``linear``, one layer H -> C named ``head`` on a pooled state.
+        head: ``native`` for the architecture's head; ``linear`` for one layer H -> C named ``head`` on a pooled state.
         num_labels: Number of classes C.
 
     Raises:
-        ModelError: Unsupported family or a damaged configuration.
+        ModelError: The family is not supported, or the configuration is damaged.
     """
     family = read_family(config)
     hidden = read_hidden_size(config)
@@ -83,7 +83,7 @@ def list_head_modules(config: Mapping[str, Any], *, head: HeadKind, num_labels: 
 
 
 def _list_prediction_head(config: Mapping[str, Any], hidden: int, num_labels: int) -> list[HeadModule]:
-    # The masked-language checkpoint carries head.dense and head.norm under the same names.
+    # The masked-language checkpoint contains head.dense and head.norm under the same names.
     dense = _make_linear("head.dense", hidden, hidden, bias=bool(config.get("classifier_bias", False)), provided=True)
     norm: tuple[tuple[str, tuple[int, ...]], ...] = (("weight", (hidden,)),)
     if config.get("norm_bias", False):

@@ -10,15 +10,15 @@ from typing import Any
 
 from submillion.errors import ModelError
 
-# Bytes an element takes; the types that adapters and heads are stored in.
+# Bytes per element, for the types that adapters and heads are stored in.
 _ELEMENT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
-_MAX_HEADER_BYTES = 100_000_000  # The limit of the format's reference reader.
+_MAX_HEADER_BYTES = 100_000_000  # This is the limit of the format's reference reader.
 
 
 def read_tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Read the names and shapes of a safetensors file from its header, and check that the file is whole.
+    """Read the names and shapes of a safetensors file from its header, and check that the file is complete.
 
-    Format: 8 bytes with the header's length (little endian), a JSON header, then the tensors without gaps
+    The file holds 8 bytes with the header's length (little endian), a JSON header, then the tensors without gaps
     (https://github.com/huggingface/safetensors, "Format").
 
     Raises:
@@ -36,7 +36,7 @@ def read_tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     except (UnicodeDecodeError, ValueError, RecursionError):
         raise _fail(path, "its header is not valid JSON") from None
     if not isinstance(header, dict):
-        raise _fail(path, "its header is no JSON object")
+        raise _fail(path, "its header is not a JSON object")
     header.pop("__metadata__", None)
     spans = sorted(_read_entry(path, name, entry) for name, entry in header.items())
     ends = [0, *(end for _, end in spans)]
@@ -60,5 +60,5 @@ def _read_entry(path: Path, name: str, entry: Any) -> tuple[int, int]:
 
 def _fail(path: Path, problem: str) -> ModelError:
     return ModelError(
-        f"damaged weights: {problem}", where=str(path), hint="Fetch or save the file again; it may be cut off."
+        f"damaged weights: {problem}", where=str(path), hint="Fetch or save the file again; it may be truncated."
     )

@@ -1,8 +1,8 @@
-"""Regular expressions of strangers: how long matching one may take, judged before it is matched.
+"""Untrusted regular expressions: a bound for the time that matching may take, found before any is matched.
 
-Files of others bring patterns: those of an adapter name modules, those of a tokenizer divide texts. Matching by
-backtracking tries, in the worst case, every way in which a pattern can take a text, so the number of these ways is
-bounded before a pattern is used.
+Files from elsewhere contain patterns: an adapter's name modules, a tokenizer's divide texts. In the worst case,
+backtracking tries every way in which a pattern can match a text, so the number of ways is bounded before a pattern is
+used.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ _PROPERTY = re.compile(r"\\[pP](\{\^?\w+\}|\w)")
 
 
 class SlowPatternError(ValueError):
-    """A pattern that is not valid, or that may take too long; its text says which and why."""
+    """A pattern is not valid or may take too long; the text says which and why."""
 
 
 def bound_ways(pattern: str, length: int) -> float:
-    r"""Return an upper bound of the ways in which a pattern can take a text, tried by backtracking.
+    r"""Return an upper bound of the ways to match a text that backtracking may try.
 
     Args:
-        pattern: A regular expression; classes such as ``\p{L}`` are understood.
-        length: Characters of the longest text that it will be matched with.
+        pattern: Regular expression, which may have classes such as ``\p{L}``.
+        length: Number of characters of the longest text that it will be matched with.
 
     Raises:
-        SlowPatternError: It is not valid, or it repeats what may itself be repeated or has alternatives, whose ways
-            grow exponentially.
+        SlowPatternError: It is not valid, or it repeats a part that has repeats or alternatives, so that the ways grow
+            exponentially.
     """
     if len(pattern) > _MAX_CHARACTERS:
         raise SlowPatternError(f"it has {len(pattern):,} characters, more than {_MAX_CHARACTERS:,}")
@@ -44,12 +44,12 @@ def bound_ways(pattern: str, length: int) -> float:
 
 
 def explain_slow(patterns: Mapping[str, str], length: int, max_ways: float) -> str:
-    """Return why patterns are not matched, as a sentence without its end; empty where they may be.
+    """Return the reason why patterns are not used, as a sentence without a full stop; empty if they may be used.
 
     Args:
-        patterns: Regular expressions as they are matched, by what their file calls them.
-        length: Characters of the longest text that they will be matched with.
-        max_ways: Limit of the ways of all of them together.
+        patterns: Regular expressions as they are matched, by their names in the file.
+        length: Number of characters of the longest text that they will be matched with.
+        max_ways: Limit for the ways of all patterns together.
     """
     ways = 0.0
     for name, pattern in patterns.items():
@@ -61,7 +61,7 @@ def explain_slow(patterns: Mapping[str, str], length: int, max_ways: float) -> s
 
 
 def _count_ways(nodes: Any, length: int) -> float:
-    """Return the bound of a sequence: the product of its parts', where unbounded repeats share the text."""
+    """Return the bound for a sequence: the product of its parts' bounds, where unbounded repeats share the text."""
     ways, num_open = 1.0, 0
     for operation, value in nodes:
         match str(operation):
@@ -85,7 +85,7 @@ def _count_ways(nodes: Any, length: int) -> float:
 
 
 def _is_plain(nodes: Any) -> bool:
-    """Return whether a sequence takes single characters only, in one way."""
+    """Return whether a sequence matches only single characters, in one way."""
     return all(
         _is_plain(value[-1]) if str(operation) == "SUBPATTERN" else str(operation) in _SINGLE
         for operation, value in nodes

@@ -1,4 +1,4 @@
-"""Plans: every trainable parameter of a run, decided and counted before any weight is loaded."""
+"""Plans: every trainable parameter of a run, chosen and counted before any weight is loaded."""
 
 from __future__ import annotations
 
@@ -22,16 +22,15 @@ class PlannedModule:
     """One linear layer that gets a low-rank update.
 
     Attributes:
-        name: Module name in the saved model: with the stock model's prefix for native heads, the bare encoder name
-            for linear ones.
-        kind: What the layer does (query, ffn_in, ...).
+        name: Module name in the saved model, which has the stock model's prefix for native heads only.
+        kind: Role of the layer (query, ffn_in, ...).
         layer: Layer number from 0.
         in_features: Width of the input.
         out_features: Width of the output.
         rank: Rank R of the update.
         alpha: Numerator of the scaling.
         scaling: Factor on the update: alpha/R, or alpha/sqrt(R) for rsLoRA.
-        params: Trained numbers: R*(in + out), and the magnitudes (out) for DoRA.
+        params: Number of trained parameters: R*(in + out), plus the magnitudes (out) for DoRA.
     """
 
     name: str
@@ -47,24 +46,24 @@ class PlannedModule:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Where every trainable parameter of a run is.
+    """The list of every trainable parameter of a run.
 
     Attributes:
         base: The base model's name.
-        family: Its ``model_type``.
+        family: ``model_type`` of the base model.
         num_labels: Number of classes C.
         head: ``native`` or ``linear``.
-        head_modules: Head modules that train, in the order in which they compute; the last gives the logits.
+        head_modules: Head modules that train, in the order of computation; the last gives the logits.
         variant: Kind of low-rank update.
-        bias: Which encoder biases train.
+        bias: Setting that says which encoder biases train.
         trainable_params: adapter_params + head_params + bias_params, strictly below the budget.
-        adapter_params: Of the low-rank updates.
-        head_params: Of the trained head modules, their biases included.
-        bias_params: Of the trained biases outside the trained head.
-        total_params: Of the whole model, the head counted once.
-        peft_all_params: As PEFT's `get_nb_trainable_parameters` counts all: the trained head twice, since PEFT keeps
-            a frozen copy.
-        budget: The limit.
+        adapter_params: Number of parameters of the low-rank updates.
+        head_params: Number of parameters of the trained head modules, including biases.
+        bias_params: Number of trained biases outside the trained head.
+        total_params: Number of parameters of the whole model, with the head counted once.
+        peft_all_params: Count of all parameters by PEFT's `get_nb_trainable_parameters`, which includes the trained
+            head twice, since PEFT keeps a frozen copy.
+        budget: Limit for the trainable parameters.
         modules: The adapted linear layers, in model order.
     """
 
@@ -86,7 +85,7 @@ class Plan:
 
     @property
     def parts(self) -> tuple[tuple[str, int], ...]:
-        """The trainable parameters by part, for display: adapter by kind, head by module, biases."""
+        """The trainable parameters by part, for display: the adapter by kind, the head by module, and biases."""
         kinds: dict[str, int] = {}
         for module in self.modules:
             kinds[f"adapter {module.kind}"] = kinds.get(f"adapter {module.kind}", 0) + module.params
@@ -105,7 +104,7 @@ class Plan:
         """Rebuild a plan and check that its sums hold.
 
         Raises:
-            RunError: Missing or wrong entries, or counts that contradict each other.
+            RunError: Entries are missing or wrong, or counts contradict each other.
         """
         hint = "The file is damaged; plan.json is written once and not meant to be edited."
         try:
@@ -124,7 +123,7 @@ class Plan:
                 raise RunError(f"{module.name}: sizes and rank are positive", where=where, hint=hint)
         for name, total in sums.items():
             if getattr(plan, name) != total:
-                raise RunError(f"{name} is {getattr(plan, name)}, its parts sum to {total}", where=where, hint=hint)
+                raise RunError(f"{name} is {getattr(plan, name)}, but its parts sum to {total}", where=where, hint=hint)
         return plan
 
 
@@ -144,24 +143,25 @@ def make_plan(
     adapter: AdapterConfig,
     budget: int,
 ) -> Plan:
-    """Decide and count every trainable parameter.
+    """Choose and count every trainable parameter.
 
-    ``rank: auto`` is the largest uniform rank that keeps the sum strictly below the budget and that every matrix
-    allows; modules with a rank of their own in ``ranks`` keep it. What uniform ranks leave over stays unused. An
-    ``alpha`` that is given applies to every module, whatever its rank; without one, alpha is twice the module's rank.
+    ``rank: auto`` is the largest uniform rank that every matrix allows and that keeps the sum strictly below the
+    budget. Modules with an entry in ``ranks`` keep that rank. The part of the budget that a uniform rank does not fill
+    is unused. If ``alpha`` is given, it applies to every module whatever its rank; otherwise alpha is twice the
+    module's rank.
 
     Args:
         config: The base model's ``config.json``.
-        base: Its name, for the record.
+        base: Name of the base model for the plan.
         num_labels: Number of classes C.
-        model: Which head it gets.
-        adapter: Targets, ranks, variant and biases.
+        model: Settings of the head.
+        adapter: Settings of targets, ranks, variant and biases.
         budget: Limit that trainable parameters stay strictly below.
 
     Raises:
-        ConfigError: Targets, layers or ranks that the model has not or cannot take.
-        BudgetError: The parts reach the budget; says what would fit.
-        ModelError: Unsupported family or a damaged configuration.
+        ConfigError: The model does not have the targets or layers, or cannot take the ranks.
+        BudgetError: The parts reach the budget. The message says what would fit.
+        ModelError: The family is not supported, or the configuration is damaged.
     """
     sizes = _measure(config, num_labels, model.head, adapter)
     rank = sizes.find_rank(budget) if adapter.rank == "auto" else adapter.rank
@@ -207,7 +207,7 @@ def make_plan(
 
 @dataclass(frozen=True, slots=True)
 class _Sizes:
-    """What a configuration costs, as a function of the uniform rank."""
+    """The size of a configuration as a function of the uniform rank."""
 
     targets: list[Linear]
     fixed_ranks: dict[str, int]
@@ -217,7 +217,7 @@ class _Sizes:
 
     @property
     def free(self) -> list[Linear]:
-        """Targets whose rank the uniform rank sets."""
+        """Targets that take the uniform rank."""
         return [linear for linear in self.targets if linear.name not in self.fixed_ranks]
 
     @property
@@ -234,7 +234,7 @@ class _Sizes:
         return self.count_adapter(rank) + self.head + self.bias
 
     def find_rank(self, budget: int) -> int:
-        """Return the largest uniform rank whose sum is below the budget; 0 or less where none is."""
+        """Return the largest uniform rank whose sum is below the budget, or 0 or less if there is none."""
         if not self.free:
             return 0
         cap = min(min(linear.in_features, linear.out_features) for linear in self.free)
@@ -267,17 +267,17 @@ def _check_ranks(targets: list[Linear], ranks: Mapping[str, int]) -> None:
                 f"rank {ranks[linear.name]} of {linear.name} is above {limit}, the full rank of "
                 f"its {linear.out_features}x{linear.in_features} matrix",
                 where="adapter.rank",
-                hint=f"Use a rank of at most {limit}; a low-rank update pays far below that.",
+                hint=f"Use a rank of at most {limit}; a low-rank update is worthwhile only far below that.",
             )
 
 
 def _plan_module(linear: Linear, rank: int, adapter: AdapterConfig, prefix: str) -> PlannedModule:
     alpha = float(2 * rank if adapter.alpha is None else adapter.alpha)
-    # Rank-stabilised scaling, arXiv:2312.03732, section 3.2.
+    # This is rank-stabilised scaling (arXiv:2312.03732, section 3.2).
     scaling = alpha / math.sqrt(rank) if adapter.variant == "rslora" else alpha / rank
     params = rank * (linear.in_features + linear.out_features)
     if adapter.variant == "dora":
-        # One magnitude an output, arXiv:2402.09353, equation 5.
+        # There is one magnitude per output (arXiv:2402.09353, equation 5).
         params += linear.out_features
     return PlannedModule(
         name=prefix + linear.name,

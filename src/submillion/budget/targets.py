@@ -1,4 +1,4 @@
-"""Which linear layers an adapter targets, at which fixed ranks, by kind or by full module name."""
+"""The linear layers that an adapter targets and their fixed ranks, by kind or by full module name."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def list_targets(config: Mapping[str, Any], adapter: AdapterConfig) -> list[Line
     """List the linear layers that an adapter configuration targets, in model order.
 
     Kinds are narrowed by ``adapter.layers``; a full name (with or without the stock model's prefix, such as
-    ``roberta.``) stands for itself whatever the layers say.
+    ``roberta.``) counts whatever the layers say.
 
     Raises:
-        ConfigError: A name that the model has not, a layer number out of range, or layers that nothing heeds.
+        ConfigError: The model has no such name, a layer number is out of range, or the layers have no effect.
     """
     linears = list_linears(config)
     layers = check_layers(config, adapter)
@@ -35,10 +35,10 @@ def list_targets(config: Mapping[str, Any], adapter: AdapterConfig) -> list[Line
 
 
 def list_fixed_ranks(config: Mapping[str, Any], adapter: AdapterConfig, targets: Sequence[Linear]) -> dict[str, int]:
-    """Resolve ``adapter.ranks`` to one rank a module name; a full name wins over a kind.
+    """Resolve ``adapter.ranks`` to one rank per module name; a full name wins over a kind.
 
     Raises:
-        ConfigError: An entry that matches none of the targets.
+        ConfigError: An entry matches none of the targets.
     """
     by_kind: dict[str, int] = {}
     by_name: dict[str, int] = {}
@@ -47,7 +47,7 @@ def list_fixed_ranks(config: Mapping[str, Any], adapter: AdapterConfig, targets:
         matched = [linear for linear in targets if linear in found]
         if not matched:
             raise ConfigError(
-                f"{key!r} is none of the adapter's targets",
+                f"{key!r} is not a target of the adapter",
                 where="adapter.ranks",
                 hint=_suggest(key, [linear.name for linear in targets] + sorted({linear.kind for linear in targets})),
             )
@@ -60,7 +60,8 @@ def check_layers(config: Mapping[str, Any], adapter: AdapterConfig) -> frozenset
     """Return the layer numbers that an adapter configuration allows.
 
     Raises:
-        ConfigError: No layer, a number out of range, or layers beside full module names only, which heed none.
+        ConfigError: There is no layer, a number is out of range, or all targets are full names, which layers do not
+            affect.
     """
     num_layers = read_num_layers(config)
     if adapter.layers is None:
@@ -70,7 +71,7 @@ def check_layers(config: Mapping[str, Any], adapter: AdapterConfig) -> frozenset
     outside = sorted(layer for layer in set(adapter.layers) if layer >= num_layers)
     if outside:
         raise ConfigError(
-            f"layers {outside} are not there: the model has {num_layers}, numbered 0 to {num_layers - 1}",
+            f"layers {outside} do not exist: the model has {num_layers}, numbered 0 to {num_layers - 1}",
             where="adapter.layers",
             hint="Remove them, or pick numbers within the model.",
         )
@@ -89,10 +90,10 @@ def is_full_name(config: Mapping[str, Any], target: str, linear: Linear) -> bool
 
 
 def find_linears(config: Mapping[str, Any], target: str, linears: Sequence[Linear], *, where: str) -> list[Linear]:
-    """Find the linear layers that one kind, ``all`` or one full module name stands for, in all layers.
+    """Find the linear layers in all layers that a kind, ``all`` or a full module name means.
 
     Raises:
-        ConfigError: The model has none; the message says so, and what it has instead.
+        ConfigError: The model has none. The message says what it has instead.
     """
     kinds = sorted({linear.kind for linear in linears})
     if target == "all":
@@ -106,7 +107,7 @@ def find_linears(config: Mapping[str, Any], target: str, linears: Sequence[Linea
     if target in _FUSED and "qkv" in kinds:
         fused = next(linear for linear in linears if linear.kind == "qkv")
         raise ConfigError(
-            f"{target!r} is no matrix of its own in {family}: it is part of the fused {fused.name.rsplit('.', 1)[-1]}",
+            f"{target!r} is not a separate matrix in {family}: it is part of the fused {fused.name.rsplit('.', 1)[-1]}",
             where=where,
             hint=f"Target 'qkv' for the whole fused matrix; {family} has the kinds {', '.join(kinds)}.",
         )

@@ -1,4 +1,4 @@
-"""Recipes on other bases: layers mapped to the new depth, module names to the new family."""
+"""Recipes on other bases: layers are mapped to the new depth, and module names to the new family."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from submillion.config.run import AdapterConfig
 
 
 def map_layer(layer: int, num_layers: int, new_num_layers: int) -> int:
-    """Map a layer number proportionally to another depth: first to first, last to last, halves up.
+    """Map a layer number proportionally to another depth: first to first, last to last, with halves rounded up.
 
     Args:
-        layer: Number in ``0..num_layers-1``.
-        num_layers: Depth that the number is meant for.
+        layer: Layer number in ``0..num_layers-1``.
+        num_layers: Depth that the number refers to.
         new_num_layers: Depth that it is mapped to.
     """
     if num_layers == 1:
@@ -28,22 +28,22 @@ def map_layer(layer: int, num_layers: int, new_num_layers: int) -> int:
 def adapt_to_base(
     adapter: AdapterConfig, *, recipe_config: Mapping[str, Any], config: Mapping[str, Any]
 ) -> tuple[AdapterConfig, list[str]]:
-    """Rewrite an adapter's layers and names, written for one base model, for another one.
+    """Rewrite an adapter's layers and names from one base model to another.
 
-    Kinds stay as they are; layer numbers are mapped by `map_layer`; a full module name becomes the module of the same
-    kind in the mapped layer. What falls together is merged: targets once, ranks to the largest.
+    Kinds are unchanged, `map_layer` maps layer numbers, and a full module name becomes the module of the same kind in
+    the mapped layer. Entries that become equal are merged: duplicate targets are dropped, and the largest rank is kept.
 
     Args:
-        adapter: As the recipe has it.
+        adapter: Adapter settings of the recipe.
         recipe_config: ``config.json`` of the base that the recipe was written for.
         config: ``config.json`` of the base to use.
 
     Returns:
-        The rewritten configuration, and one readable line for everything that changed; none if nothing did.
+        The rewritten configuration, and one readable line for every change.
 
     Raises:
-        ConfigError: A kind or module that one of the two bases has not, or has only inside a fused matrix; or a layer
-            that the recipe's base has not.
+        ConfigError: One of the two bases lacks a kind or module, or has it only inside a fused matrix, or the recipe's
+            base lacks a layer.
     """
     depth, new_depth = read_num_layers(recipe_config), read_num_layers(config)
     lines: list[str] = []
@@ -54,7 +54,7 @@ def adapt_to_base(
         updates["layers"] = tuple(sorted(set(mapped.values())))
         lines.append(f"layers of {depth} to {new_depth}: {', '.join(f'{old} -> {new}' for old, new in mapped.items())}")
         if len(updates["layers"]) < len(mapped):
-            lines.append(f"layers that fell together were merged: {len(mapped)} -> {len(updates['layers'])}")
+            lines.append(f"layers that became equal were merged: {len(mapped)} -> {len(updates['layers'])}")
 
     targets: dict[str, str] = {}
     for target in adapter.targets:
@@ -83,7 +83,7 @@ def _map_name(name: str, recipe_config: Mapping[str, Any], config: Mapping[str, 
     linears = list_linears(config)
     source = _find_named(name, recipe_config)
     if source is None:
-        # A kind, or a module of the new base itself: it must be there, and stays as it is.
+        # This is a kind or a module of the new base, so it must exist there and is unchanged.
         find_linears(config, name, linears, where=where)
         return name
     same = read_family(recipe_config) == read_family(config)

@@ -1,9 +1,9 @@
-// softmax(q k^T scaling + bias) v within records, forward and backward, one task for each record and head. The bias, if
-// any, depends on the distance of query and key alone.
+// softmax(q k^T scaling + bias) v within records, forward and backward, with one task for each record and head. The
+// bias, if any, depends only on the distance between query and key.
 //
-// Everything is computed with keys as rows and queries as columns, so that the softmax's maxima and sums run over
-// registers and not across them. The backward pass recomputes the weights from two numbers a query (Dao et al.,
-// "FlashAttention", arXiv 2205.14135, algorithm 4); weights and their gradients enter products as bfloat16.
+// Keys are rows and queries are columns, so that the softmax's maxima and sums run over registers and not across them.
+// The backward pass recomputes the weights from two numbers per query (Dao et al., "FlashAttention", arXiv 2205.14135,
+// algorithm 4). Weights and their gradients enter products as bfloat16.
 #pragma once
 
 #include "common.h"
@@ -12,17 +12,17 @@
 
 namespace submillion {
 
-constexpr int64_t kQueries = 64;  // queries of a pass over all keys of a record
+constexpr int64_t kQueries = 64;  // queries per pass over all keys of a record
 
 struct AttentionShape {
   int64_t head_size;
-  int64_t stride;  // of a token in q, k and v
+  int64_t stride;  // stride of a token in q, k and v
   float scaling;
   float dropout;  // probability; masks are keyed by the query's token and the head's pair of keys
 };
 
-// Scores of one key and 16 queries, in powers of 2. `bias` points at the first query's entry for the first key, so that
-// its entry for key `row` lies `row` entries before it.
+// Scores of one key and 16 queries, as exponents of 2. `bias` points at the first query's entry for the first key; the
+// entry for key `row` is `row` places before it.
 SUBMILLION_INLINE __m512 add_bias(__m512 products, __m512 binary_scaling, const float* bias, int64_t row) {
   return _mm512_fmadd_ps(products, binary_scaling, _mm512_loadu_ps(bias - row));
 }
@@ -34,7 +34,7 @@ struct AttentionScratch {
   Scratch<bf16> weight_rows, score_rows;
 };
 
-// out[k][i] = word k of row i, for 16 rows (those beyond `valid` zero): rows become columns.
+// out[k][i] = word k of row i, for 16 rows (those beyond `valid` are zero): rows become columns.
 SUBMILLION_INLINE void transpose_words(const bf16* source, int64_t stride, int64_t valid, int64_t words, uint32_t* out,
                                        int64_t out_stride) {
   for (int64_t first = 0; first < words; first += 16) {
@@ -72,7 +72,7 @@ SUBMILLION_INLINE void transpose_words(const bf16* source, int64_t stride, int64
   }
 }
 
-// Asks for the head's part of all rows: a token's heads lie side by side, so its rows are far apart.
+// Prefetches the head's part of all rows. A token's heads lie side by side, so the rows of one head are far apart.
 SUBMILLION_INLINE void fetch_rows(const bf16* first, int64_t stride, int64_t rows, int64_t columns) {
   for (int64_t row = 0; row < rows; ++row)
     for (int64_t c = 0; c < columns; c += 32) __builtin_prefetch(first + row * stride + c);
@@ -156,15 +156,15 @@ SUBMILLION_INLINE __mmask16 first_lanes(int64_t count) {
   return count >= 16 ? 0xffff : static_cast<__mmask16>((1u << std::max<int64_t>(count, 0)) - 1);
 }
 
-// Two rows of a scratch array at once.
+// Stores two rows of a scratch array at once.
 SUBMILLION_INLINE void store_halves(bf16* first, __m512i joined) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(first), _mm512_castsi512_si256(joined));
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(first + kQueries), _mm512_extracti64x4_epi64(joined, 1));
 }
 
-// One record and head; the keys of masks are read only where something is dropped. `bias` is the head's entry for
-// distance 0, times log2(e), or null. `maxima` and `inverses` (of the sums) are per token of this head; null where no
-// backward pass follows.
+// Attends for one record and head. Mask keys are read only if something is dropped. `bias` is the head's entry for
+// distance 0, times log2(e), or null. `maxima` and `inverses` (of the sums) have one number per token of this head;
+// they are null if no backward pass follows.
 inline void attend_record(const bf16* q, const bf16* k, const bf16* v, bf16* out, int64_t out_stride, int64_t length,
                           const AttentionShape& shape, const int32_t* row_keys, const int32_t* pair_keys,
                           const float* bias, float* maxima, float* inverses, AttentionScratch& scratch) {
@@ -238,7 +238,7 @@ inline void attend_record(const bf16* q, const bf16* k, const bf16* v, bf16* out
   }
 }
 
-// The gradients of one record and head; grad_q, grad_k and grad_v have the stride of q.
+// Computes the gradients for one record and head; grad_q, grad_k and grad_v have the stride of q.
 inline void attend_record_backward(const bf16* q, const bf16* k, const bf16* v, const bf16* out, const bf16* grad,
                                    int64_t out_stride, int64_t length, const AttentionShape& shape,
                                    const int32_t* row_keys, const int32_t* pair_keys, const float* bias,
@@ -267,7 +267,7 @@ inline void attend_record_backward(const bf16* q, const bf16* k, const bf16* v, 
     const int64_t count = std::min(kQueries, length - first), vectors = (count + kVector - 1) / kVector;
     const bf16* q_rows = q + first * shape.stride;
     const bf16* grad_rows = grad + first * out_stride;
-    float products[kQueries];  // of each query's output and its gradient: the softmax's inner product
+    float products[kQueries];  // inner product of each query's output and its gradient
     for (int64_t row = 0; row < vectors * kVector; ++row) {
       __m512 sum = _mm512_setzero_ps();
       if (row < count)
@@ -288,7 +288,7 @@ inline void attend_record_backward(const bf16* q, const bf16* k, const bf16* v, 
     multiply_any(vectors, values, length, gradient_columns, kQueries, words, gradients, kQueries, false);
     for (int64_t j = 0; j < vectors; ++j) {
       const __mmask16 lanes = first_lanes(count - j * kVector);
-      // Lanes beyond the record have an inverse of zero, and so weights of zero.
+      // Lanes beyond the record have an inverse of zero, so their weights are zero.
       const __m512 maximum = _mm512_maskz_loadu_ps(lanes, maxima + first + j * kVector);
       const __m512 inverse = _mm512_maskz_loadu_ps(lanes, inverses + first + j * kVector);
       const __m512 product = _mm512_loadu_ps(products + j * kVector);
@@ -316,7 +316,7 @@ inline void attend_record_backward(const bf16* q, const bf16* k, const bf16* v, 
           const __m512 g = _mm512_fmsub_ps(_mm512_loadu_ps(gradients + place), factor, product);
           score[odd] = _mm512_mul_ps(_mm512_mul_ps(p, g), scaling);
         }
-        // A missing last row lands in the row that the scratch has beyond the record.
+        // A missing last row is written to the extra row at the end of the scratch.
         const int64_t place = 2 * pair * kQueries + j * kVector;
         store_halves(weight_rows + place, join_bf16(weight[0], weight[1]));
         const __m512i joined = join_bf16(score[0], score[1]);
@@ -329,7 +329,7 @@ inline void attend_record_backward(const bf16* q, const bf16* k, const bf16* v, 
                  gradient_pairs, size, inner, value_sums, size, first > 0);
     multiply_any(vectors_of_size, {reinterpret_cast<const uint32_t*>(score_rows), kQueries / 2, 1}, length, query_pairs,
                  size, inner, key_sums, size, first > 0);
-    float* query_sums = scores;  // no longer needed
+    float* query_sums = scores;  // the scores are no longer needed
     multiply_any(vectors_of_size, {score_pairs, 1, kQueries}, count, key_pairs, size, pairs, query_sums, size, false);
     for (int64_t row = 0; row < count; ++row)
       for (int64_t c = 0; c < size; c += kVector)

@@ -1,4 +1,4 @@
-"""The attention kernels as functions over tensors; shape letters and layouts are those of `calls`."""
+"""The attention kernels as functions over tensors, with the shape letters and layouts of `calls`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from submillion.kernels.calls import Mask, mask_fields
 
 @dataclass(frozen=True, eq=False)
 class DistanceTable:
-    """A bias on attention scores that depends on the head and on the distance of query and key.
+    """A bias on attention scores that depends on the head and on the distance between query and key.
 
     Attributes:
         entries: Shape (heads, W), float32, times log2(e): the bias of query minus key at ``centre + query - key``.
-            There are 15 entries more than the largest distance needs, since 16 queries are read at once.
-        centre: The entry of distance 0; records have at most ``centre + 1`` tokens.
+            It has 15 more entries than the largest distance needs, since 16 queries are read at once.
+        centre: Index of distance 0; records have at most ``centre + 1`` tokens.
     """
 
     entries: torch.Tensor
@@ -30,14 +30,15 @@ class AttentionCall:
     """One attention pass over packed records.
 
     Attributes:
-        qkv: Shape (N, 3 * H), queries, keys and values side by side.
-        num_heads: Heads.
+        qkv: Shape (N, 3 * H), with queries, keys and values side by side.
+        num_heads: Number of heads.
         scaling: Factor on the scores.
-        offsets: Shape (B + 1,), int64; records of ascending length.
+        offsets: Shape (B + 1,), int64; record boundaries in ascending order of length.
         mask: Dropout of the weights.
-        maxima: Shape (heads, N), float32, written by `attend` for `attend_backward`; or None.
-        inverses: As maxima.
-        bias: Added to the scores; None for none.
+        maxima: Largest score of each query, shape (heads, N), float32; `attend` writes it for `attend_backward`. Or
+            None.
+        inverses: Inverse of each query's softmax sum, in the same form as `maxima`.
+        bias: Bias added to the scores; None for no bias.
     """
 
     qkv: torch.Tensor
@@ -50,7 +51,7 @@ class AttentionCall:
     bias: DistanceTable | None = None
 
     def as_struct(self) -> ctypes.Structure:
-        """Return the kernels' view; valid while this object lives."""
+        """Return the kernels' view, which is valid while this object lives."""
         num_tokens, width = self.qkv.shape
         row_keys, pair_keys, probability = mask_fields(self.mask)
         return AttentionStruct(

@@ -1,4 +1,4 @@
-"""The kernels' C interface for ctypes: structures, argument types, functions by name."""
+"""The kernels' C interface for ctypes: structures, argument types and functions by name."""
 
 from __future__ import annotations
 
@@ -104,9 +104,9 @@ _SIGNATURES: dict[str, tuple[type, ...]] = {
 
 @cache
 def functions() -> dict[str, Callable[..., None]]:
-    """Return the kernels by name, without their common prefix. Call only where `find_kernels` has found them."""
+    """Return the kernels by name, without their common prefix. Call it only if `find_kernels` has found them."""
     library = find_kernels().library
-    assert library is not None, "no kernels: find_kernels().reason tells why"
+    assert library is not None, "no kernels: find_kernels().reason says why"
     functions: dict[str, Callable[..., None]] = {}
     for name, arguments in _SIGNATURES.items():
         function = library[f"submillion_{name}"]
@@ -116,7 +116,7 @@ def functions() -> dict[str, Callable[..., None]]:
 
 
 def address_of(tensor: torch.Tensor | None) -> int | None:
-    """Return where a tensor's data are, or a null pointer."""
+    """Return the address of a tensor's data, or a null pointer."""
     return None if tensor is None else tensor.data_ptr()
 
 

@@ -1,7 +1,8 @@
 """The kernels as functions over tensors.
 
-Shape letters: N tokens, K inner length, O output columns, R ranks, H hidden. All tensors are on the CPU; token rows
-are contiguous bfloat16 unless said otherwise. Callers guarantee shapes (`supports` tells which can be).
+Shape letters: N tokens, K inner length, O output columns, R ranks, H hidden. All tensors are on the CPU, and token rows
+are contiguous bfloat16 unless a docstring says otherwise. Callers guarantee the shapes (`supports` says which are
+possible).
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ def linear(
     """Return x W^T (+ low-rank term) (+ bias) (+ added), (N, O).
 
     Args:
-        x: Shape (N, K); rows may be slices of wider ones.
-        weight: Packed; one of 8-bit integers knows a bias, and no more.
+        x: Shape (N, K); rows may be slices of wider rows.
+        weight: Packed weight; with 8-bit integers, only a bias may be given besides.
         bias: Shape (O,), float32.
-        low_rank: A low-rank term.
-        added: Shape (N, O), contiguous.
-        out: Where to write; its rows may be slices of wider ones.
+        low_rank: Low-rank term to add.
+        added: Tensor to add, shape (N, O), contiguous.
+        out: Tensor to write to; its rows may be slices of wider rows.
     """
     if isinstance(weight, Int8Weight):
         return _int8_linear(x, weight, bias)
@@ -89,9 +90,9 @@ class Mask:
     """Keep masks of one dropout site.
 
     Attributes:
-        row_keys: One a token, int32.
-        pair_keys: One a pair of columns, int32; for attention (heads, pairs of keys).
-        probability: Share dropped.
+        row_keys: One key per token, int32.
+        pair_keys: One key per pair of columns, int32; for attention, shape (heads, pairs of keys).
+        probability: Share of elements dropped.
     """
 
     row_keys: torch.Tensor
@@ -100,7 +101,7 @@ class Mask:
 
 
 def mask_fields(mask: Mask | None) -> tuple[int | None, int | None, float]:
-    """Return a mask as the fields of the kernels' structures; nothing is dropped without one."""
+    """Return a mask as fields of the kernels' structures; without a mask, nothing is dropped."""
     return (
         (None, None, 0.0) if mask is None else (mask.row_keys.data_ptr(), mask.pair_keys.data_ptr(), mask.probability)
     )
@@ -108,12 +109,12 @@ def mask_fields(mask: Mask | None) -> tuple[int | None, int | None, float]:
 
 @dataclass(frozen=True, eq=False)
 class NormResult:
-    """What `linear_norm` returns; the last two for the backward pass, or None.
+    """Result of `linear_norm`. The last two are for the backward pass, or None.
 
     Attributes:
-        out: Shape (N, O).
-        normalised: Shape (N, O), before the norm's weight and bias.
-        inverse_deviations: Shape (N,), float32.
+        out: The normed states, shape (N, O).
+        normalised: States before the norm's weight and bias, shape (N, O).
+        inverse_deviations: Inverse standard deviations, shape (N,), float32.
     """
 
     out: torch.Tensor
@@ -123,7 +124,7 @@ class NormResult:
 
 @dataclass(frozen=True, eq=False)
 class Norm:
-    """A LayerNorm's frozen numbers, float32 (H,)."""
+    """Weight, bias and epsilon of a LayerNorm, float32 (H,)."""
 
     weight: torch.Tensor
     bias: torch.Tensor
@@ -170,7 +171,7 @@ def ffn_norm(
 ) -> tuple[NormResult, torch.Tensor | None]:
     """Return norm(drop(gelu(x Wi^T + low-rank term + bias) Wf^T + bias) + x) and, if kept, gelu's derivative.
 
-    The same as `linear_gelu` and `linear_norm`, without the inner states ever being written to memory.
+    It equals `linear_gelu` followed by `linear_norm`, but the inner states are never written to memory.
     """
     result, struct = _start_norm(x, norm, mask, keep_normalised=is_kept)
     slope = x.new_empty(len(x), weight_in.columns) if is_kept else None
@@ -205,14 +206,14 @@ def int8_ffn_norm(
 def ffn_backward(
     grad: torch.Tensor, weight_out: PackedWeight, slope: torch.Tensor, weight_in: PackedWeight, added: torch.Tensor
 ) -> torch.Tensor:
-    """Return ((grad Wf) * slope) Wi + added, (N, H): the gradient of `ffn_norm`'s x where nothing between trains.
+    """Return ((grad Wf) * slope) Wi + added, (N, H): the gradient of `ffn_norm`'s x if nothing in between trains.
 
     Args:
-        grad: Shape (N, H), of the second product.
+        grad: Gradient of the second product, shape (N, H).
         weight_out: Wf, packed as its transpose.
-        slope: Shape (N, O), from `ffn_norm`.
+        slope: Derivative of gelu from `ffn_norm`, shape (N, O).
         weight_in: Wi, packed as its transpose.
-        added: Shape (N, H), what reaches x through the residual.
+        added: Gradient of x through the residual, shape (N, H).
     """
     out = torch.empty_like(grad)
     functions()["ffn_backward"](
@@ -241,7 +242,7 @@ def _start_norm(
 def norm_backward(
     grad: torch.Tensor, result: NormResult, norm: Norm, mask: Mask | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the gradients of `linear_norm`'s residual and of its product; one tensor where nothing was dropped."""
+    """Return the gradients of `linear_norm`'s residual and product, which are one tensor if nothing was dropped."""
     assert result.normalised is not None
     assert result.inverse_deviations is not None
     assert grad.is_contiguous()
@@ -272,10 +273,10 @@ def embed(
         words: Shape (V, H).
         places: Shape (P, H), float32.
         norm: The norm over H.
-        mask: Dropout after it.
+        mask: Dropout after the norm.
 
     Raises:
-        ModelError: An id or a position beyond its table; reading there would read other memory.
+        ModelError: An id or a position is beyond its table, so that other memory would be read.
     """
     for name, values, table in (("token", ids, words), ("position", positions, places)):
         if len(values) and not 0 <= int(values.min()) <= int(values.max()) < len(table):
@@ -296,19 +297,19 @@ def embed(
 
 
 def drop_rows(x: torch.Tensor, mask: Mask, *, added_to: torch.Tensor | None = None) -> torch.Tensor:
-    """Return drop(x), or add it to a tensor in place and return that; (N, H)."""
+    """Return drop(x), or add it to a tensor in place and return that tensor, (N, H)."""
     out = torch.empty_like(x) if added_to is None else added_to
     functions()["drop"](x.data_ptr(), len(x), x.shape[1], *mask_fields(mask), int(added_to is not None), out.data_ptr())
     return out
 
 
 def outer(left: torch.Tensor, right: torch.Tensor, *, factor: float = 1.0) -> torch.Tensor:
-    """Return factor * left^T right, float32 (R, O), summed over tokens in an order that only threads change.
+    """Return factor * left^T right, float32 (R, O), summed over tokens in an order that depends only on the threads.
 
     Args:
-        left: Shape (N, R); rows may be slices of wider ones.
-        right: Shape (N, O), O a multiple of 32; rows may be slices of wider ones.
-        factor: Multiplies the sums.
+        left: Shape (N, R); rows may be slices of wider rows.
+        right: Shape (N, O), where O is a multiple of 32; rows may be slices of wider rows.
+        factor: Factor on the sums.
     """
     ranks, columns = left.shape[1], right.shape[1]
     num_threads = torch.get_num_threads()
@@ -322,7 +323,7 @@ def outer(left: torch.Tensor, right: torch.Tensor, *, factor: float = 1.0) -> to
 
 
 def _int8_linear(x: torch.Tensor, weight: Int8Weight, bias: torch.Tensor | None) -> torch.Tensor:
-    # Each row of x is rounded to 8 bits by its own range, on its way.
+    # Each row of x is rounded to 8 bits by its own range just before its product.
     out = x.new_empty(len(x), len(weight.scales))
     struct = weight.as_struct()
     functions()["int8_linear"](x.data_ptr(), len(x), ctypes.byref(struct), address_of(bias), out.data_ptr())

@@ -1,7 +1,7 @@
-// What all kernels share: bfloat16 conversion, elementary functions, keyed dropout masks, the register tile.
+// Code that all kernels share: bfloat16 conversion, elementary functions, keyed dropout masks and the register tile.
 //
-// Words: N tokens, K inner length, O output columns. A "pair" is two bfloat16 values of neighbouring inner
-// positions in one 32-bit word, the unit that VDPBF16PS multiplies; a "quad" is four 8-bit values, VPDPBUSD's unit.
+// Terms: N tokens, K inner length, O output columns. A "pair" is two bfloat16 values of neighbouring inner positions in
+// one 32-bit word, the unit that VDPBF16PS multiplies. A "quad" is four 8-bit values, the unit of VPDPBUSD.
 #pragma once
 
 #include <immintrin.h>
@@ -33,12 +33,12 @@ SUBMILLION_INLINE void store_bf16(bf16* p, __m512 v) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v)));
 }
 
-// Both rounded to bfloat16: `low` in the first 16 elements, `high` in the others.
+// Rounds both to bfloat16, with `low` in the first 16 elements and `high` in the others.
 SUBMILLION_INLINE __m512i join_bf16(__m512 low, __m512 high) {
   return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
 }
 
-// The same as one word a lane: the first 16 elements in the low halves, the others in the high ones.
+// Puts the first 16 elements into the low halves of the lanes and the others into the high halves.
 SUBMILLION_INLINE __m512i interleave_halves(__m512i joined) {
   const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
                                          5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
@@ -53,7 +53,7 @@ SUBMILLION_INLINE bf16 to_bf16(float value) {
 }
 
 // 2^x for finite x, relative error at most 2.7e-6: 2^n times a polynomial on [-1/2, 1/2], fitted by iteratively
-// reweighted least squares. Far below what bfloat16 keeps of a softmax's weights.
+// reweighted least squares. The error is far below the bfloat16 rounding of a softmax's weights.
 SUBMILLION_INLINE __m512 exp2_ps(__m512 x) {
   const __m512 n = _mm512_roundscale_ps(x, 8);
   const __m512 r = _mm512_sub_ps(x, n);
@@ -72,8 +72,8 @@ SUBMILLION_INLINE __m512 reciprocal(__m512 x) {
   return _mm512_mul_ps(r, _mm512_fnmadd_ps(x, r, _mm512_set1_ps(2.0f)));
 }
 
-// x P(x^2) / Q(x^2) for |x| <= 6, where both curves below have come to their limits: odd functions that end at 1/2,
-// fitted by iteratively reweighted least squares. Numerators and denominators in ascending powers.
+// x P(x^2) / Q(x^2) for |x| <= 6, beyond which both curves below are at their limits. They are odd functions that end
+// at 1/2, fitted by iteratively reweighted least squares. Coefficients are in ascending powers.
 SUBMILLION_INLINE __m512 numerator(__m512 u, float p0, float p1, float p2, float p3) {
   __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(p3), u, _mm512_set1_ps(p2));
   p = _mm512_fmadd_ps(p, u, _mm512_set1_ps(p1));
@@ -88,7 +88,7 @@ SUBMILLION_INLINE __m512 clamp_to_six(__m512 x) {
   return _mm512_min_ps(_mm512_max_ps(x, _mm512_set1_ps(-6.0f)), _mm512_set1_ps(6.0f));
 }
 
-// Below -6 gelu is zero but for its sign; the curve's error must not grow with x.
+// Below -6, gelu is zero except for its sign. Without the floor, the curve's error would grow with x.
 SUBMILLION_INLINE __m512 floor_at_six(__m512 x) { return _mm512_max_ps(x, _mm512_set1_ps(-6.0f)); }
 
 // The normal distribution function less 1/2; absolute error at most 2.4e-6, far below bfloat16's.
@@ -112,14 +112,14 @@ SUBMILLION_INLINE __m512 gelu(__m512 x, __m512& slope) {
   const __m512 q = denominator(u, kCdf[4], kCdf[5], kCdf[6], kCdf[7]);
   const __m512 slope_p = numerator(u, kSlope[0], kSlope[1], kSlope[2], kSlope[3]);
   const __m512 slope_q = denominator(u, kSlope[4], kSlope[5], kSlope[6], kSlope[7]);
-  // One division for both.
+  // One division serves both.
   const __m512 inverse = _mm512_mul_ps(c, reciprocal(_mm512_mul_ps(q, slope_q)));
   const __m512 half = _mm512_set1_ps(0.5f);
   slope = _mm512_fmadd_ps(_mm512_mul_ps(slope_p, q), inverse, half);
   return _mm512_mul_ps(floor_at_six(x), _mm512_fmadd_ps(_mm512_mul_ps(p, slope_q), inverse, half));
 }
 
-// The 32-bit hash of submillion.model.dropout.keep_mask, lane by lane: each word decides two neighbouring columns.
+// The 32-bit hash of submillion.model.dropout.keep_mask, lane by lane: each word decides on two neighbouring columns.
 SUBMILLION_INLINE __m512i hash_lanes(__m512i row_keys, __m512i pair_keys) {
   __m512i lanes = _mm512_xor_si512(row_keys, pair_keys);
   lanes = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(static_cast<int>(0x85EBCA6Bu)));
@@ -131,14 +131,14 @@ SUBMILLION_INLINE __m512i hash_lanes(__m512i row_keys, __m512i pair_keys) {
 // Dropout of one site over rows of columns; `probability` 0 means none.
 struct Dropout {
   const int32_t* row_keys;   // (N,)
-  const int32_t* pair_keys;  // one a pair of columns
+  const int32_t* pair_keys;  // one per pair of columns
   float probability;
 
   SUBMILLION_INLINE float keep_scale() const { return 1.0f / (1.0f - probability); }
   SUBMILLION_INLINE int16_t threshold() const {
     return static_cast<int16_t>(static_cast<int>(std::nearbyint(probability * 65536.0f)) - 32768);
   }
-  // Keep mask of 32 columns from an even column on.
+  // Keep mask of 32 columns that start at an even column.
   SUBMILLION_INLINE __mmask32 keep(int64_t row, int64_t column) const {
     const __m512i lanes =
         hash_lanes(_mm512_set1_epi32(row_keys[row]), _mm512_loadu_si512(pair_keys + column / 2));
@@ -165,7 +165,7 @@ class Scratch {
   int64_t size_ = 0;
 };
 
-// The rows of this thread: equal shares, cut at whole tiles.
+// The rows of this thread, in equal shares of whole tiles.
 struct Share {
   int64_t begin, end;
 };
@@ -185,7 +185,7 @@ struct Left {
 };
 
 // acc[i][j] += left[row i] * right, over `count` inner words; rows beyond `valid` repeat the last valid one, so that
-// nothing outside the operand is read. Dot multiplies one word a lane.
+// nothing outside the operand is read. Dot multiplies one word per lane.
 template <int NV, class Dot, typename Acc>
 SUBMILLION_INLINE void multiply_tile(Left left, int valid, const uint32_t* right, int64_t right_stride, int64_t count,
                                      Acc (&acc)[kRows][NV]) {
@@ -206,7 +206,7 @@ SUBMILLION_INLINE void multiply_tile(Left left, int valid, const uint32_t* right
   }
 }
 
-// As assembly, since compilers copy the accumulators of these intrinsics to and from the stack.
+// This is assembly, since compilers copy the accumulators of these intrinsics to and from the stack.
 struct DotBf16 {
   static SUBMILLION_INLINE __m512 multiply(__m512 acc, __m512i left, __m512i right) {
     __asm__("vdpbf16ps %2, %1, %0" : "+v"(acc) : "v"(left), "v"(right));

@@ -1,8 +1,8 @@
 // The kernels of packed encoders, as plain C functions over raw pointers.
 //
-// bfloat16 arrays are uint16_t, token rows have an explicit stride in elements, weights are packed by
-// submillion_pack_*. Every function divides its work among the threads of the OpenMP pool in a fixed way, so that
-// results depend on the number of threads at most, never on timing.
+// bfloat16 arrays are uint16_t, token rows have an explicit stride in elements, and weights are packed by
+// submillion_pack_*. Every function divides its work among the OpenMP threads in a fixed way, so that results may
+// depend on the number of threads, but never on timing.
 #include <cmath>
 
 #include "attention.h"
@@ -44,7 +44,7 @@ void pack_pairs(int64_t inner, int64_t columns, uint32_t* packed, const Get& get
   }
 }
 
-// The joint forward pass of a norm over rows [begin, end) of a block: z + residual -> normalised, y.
+// The forward pass of a residual and a norm over rows [begin, end) of a block: z + residual -> normalised, y.
 struct NormRows {
   const bf16* residual;  // null for embeddings, whose dropout comes after the norm
   const float* weight;
@@ -104,7 +104,7 @@ struct NormRows {
   }
 };
 
-// Calls work(begin, end) on this thread's rows, a block at a time.
+// Calls work(begin, end) on this thread's rows, one block at a time.
 template <class Work>
 void for_each_block(int64_t num_rows, const Work& work) {
 #pragma omp parallel
@@ -115,7 +115,7 @@ void for_each_block(int64_t num_rows, const Work& work) {
   }
 }
 
-// A low-rank term as the products take it: null where there is none.
+// A low-rank term in the form that the products take, or null if there is none.
 struct LowRankTerm {
   LowRankTerm(const SubmillionLowRank* given, int64_t columns) : present(given != nullptr), term{} {
     if (given)
@@ -320,7 +320,7 @@ void submillion_int8_linear_norm(const bf16* x, int64_t num_rows, const Submilli
   });
 }
 
-// y = norm(drop(gelu(x Wi (+ low B) + inner bias) Wf + bias) + residual), the inner states never leaving the cache
+// y = norm(drop(gelu(x Wi (+ low B) + inner bias) Wf + bias) + residual), where the inner states never leave the cache
 void submillion_ffn_norm(const bf16* x, int64_t num_rows, int64_t inner, const uint32_t* packed_in, int64_t middle,
                          const float* inner_bias, const SubmillionLowRank* low_rank, bf16* slope,
                          const uint32_t* packed_out, const float* bias, const SubmillionNorm* norm) {
@@ -336,7 +336,7 @@ void submillion_ffn_norm(const bf16* x, int64_t num_rows, int64_t inner, const u
   });
 }
 
-// y = ((grad Wf^T) * slope) Wi^T + added, the inner gradient never leaving the cache
+// y = ((grad Wf^T) * slope) Wi^T + added, where the inner gradient never leaves the cache
 void submillion_ffn_backward(const bf16* grad, int64_t num_rows, int64_t outer, const uint32_t* packed_out,
                              int64_t middle, const bf16* slope, const uint32_t* packed_in, const bf16* added, bf16* y) {
   const Weight out = {packed_out, outer / 2, middle}, in = {packed_in, middle / 2, outer};
@@ -348,7 +348,8 @@ void submillion_ffn_backward(const bf16* grad, int64_t num_rows, int64_t outer, 
   });
 }
 
-// The gradient of norm(drop(z) + residual): of the residual, and of z where it was dropped (else null, and the same).
+// The gradients of norm(drop(z) + residual): of the residual, and of z if it was dropped (otherwise null: both are
+// equal).
 void submillion_norm_backward(const bf16* grad, int64_t num_rows, int64_t columns,
                               const bf16* normalised, const float* inverse_deviations, const float* weight,
                               bf16* grad_residual, bf16* grad_z, const int32_t* row_keys, const int32_t* pair_keys,
@@ -430,7 +431,7 @@ void submillion_drop(const bf16* x, int64_t num_rows, int64_t columns, const int
 void submillion_outer(const bf16* left, int64_t left_stride, int64_t ranks, const bf16* right, int64_t right_stride,
                       int64_t columns, int64_t num_rows, float factor, int32_t num_threads, float* partial, float* out) {
   const int64_t size = ranks * columns;
-  // As many as there are sums for, whatever the calling thread's own setting is.
+  // There are as many threads as partial sums, whatever the calling thread's setting is.
 #pragma omp parallel num_threads(num_threads)
   {
     const int64_t threads = omp_get_num_threads();
@@ -487,7 +488,7 @@ struct SubmillionAttention {
   float probability;
   const float* bias;  // (heads, bias_stride) by query minus key, times log2(e); or null
   int64_t bias_stride;
-  int64_t bias_centre;  // the entry of distance 0
+  int64_t bias_centre;  // index of distance 0
 };
 
 namespace {
@@ -501,7 +502,7 @@ void submillion_attention(const SubmillionAttention* a, bf16* out) {
   const int64_t hidden = a->num_heads * a->head_size;
   const AttentionShape shape = {a->head_size, 3 * hidden, a->scaling, a->probability};
   const int64_t num_tasks = a->num_records * a->num_heads;
-  // Records are ordered by length: the long ones come first, so that the threads end together.
+  // Records are ordered by length. The long ones come first, so that the threads end at about the same time.
 #pragma omp parallel for schedule(dynamic, 4)
   for (int64_t task = 0; task < num_tasks; ++task) {
     const int64_t record = a->num_records - 1 - task / a->num_heads, head = task % a->num_heads;

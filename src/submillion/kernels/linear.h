@@ -1,7 +1,8 @@
-// Products of token rows with packed weights, and what is done to the results before they leave the registers.
+// Products of token rows with packed weights, and the epilogues that process results while they are in registers.
 //
-// A packed weight is a row of panels, each of up to 64 columns: panel p begins at word p * 64 * K' and holds K' rows
-// of its columns' words (K' inner words: pairs of bfloat16 or quads of int8). Columns are padded to whole registers.
+// A packed weight is a sequence of panels of up to 64 columns. Panel p begins at word p * 64 * K' and holds K' rows of
+// its columns' words, where K' counts inner words (pairs of bfloat16 or quads of int8). Columns are padded to whole
+// registers.
 #pragma once
 
 #include "common.h"
@@ -26,19 +27,19 @@ struct LowRank {
   const int32_t* end;
 };
 
-// Asks for the cache lines of a panel's columns in one row: results are written once, far apart, and a store that
-// misses the cache would hold up the next tile.
+// Prefetches the cache lines of a panel's columns in one row. Results are written once and far apart, and a store that
+// misses the cache would delay the next tile.
 SUBMILLION_INLINE void fetch_panel(const bf16* row) {
   __builtin_prefetch(row, 1);
   __builtin_prefetch(row + kPanel / 2, 1);
 }
 
-// Each epilogue takes 16 finished columns of a row, and is told before which panel of a row comes next.
+// Each epilogue takes 16 finished columns of a row. Before that, a call announces which panel of a row comes next.
 struct StorePlain {
   bf16* out;
   int64_t stride;
   const float* bias;  // may be null
-  const bf16* term;   // added, laid out as out; may be null
+  const bf16* term;   // added, with the layout of out; may be null
 
   SUBMILLION_INLINE void fetch(int64_t row, int64_t column) const {
     fetch_panel(out + row * stride + column);
@@ -54,7 +55,7 @@ struct StorePlain {
 struct StoreGelu {
   bf16* slope;  // the derivative, for the backward pass; may be null
   bf16* out;
-  int64_t first_row;  // of out
+  int64_t first_row;  // first row of out
   int64_t stride;
   const float* bias;
 
@@ -77,7 +78,7 @@ struct StoreGelu {
 struct StoreProduct {
   const bf16* factor;
   bf16* out;
-  int64_t first_row;  // of out
+  int64_t first_row;  // first row of out
   int64_t stride;
 
   SUBMILLION_INLINE void fetch(int64_t row, int64_t column) const {
@@ -89,7 +90,7 @@ struct StoreProduct {
   }
 };
 
-// Rows of a block, kept in float32 for a reduction over whole rows.
+// Keeps the rows of a block in float32 for a reduction over whole rows.
 struct StoreBlock {
   float* out;
   int64_t stride;
@@ -128,7 +129,7 @@ void finish_tile_bf16(Left left, int64_t row, int valid, const Weight& weight, i
   }
 }
 
-// Rows [begin, end) of x W, at most a block.
+// Computes rows [begin, end) of x W, at most one block.
 template <class Epilogue>
 void multiply_block(const bf16* x, int64_t stride, int64_t begin, int64_t end, const Weight& weight,
                     const LowRank* low_rank, const Epilogue& epilogue) {
@@ -205,7 +206,7 @@ void multiply_block_int8(const QuantisedBlock& block, int64_t begin, int64_t end
   }
 }
 
-// Quantise rows [begin, end): each row by its own range, which always holds zero.
+// Quantises rows [begin, end), each by its own range, which always includes zero.
 inline void quantise_block(const bf16* x, int64_t stride, int64_t begin, int64_t end, int64_t columns,
                            const QuantisedBlock& block) {
   for (int64_t row = begin; row < end; ++row) {
@@ -225,7 +226,7 @@ inline void quantise_block(const bf16* x, int64_t stride, int64_t begin, int64_t
     const __m512 inverse = _mm512_set1_ps(1.0f / scale), shift = _mm512_set1_ps(zero);
     for (int64_t c = 0; c < columns; c += kVector) {
       const __m512i q = _mm512_cvtps_epi32(_mm512_fmadd_ps(load_bf16(source + c), inverse, shift));
-      // The range holds [0, 255] up to rounding; negative values would wrap in an unsigned saturation.
+      // Values are in [0, 255] up to rounding; negative ones would wrap in an unsigned saturation.
       _mm_storeu_si128(reinterpret_cast<__m128i*>(target + c),
                        _mm512_cvtusepi32_epi8(_mm512_max_epi32(q, _mm512_setzero_si512())));
     }

@@ -1,10 +1,10 @@
-"""Builds the kernels with the machine's C++ compiler, keeps the library in the user's cache, and loads it.
+"""Building of the kernels with the machine's C++ compiler, and loading of the library from the user's cache.
 
-The kernels need a CPU with AVX512-BF16 and a compiler; where either is missing, `find_kernels` says so and the stock
-modules run instead. The library's name holds a digest of everything that it was made from, so an update of the
-sources, the compiler or the CPU makes a new one. A library runs as this user, so it is loaded from a folder that nobody
-else can write to, and only if it is what its digest beside it says: one that is cut, half built or altered is built
-again.
+The kernels need a CPU with AVX512-BF16 and a compiler; if either is missing, `find_kernels` says so and the stock
+modules run instead. The library's name holds a digest of everything that it was made from, so an update of the sources,
+the compiler or the CPU makes a new one. A library runs with the user's rights, so it is loaded only from a folder that
+nobody else can write to, and only if it matches the digest stored beside it. A truncated, unfinished or altered library
+is built again.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ _LARGEST_HEAP_BLOCK = 32 << 20
 _ADVISED_BYTES = 1 << 30
 _HUGE_PAGE = 2 << 20
 _MADV_HUGEPAGE = 14
-# Set to "off", the stock modules run: for comparisons, and where a compiler is broken.
+# If this is "off", the stock modules run. It serves comparisons and machines with a broken compiler.
 SWITCH = "SUBMILLION_KERNELS"
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """What `find_kernels` found.
+    """Result of `find_kernels`.
 
     Attributes:
         library: The loaded library, or None.
-        reason: Why there is none, as the end of a sentence; empty if there is one.
+        reason: The reason why there is none, as the end of a sentence; empty if there is one.
     """
 
     library: ctypes.CDLL | None
@@ -56,7 +56,7 @@ class Kernels:
 
 @cache
 def find_kernels() -> Kernels:
-    """Load the kernels, building them first where this machine has not done so yet (some seconds, once)."""
+    """Load the kernels, and build them first if this machine has not done so yet (some seconds, once)."""
     try:
         build = _plan_build()
         if isinstance(build, str):
@@ -89,7 +89,7 @@ class _Build:
 
 
 def _plan_build() -> _Build | str:
-    """Return what to build, or why nothing can be."""
+    """Return the build to make, or the reason why none is possible."""
     if os.environ.get(SWITCH, "").lower() == "off":
         return f"{SWITCH}=off"
     missing = _missing_instructions()
@@ -105,12 +105,12 @@ def _plan_build() -> _Build | str:
 
 
 def _keep_freed_memory() -> None:
-    """Let the allocator keep what passes free, on huge pages.
+    """Let the allocator keep the memory that passes free, on huge pages.
 
-    Every pass allocates the same activations again. By default glibc returns blocks of this size to the system, and the
-    system clears each page anew when it is touched: a tenth of a pass. The pages are mostly written far apart (64
-    columns of many rows), so their number counts too: some blocks are taken, advised and given back, and what is
-    allocated later lies in their place.
+    Every pass allocates the same activations again. By default glibc returns blocks of this size to the system, which
+    clears each page again when it is touched. This takes a tenth of a pass. Writes are mostly far apart (64 columns of
+    many rows), so the number of pages counts too. Therefore some blocks are allocated, marked for huge pages and freed,
+    and later allocations take their place.
     """
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt"):
@@ -141,18 +141,18 @@ def _missing_instructions() -> str:
     if not capabilities.get("avx512_vnni"):
         return "this CPU has no AVX512-VNNI"
     if capabilities.get("amx_bf16"):
-        # Its tiles multiply several times faster than vectors, and torch's own products use them.
+        # AMX tiles multiply several times faster than vectors, and torch's products use them.
         return "this CPU has AMX, which the stock modules use"
     return ""
 
 
 def _find_openmp() -> Path | None:
-    # A second OpenMP runtime would bring threads of its own, which fight torch's for the cores.
+    # A second OpenMP runtime would start its own threads, which would compete with torch's for the cores.
     return next(iter(sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))), None)
 
 
 def _name_library(compiler: str, openmp: Path) -> Path:
-    # Asking the compiler for its version would cost every start more than loading the library.
+    # Asking the compiler for its version would take longer at every start than loading the library.
     binary = Path(compiler).resolve()
     identity = f"{binary} {binary.stat().st_size} {binary.stat().st_mtime_ns}".encode()
     digest = hashlib.sha256()
@@ -164,7 +164,7 @@ def _name_library(compiler: str, openmp: Path) -> Path:
 
 
 def _is_sound(library: Path) -> bool:
-    """Return whether a library is there, whole, and the one that was built."""
+    """Return whether a library exists, is complete and is the one that was built."""
     try:
         return read_plain_text(_name_digest(library)).strip() == hashlib.sha256(read_plain(library)).hexdigest()
     except (FileNotFoundError, RunError):
@@ -176,8 +176,8 @@ def _name_digest(library: Path) -> Path:
 
 
 def _compile(build: _Build) -> None:
-    # Several processes may build at once; each compiles into a folder of its own, and the last rename wins. Compilers
-    # may write another library each time, so whoever loads between the two renames builds once more.
+    # Several processes may build at once. Each compiles into its own folder, and the last rename wins. Compilers may
+    # write a different library each time, so a process that loads between the two renames builds again.
     with tempfile.TemporaryDirectory(dir=build.library.parent) as scratch:
         target = Path(scratch) / build.library.name
         command = [build.compiler, *_FLAGS, str(_FOLDER / "kernels.cpp"), "-o", str(target), str(build.openmp)]
@@ -188,7 +188,7 @@ def _compile(build: _Build) -> None:
 
 
 def _describe_cpu() -> str:
-    # -march=native makes code for this very CPU; a cache on a shared disk may serve several kinds.
+    # -march=native makes code for this CPU only, and a cache on a shared disk may serve several kinds.
     return str(sorted(torch.cpu.get_capabilities().items()))
 
 

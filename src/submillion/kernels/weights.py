@@ -23,8 +23,8 @@ class PackedWeight:
 
     Attributes:
         words: The packed words, int32.
-        inner: K.
-        columns: O, rounded up to whole registers.
+        inner: Inner length K.
+        columns: Number of columns O, rounded up to whole registers.
     """
 
     words: torch.Tensor
@@ -33,12 +33,12 @@ class PackedWeight:
 
 
 def pack_weight(weight: torch.Tensor, *, transposed: bool = False, factor: float = 1.0) -> PackedWeight:
-    """Pack a weight (O, K) for products x W^T, or as its transpose for products x W.
+    """Pack a weight (O, K) for products x W^T, or its transpose for products x W.
 
     Args:
-        weight: bfloat16 or float32, two axes of any stride; float32 is rounded to bfloat16.
-        transposed: Take the first axis as the inner one.
-        factor: Multiplies float32 weights before they are rounded.
+        weight: Weight in bfloat16 or float32 with any strides; float32 is rounded to bfloat16.
+        transposed: Whether the first axis is the inner one.
+        factor: Factor on float32 weights, applied before rounding.
     """
     outer_axis, inner_axis = (1, 0) if transposed else (0, 1)
     columns, inner = weight.shape[outer_axis], weight.shape[inner_axis]
@@ -60,10 +60,10 @@ class LowRank:
     """A low-rank term of a product.
 
     Attributes:
-        low: Shape (N, R), R a multiple of 16.
-        weight: R x O.
+        low: Shape (N, R), where R is a multiple of 16.
+        weight: Packed weight, R x O.
         begin: First pair of ranks that serves each panel of 64 columns, int32.
-        end: One past the last.
+        end: The pair after the last one of each panel, int32.
     """
 
     low: torch.Tensor
@@ -72,7 +72,7 @@ class LowRank:
     end: torch.Tensor
 
     def as_struct(self) -> ctypes.Structure:
-        """Return the kernels' view; valid while this object lives."""
+        """Return the kernels' view, which is valid while this object lives."""
         return LowRankStruct(
             self.low.data_ptr(),
             self.low.stride(0),
@@ -88,7 +88,7 @@ def find_panel_ranks(spans: Sequence[tuple[int, int, int, int]], columns: int) -
 
     Args:
         spans: (first column, end column, first rank, number of ranks) of each adapter; first ranks are even.
-        columns: O.
+        columns: Number of columns O.
     """
     begin, end = [], []
     for first in range(0, columns, PANEL):
@@ -100,13 +100,13 @@ def find_panel_ranks(spans: Sequence[tuple[int, int, int, int]], columns: int) -
 
 @dataclass(frozen=True, eq=False)
 class Int8Weight:
-    """A weight as 8-bit integers with one scale a column.
+    """A weight as 8-bit integers with one scale per column.
 
     Attributes:
-        words: Packed, int32.
-        inner: K.
-        scales: Shape (O,), float32.
-        sums: Shape (O,), float32: the integers' sum over K, which a zero point of the activations multiplies.
+        words: The packed words, int32.
+        inner: Inner length K.
+        scales: One scale per column, shape (O,), float32.
+        sums: Sums of the integers over K, shape (O,), float32; the zero points of the activations multiply them.
     """
 
     words: torch.Tensor
@@ -115,7 +115,7 @@ class Int8Weight:
     sums: torch.Tensor
 
     def as_struct(self) -> ctypes.Structure:
-        """Return the kernels' view; valid while this object lives."""
+        """Return the kernels' view, which is valid while this object lives."""
         return Int8Struct(
             *(self.words.data_ptr(), self.inner, len(self.scales), self.scales.data_ptr(), self.sums.data_ptr())
         )

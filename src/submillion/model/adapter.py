@@ -1,7 +1,7 @@
 """Adapters: the only importer of peft.
 
-Injects a plan's low-rank updates into a model, replaces PEFT's forward pass by the fused one, proves that what was
-realised is what was planned, and reads and writes adapters in PEFT's format.
+This module injects a plan's low-rank updates into a model, replaces PEFT's forward pass by the fused one, checks the
+realised parameters against the plan, and reads and writes adapters in PEFT's format.
 """
 
 from __future__ import annotations
@@ -88,12 +88,12 @@ def build_lora_config(plan: Plan, *, dropout: float) -> peft.LoraConfig:
 
 
 def _plain(alpha: float) -> Any:
-    # PEFT declares whole alphas and computes with any; whole ones are written without a point.
+    # PEFT declares alpha an integer but computes with any number, so whole values are written without a decimal point.
     return int(alpha) if float(alpha).is_integer() else alpha
 
 
 def find_head_roots(plan: Plan) -> list[str]:
-    """Return the names of the modules that are saved whole: the native head's, and those of the encoder one by one."""
+    """Return the names of the modules that are saved whole: the native head's and single modules of the encoder."""
     encoder = f"{get_family(plan.family).prefix}."
     names = {module.name for module in plan.head_modules}
     return sorted({name if name.startswith(encoder) else name.split(".", 1)[0] for name in names})
@@ -104,9 +104,9 @@ def inject_adapter(model: nn.Module, plan: Plan, *, dropout: float, seed: int) -
 
     Args:
         model: The stock model in float32, on the CPU.
-        plan: What to inject.
+        plan: The adapter to inject.
         dropout: Probability on the adapters' input.
-        seed: Seed of the adapter's and the native head's initial values.
+        seed: Seed for the initial values of the adapter and the native head.
 
     Raises:
         BudgetError: The realised parameters differ from the plan.
@@ -121,30 +121,30 @@ def inject_adapter(model: nn.Module, plan: Plan, *, dropout: float, seed: int) -
 
 @contextmanager
 def _quiet_wrapping() -> Iterator[None]:
-    # PEFT asks transformers 5.23 by a name that it deprecates; nobody who trains can do anything about it.
+    # PEFT uses a name that transformers 5.23 deprecates. A user cannot act on the warning.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
         yield
 
 
 def fuse_adapters(model: nn.Module) -> None:
-    """Give every plain LoRA layer the fused forward pass; DoRA layers keep PEFT's own."""
+    """Give every plain LoRA layer the fused forward pass; DoRA layers keep PEFT's."""
     for module in model.modules():
         if type(module) is PeftLoraLinear and not module.lora_variant:
             module.__class__ = FusedLoraLinear
 
 
 def inject_language_adapter(model: Any, *, rank: int, alpha: float, dropout: float, seed: int) -> peft.PeftModel:
-    """Inject LoRA into every linear layer of a causal language model but its output layer; only LoRA trains then.
+    """Inject LoRA into every linear layer of a causal language model except its output layer; only LoRA trains.
 
-    The model is changed in place, so it can be called itself; `merge_language_adapter` takes the updates in.
+    The model is changed in place and can be called directly. `merge_language_adapter` adds the updates to the weights.
 
     Args:
-        model: Of transformers, in float32.
-        rank: Of every layer.
+        model: Language model of transformers, in float32.
+        rank: Rank of every update.
         alpha: Numerator of the scaling.
         dropout: Probability on the adapters' input.
-        seed: Seed of the initial values.
+        seed: Seed for the initial values.
     """
     from transformers.pytorch_utils import Conv1D
 
@@ -171,7 +171,7 @@ def inject_language_adapter(model: Any, *, rank: int, alpha: float, dropout: flo
 
 
 def merge_language_adapter(wrapped: peft.PeftModel) -> Any:
-    """Return the language model with its updates added to the weights, and no trace of the adapter."""
+    """Return the language model with its updates added to the weights and the adapter removed."""
     merge: Any = wrapped.merge_and_unload
     return merge()
 
@@ -179,8 +179,8 @@ def merge_language_adapter(wrapped: peft.PeftModel) -> Any:
 def initialise_adapter(model: nn.Module, seed: int) -> None:
     """Draw every A from its own generator, keyed by the seed and the module's name; B is zero.
 
-    The distribution is that of PEFT and of the LoRA paper's code, Kaiming uniform with a = sqrt(5), but a module's
-    values do not depend on which other modules are adapted.
+    The distribution is the one of PEFT and of the LoRA paper's code: Kaiming uniform with a = sqrt(5). Unlike there, a
+    module's values do not depend on which other modules are adapted.
     """
     for name, module in model.named_modules():
         if isinstance(module, PeftLoraLinear):
@@ -190,13 +190,13 @@ def initialise_adapter(model: nn.Module, seed: int) -> None:
 
 
 def initialise_head(module: nn.Module, std: float, seed: int, *, prefix: str = "") -> None:
-    """Draw a head's matrices from N(0, std^2), each keyed by the seed and its name; other parameters stay.
+    """Draw a head's matrices from N(0, std^2), each keyed by the seed and its name; other parameters are unchanged.
 
     Args:
         module: The head, or one module of it.
         std: Standard deviation.
-        seed: Of all initial values.
-        prefix: The module's own name, where the head has others: names tell their values apart.
+        seed: Seed for all initial values.
+        prefix: Name of the module, where the head has several: each name gives different values.
     """
     for name, parameter in module.named_parameters(prefix):
         if parameter.dim() == 2:
@@ -212,7 +212,7 @@ def _name_seed(seed: int, name: str) -> int:
 
 
 def mark_trainable(model: nn.Module, plan: Plan) -> None:
-    """Freeze everything but the planned parameters: adapter, native head and biases.
+    """Freeze everything except the planned parameters: adapter, native head and biases.
 
     Args:
         model: A model that `inject_adapter` returned.
@@ -246,7 +246,7 @@ def check_realised(model: nn.Module, plan: Plan) -> None:
     """Compare every planned module's realised rank, scaling and size, and the total, with the plan.
 
     Raises:
-        BudgetError: Anything differs; training must not start.
+        BudgetError: Something differs, so training must not start.
     """
     realised = {
         strip_wrappers(name): module for name, module in model.named_modules() if isinstance(module, PeftLoraLinear)
@@ -332,13 +332,13 @@ def _file_names(model: nn.Module) -> dict[str, str]:
 
 
 def merge_adapter(model: peft.PeftModel) -> Any:
-    """Return the stock model with the adapter added to its weights in their dtype, and PEFT's layers gone."""
+    """Return the stock model with the adapter added to its weights in their dtype, and without PEFT's layers."""
     merging: Any = model
     return merging.merge_and_unload(safe_merge=True)
 
 
 def wrap_saved_adapter(model: nn.Module, folder: Path) -> nn.Module:
-    """Put an adapter folder on a stock model by PEFT's own loading, as its users do."""
+    """Load an adapter folder onto a stock model with PEFT, as its users do."""
     with _quiet_wrapping():
         wrapped: nn.Module = peft.PeftModel.from_pretrained(cast(Any, model), folder)
     return wrapped
@@ -348,7 +348,7 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     """Read a safetensors file.
 
     Raises:
-        ModelError: Missing or damaged.
+        ModelError: The file is missing or damaged.
     """
     try:
         return load_file(path)

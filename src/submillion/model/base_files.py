@@ -1,4 +1,4 @@
-"""The files of a base model: which ones make it whole, whether they are sound, and their digests."""
+"""The files of a base model: which ones it needs, whether they are sound, and their digests."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ TEXT_FILES = frozenset().union(*_TOKENIZERS) | {
     "added_tokens.json",
     "model.safetensors.index.json",
 }
-_MAX_HEADER_BYTES = 100_000_000  # The limit of the format's reference reader.
+_MAX_HEADER_BYTES = 100_000_000  # This is the limit of the format's reference reader.
 _MAX_CONFIG_BYTES = 4 << 20
-# Models are built from these numbers before a weight is read: larger ones would take all time or memory.
+# Models are built from these numbers before a weight is read. Larger ones would use up all time or memory.
 _MAX_SIZE = 20_000_000
 _MAX_LAYERS = 1000
 _LAYER_COUNTS = frozenset(
@@ -53,12 +53,12 @@ def list_weights(names: Collection[str]) -> list[str]:
 
 
 def name_missing_config(names: Collection[str]) -> str | None:
-    """Say that the configuration is missing, or None if it is there."""
+    """Return a message if the configuration is missing, or None if it is there."""
     return None if "config.json" in names else "no config.json"
 
 
 def name_missing_part(names: Collection[str]) -> str | None:
-    """Say what a folder lacks to be a base model, or None if nothing."""
+    """Return a message about the part that a base model's folder lacks, or None if it is complete."""
     if "config.json" not in names:
         return "no config.json"
     if not list_weights(names):
@@ -76,9 +76,9 @@ def explain_missing_part(
 
     Args:
         place: The folder or hub id.
-        lack: What `name_missing_part` said.
-        names: Files that are there.
-        hidden_repo: Hub id of a known base model whose name the folder bears.
+        lack: Message from `name_missing_part`.
+        names: Names of the files that are there.
+        hidden_repo: Hub id of a known base model that has the same name as the folder.
     """
     if "pickled" in lack:
         hint = (
@@ -96,14 +96,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Read the config.json of a folder.
 
     Raises:
-        ModelError: It is missing, cannot be read or is no configuration of a model.
+        ModelError: It is missing, cannot be read or is not the configuration of a model.
     """
     path = folder / "config.json"
     stray = explain_stray_link(path)
     if stray:
         raise ModelError(stray, where=str(path), hint=_STRAY_HINT)
     try:
-        # Links of the hub's cache are followed; what they lead to is an ordinary file.
+        # Links of the hub's cache are followed, since they lead to ordinary files.
         content = read_plain(path.resolve(), _MAX_CONFIG_BYTES)
     except FileNotFoundError:
         raise ModelError(
@@ -118,7 +118,7 @@ def parse_config(text: str, *, where: str) -> dict[str, Any]:
     """Return the object that a config.json holds.
 
     Raises:
-        ModelError: It is no JSON object or has no model_type.
+        ModelError: It is not a JSON object or has no model_type.
     """
     try:
         config = json.loads(text)
@@ -140,15 +140,15 @@ def parse_config(text: str, *, where: str) -> dict[str, Any]:
 def check_safetensors(path: Path, *, hint: str) -> None:
     """Compare a file's size with what its header promises.
 
-    Layout: 8 bytes little-endian length of a JSON header, the header, then the data; `data_offsets` count from the
-    end of the header (https://github.com/huggingface/safetensors, "Format").
+    The file holds the length of a JSON header (8 bytes, little-endian), the header, then the data. `data_offsets` count
+    from the end of the header (https://github.com/huggingface/safetensors, "Format").
 
     Args:
         path: The file.
-        hint: What to do about a damaged one.
+        hint: Advice for a damaged file.
 
     Raises:
-        ModelError: The file is shorter or longer than that, or its header is damaged.
+        ModelError: The file has another size, or its header is damaged.
     """
     stray = explain_stray_link(path)
     if stray:
@@ -181,9 +181,9 @@ def check_safetensors(path: Path, *, hint: str) -> None:
 
 
 def digest_file(path: Path) -> str:
-    """Return the SHA-256 of a file; remembered by path, size and change time, since weights are large.
+    """Return the SHA-256 of a file, cached by path, size and change time, since weights are large.
 
-    What is remembered is believed only where nobody else can have written it.
+    A cached digest is trusted only where nobody else can have written it.
     """
     path = path.resolve()
     status = path.stat()
@@ -196,7 +196,7 @@ def digest_file(path: Path) -> str:
             return str(remembered["sha256"])
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    # Without a writable cache the next start digests again, which costs time and nothing else.
+    # Without a writable cache the next start computes the digest again, which only costs time.
     with contextlib.suppress(OSError, RunError):
         write_json(memo, {**key, "sha256": digest})
     return digest

@@ -1,7 +1,7 @@
 """Attention with a bias by distance on packed batches, for encoders that compute theirs outside the AttentionInterface.
 
-MPNet is the one family of this kind. Its stock encoder spreads the bias over all pairs of tokens and hands it to every
-layer; on packed batches, the boundaries of the records and the bias by distance take that way.
+MPNet is the only family of this kind. Its stock encoder expands the bias to all pairs of tokens and passes it to every
+layer. On packed batches, the record boundaries and the bias by distance are passed in its place.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from submillion.model.packed_attention import PackedLayout, packed_attention
 
 
 def replace_attention(encoder: Any) -> None:
-    """Let the attention of a stock encoder see record boundaries, where its family has a bias by distance.
+    """Let the attention of a stock encoder see record boundaries, if its family has a bias by distance.
 
     Args:
         encoder: The stock encoder; it is changed in place, and its parameters stay as they are.
 
     Raises:
-        ModelError: The table of biases has another number of buckets or heads than the family counts with.
+        ModelError: The table of biases has another number of buckets or heads than the configuration says.
     """
     if get_family(encoder.config.model_type).position_bias is None:
         return
     assert type(encoder) is MPNetModel
-    _read_bias(encoder)  # a table of another size is refused here, and not in the middle of a run
+    _read_bias(encoder)  # refuse a table of another size here, not in the middle of a run
     encoder.__class__ = _PackedModel
     for module in encoder.modules():
         if type(module) is MPNetSelfAttention:
@@ -47,7 +47,7 @@ def _read_bias(encoder: MPNetModel) -> DistanceBias:
 
 @dataclass(frozen=True, eq=False)
 class _Places:
-    """What the layers hand on to their attention in place of a bias for all pairs of tokens."""
+    """Record boundaries and bias, which layers pass to their attention instead of a bias for all pairs of tokens."""
 
     layout: PackedLayout | None
     bias: DistanceBias

@@ -1,4 +1,4 @@
-"""What a loaded configuration says of its family: sizes, positions, and what keeps an encoder off the CPU kernels."""
+"""Facts of a loaded configuration: sizes, positions, and the reason why an encoder cannot run on the CPU kernels."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ def explain_stock(config: Any, *, variant: str, dtype: torch.dtype) -> str:
     Args:
         config: The stock model's configuration.
         variant: The adapters' variant.
-        dtype: Of frozen weights and activations.
+        dtype: Data type of frozen weights and activations.
     """
     if get_family(config.model_type).kernels is None:
         return f"{config.model_type} encoders have no kernels"
     if dtype != torch.bfloat16:
         return "the kernels compute in bf16"
     if variant == "dora":
-        return "DoRA has a forward pass of its own"
+        return "DoRA has its own forward pass"
     activation = getattr(config, "hidden_act", None) or getattr(config, "activation", None)
     if activation != "gelu" or getattr(config, "position_embedding_type", "absolute") != "absolute":
         return f"the kernels know gelu and absolute positions, not {activation}"
     sizes = read_sizes(config)
     if not calls.supports(*sizes):
-        return "its sizes are no multiples of 32"
+        return "its sizes are not multiples of 32"
     return find_kernels().reason
 
 

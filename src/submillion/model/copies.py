@@ -16,11 +16,11 @@ def drop_copies(tensors: dict[str, torch.Tensor], *, where: str) -> dict[str, to
     """Return an adapter's tensors without the copies that PEFT writes beside trained biases.
 
     Args:
-        tensors: By their names in the file.
+        tensors: Tensors by their names in the file.
         where: The file, for messages.
 
     Raises:
-        ModelError: A copy of a trained tensor differs from it, so which one was meant is unknown.
+        ModelError: A copy differs from its trained tensor, so it is unknown which of them is right.
     """
     kept = {name: tensor for name, tensor in tensors.items() if not is_copy(name)}
     for name, tensor in tensors.items():

@@ -1,7 +1,7 @@
-"""Biases on attention scores that depend on the head and on the distance of query and key alone.
+"""Biases on attention scores that depend only on the head and on the distance between query and key.
 
 MPNet (Song et al., arXiv 2004.09297) has one such table for all layers, by T5's buckets (Raffel et al., arXiv
-1910.10683, section 2.1): near distances have a bucket each, far ones share buckets that grow with the logarithm.
+1910.10683, section 2.1): each near distance has its own bucket, and far ones share buckets that grow logarithmically.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from submillion.kernels.attention import DistanceTable
 from submillion.model.config_facts import first_position, read_sizes
 
 _LANES = 16
-"""Queries that the kernels read at once, and so entries that they may read beyond the last distance."""
+"""Number of queries that the kernels read at once, and so of entries that they may read past the last distance."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ class DistanceBias:
 
     @cached_property
     def table(self) -> DistanceTable:
-        """The same for the CPU kernels."""
+        """The same table for the CPU kernels."""
         by_query = self.entries.flip(1) * math.log2(math.e)
         return DistanceTable(torch.nn.functional.pad(by_query, (0, _LANES - 1)).contiguous(), self.reach - 1)
 
@@ -61,10 +61,10 @@ def read_distance_bias(config: Any, weight: torch.Tensor, *, num_positions: int)
     Args:
         config: The encoder's configuration; its family has a `PositionBias`.
         weight: The table, shape (buckets, heads).
-        num_positions: Rows of the encoder's table of positions, which bound the length of a record.
+        num_positions: Number of the encoder's positions, which bounds the length of a record.
 
     Raises:
-        ModelError: The table has another number of buckets or heads than the model counts with.
+        ModelError: The table has another number of buckets or heads than the configuration says.
     """
     facts = get_family(config.model_type).position_bias
     assert facts is not None
@@ -87,12 +87,12 @@ def assign_buckets(distances: torch.Tensor, *, num_buckets: int, max_distance: i
     Args:
         distances: Any shape, int64.
         num_buckets: Buckets of both directions together, a multiple of 4.
-        max_distance: Distance from which on all share the last bucket.
+        max_distance: Distance from which all larger ones share the last bucket.
     """
     half = num_buckets // 2
     exact = half // 2
     size = distances.abs()
-    # In float32, as published: at the borders of buckets, other roundings give other buckets.
+    # This is computed in float32, as published: at the borders of buckets, another rounding gives another bucket.
     far = torch.log(size.clamp(min=1).float() / exact) / math.log(max_distance / exact) * (half - exact)
     shared = (exact + far.to(torch.int64)).clamp(max=half - 1)
     return torch.where(size < exact, size, shared) + half * (distances > 0).to(torch.int64)

@@ -1,8 +1,8 @@
-"""Dropout whose masks depend on (seed, step, record, position, site) alone.
+"""Dropout whose masks depend only on (seed, step, record, position, site).
 
-The mask of a record does not change with the records packed beside it, the number of devices or a resume, because
-every mask element is a hash of where it stands. The hash is a multiply-xorshift mix in the manner of Murmur3's
-finaliser (Appleby 2011) over 32-bit lanes.
+The mask of a record does not change with the records packed beside it, the number of devices or a resume, because every
+mask element is a hash of its place. The hash is a multiply-xorshift mix in the manner of Murmur3's finaliser (Appleby
+2011) over 32-bit lanes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import nn
 from submillion.config.run import ModelConfig
 from submillion.encoding.batches import Batch
 
-# Settings by which families name the dropout of their encoders, and among them that of attention weights.
+# Names that families give to the dropout of their encoders, and those that mean the dropout of attention weights.
 _ENCODER_DROPOUTS = ("hidden_dropout_prob", "dropout", "embedding_dropout", "mlp_dropout")
 _ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout")
 
@@ -31,9 +31,9 @@ _MASK_64 = (1 << 64) - 1
 # Odd 32-bit multipliers as signed integers, since torch has no unsigned product.
 _LANE_1 = 0x85EBCA6B - (1 << 32)
 _LANE_2 = 0xC2B2AE35 - (1 << 32)
-# Distance between the column pairs of attention heads; longer than any record.
+# Distance between the column pairs of attention heads, which exceeds the length of any record.
 HEAD_STRIDE = 1 << 16
-# Distance between the numbers of a site's masks in one forward pass; more than any model has sites.
+# Distance between the numbers of a site's masks in one forward pass, which exceeds the number of sites of any model.
 _CALL_STRIDE = 1 << 32
 
 
@@ -55,13 +55,13 @@ def _mix_array(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 @dataclass
 class DropoutState:
-    """What the masks of the forward pass under way are keyed by; shared by all sites of a model.
+    """Keys of the masks in the current forward pass, shared by all sites of a model.
 
     Attributes:
         token_keys: Shape (N,) packed or (B, T) padded, int32; None outside of training.
         record_keys: Shape (B,), int32.
-        step_key: Of the step, for rows that belong to no record.
-        num_calls: Masks drawn in this forward pass, by site.
+        step_key: Key of the step, for rows that belong to no record.
+        num_calls: Number of masks drawn in this forward pass, by site.
     """
 
     token_keys: torch.Tensor | None = None
@@ -73,10 +73,10 @@ class DropoutState:
         """Key the next forward pass.
 
         Args:
-            batch: The packed batch. Keys are computed on the CPU, so one that lies on a GPU has to be waited for.
+            batch: The packed batch. Keys are computed on the CPU, so a batch on a GPU makes this wait for the GPU.
             seed: The run's seed.
             step: The optimizer step that this pass belongs to.
-            device: Where the pass runs; where the batch lies if not given.
+            device: Device of the forward pass; the batch's device if None.
         """
         base = np.uint64(mix_64(mix_64(seed) ^ step))
         records = _mix_array(batch.keys ^ base)
@@ -92,7 +92,7 @@ class DropoutState:
         self.num_calls = {}
 
     def clear(self) -> None:
-        """Forget the keys; a training forward pass without new ones is then an error."""
+        """Forget the keys, so that a training forward pass without new ones is an error."""
         self.token_keys = self.record_keys = self.step_key = None
 
     def make_table_keys(self, num_rows: int, device: torch.device) -> torch.Tensor:
@@ -104,7 +104,7 @@ class DropoutState:
 
     @contextmanager
     def replaying(self, num_calls: Mapping[int, int]) -> Iterator[None]:
-        """Draw the masks of a forward pass once more, from where `num_calls` was a copy of the attribute."""
+        """Draw the masks of a forward pass again, from the point where `num_calls` was copied from the attribute."""
         before, self.num_calls = self.num_calls, dict(num_calls)
         try:
             yield
@@ -114,7 +114,7 @@ class DropoutState:
     def find_site(self, site: int) -> int:
         """Return a site's number for its next mask of this forward pass.
 
-        RoBERTa's head applies one dropout module twice, and ALBERT's layers share theirs: each use has its own mask.
+        RoBERTa's head applies one dropout module twice and ALBERT's layers share theirs, so each use has its own mask.
         """
         call = self.num_calls.get(site, 0)
         self.num_calls[site] = call + 1
@@ -126,12 +126,12 @@ def _to_lanes(keys: NDArray[np.uint64]) -> torch.Tensor:
 
 
 def _send(keys: torch.Tensor, device: torch.device) -> torch.Tensor:
-    # From pinned memory a copy to a GPU is queued behind what the GPU has to do; otherwise it would be waited for.
+    # A copy from pinned memory is queued behind the GPU's other work; without pinning, the CPU would wait for it.
     return keys.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else keys
 
 
 def column_keys(pairs: torch.Tensor, site: int) -> torch.Tensor:
-    """Return int32 keys of neighbouring pairs of columns of a site; shape as given."""
+    """Return int32 keys for pairs of neighbouring columns of a site, in the shape of `pairs`."""
     offset = mix_64(site) & 0x7FFFFFFF
     keys = pairs.to(torch.int32) * 0x27D4EB2F + offset
     keys ^= keys >> 15
@@ -152,25 +152,25 @@ def keep_mask(row_keys: torch.Tensor, pair_keys: torch.Tensor, width: int, proba
     lanes *= _LANE_1
     lanes ^= lanes >> 13
     lanes *= _LANE_2
-    # Products mix upwards: the low half takes from the high one, which is mixed well and stays.
+    # Products mix bits upwards only, so the well-mixed high half is mixed into the low half.
     lanes ^= (lanes >> 16) & 0xFFFF
-    # Uniform over the signed 16-bit range, of which the lowest share is dropped.
+    # The values are uniform over the signed 16-bit range, and the lowest share of it is dropped.
     return lanes.view(torch.int16)[..., :width] >= round(probability * 65536) - 32768
 
 
 def drop(x: torch.Tensor, mask: torch.Tensor, probability: float) -> torch.Tensor:
-    """Return `x` with what the mask drops zero and the rest divided by the keep probability, in `x`'s dtype."""
+    """Return `x` with dropped elements zero and the others divided by the keep probability, in `x`'s dtype."""
     # The mask is cast first: a product of bfloat16 and bool takes torch's slow path on CPUs, some 20 times slower.
     return (x * mask.to(x.dtype)).mul_(1.0 / (1.0 - probability))
 
 
 class KeyedDropout(nn.Module):
-    """Stands in for `nn.Dropout` at one site of a model.
+    """Replacement of `nn.Dropout` at one site of a model.
 
     Args:
         probability: Share of elements dropped, in [0, 1).
         state: The model's shared keys.
-        site: Number of this site; each site draws masks of its own.
+        site: Number of this site; each site draws its own masks.
         per_record: Whether rows are records (a head's site) or tokens (an encoder's).
     """
 
@@ -185,9 +185,9 @@ class KeyedDropout(nn.Module):
         """Return the keep mask for rows of `x`, or None where nothing is dropped.
 
         Args:
-            x: Shape (..., H), its leading axes being all tokens or all records; or a table of shape (rows, H) or
-                (1, rows, H) that all records share, such as DeBERTa's embeddings of relative positions; or attention
-                probabilities of shape (B, heads, T, T) on the padded path.
+            x: Shape (..., H), where the leading axes are all tokens or all records. It may also be a table of shape
+                (rows, H) or (1, rows, H) that all records share, such as DeBERTa's embeddings of relative positions. On
+                the padded path, attention probabilities have shape (B, heads, T, T).
         """
         if not self.training or self.p == 0.0:
             return None
@@ -223,7 +223,7 @@ def attention_keep_mask(token_keys: torch.Tensor, num_heads: int, site: int, pro
         probability: Share of elements dropped, in [0, 1).
 
     Returns:
-        Shape (B, heads, T, T), bool; the same for a record at any T that holds it.
+        Shape (B, heads, T, T), bool. A record's mask does not depend on T.
     """
     length = token_keys.shape[1]
     device = token_keys.device
@@ -238,8 +238,8 @@ def replace_dropout(module: nn.Module, state: DropoutState, *, head_roots: froze
 
     Args:
         module: The model.
-        state: Shared keys.
-        head_roots: Names of the children whose rows are records; rows of all others are tokens.
+        state: The keys that all sites share.
+        head_roots: Names of the children whose rows are records; the rows of all others are tokens.
     """
     site = 0
     for name, parent in list(module.named_modules()):
@@ -249,16 +249,16 @@ def replace_dropout(module: nn.Module, state: DropoutState, *, head_roots: froze
                 root = (f"{name}.{child_name}" if name else child_name).split(".", 1)[0]
                 keyed = KeyedDropout(leaf.p, state, site, per_record=root in head_roots)
                 keyed.train(parent.training)
-                # The one slot that every container reads, be it a plain module, a dict or a list.
+                # Every container reads this slot, whether it is a plain module, a dict or a list.
                 parent._modules[child_name] = keyed
 
 
 def set_probabilities(config: Any, model: ModelConfig) -> None:
-    """Put the encoder dropout that a run asks for into a stock model's configuration; the head's stays.
+    """Set the encoder dropout that a run asks for in a stock model's configuration, and keep the head's.
 
     Args:
-        config: Of the stock model, changed in place.
-        model: ``dropout`` is that of the whole encoder, ``attention_dropout`` that of attention weights alone.
+        config: Configuration of the stock model, which is changed in place.
+        model: Its ``dropout`` is for the whole encoder, its ``attention_dropout`` for attention weights only.
     """
     if model.dropout is not None and getattr(config, "classifier_dropout", 0.0) is None:
         # The head's dropout defaults to the encoder's; only the encoder's is overridden.

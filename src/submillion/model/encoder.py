@@ -42,7 +42,7 @@ from submillion.model.sources import BaseModel
 from submillion.model.stock import Task, load_stock_model, read_stock_config
 from submillion.storage.files import write_bytes
 
-# What a run's manifest says of an encoder that runs on our own code; the stock modules come with their reason.
+# The manifest's word for an encoder that runs on our own code. Stock modules are recorded with their reason.
 KERNELS = "the CPU kernels"
 
 
@@ -50,12 +50,12 @@ class Classifier(nn.Module):
     """A frozen encoder, its adapter and its head.
 
     Args:
-        wrapped: The stock model inside PEFT's wrapper: with its own head for native heads, the bare encoder else.
-        plan: What was injected.
+        wrapped: The stock model inside PEFT's wrapper: the whole model for native heads, otherwise the bare encoder.
+        plan: The adapter that was injected.
         head: The linear head, or None for a native one.
-        pooling: State that a linear head reads.
+        pooling: Name of the state that a linear head reads.
         dropout_state: Keys shared by all dropout sites.
-        dtype: Of frozen weights and activations.
+        dtype: Data type of frozen weights and activations.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Classifier(nn.Module):
         self.is_packed = self._family.is_packed
         self._fused: FusedEncoder | None = None
         self._recomputes = False
-        # Set by `prefix.reuse_prefix` for the length of a training.
+        # `prefix.reuse_prefix` sets this for the duration of a training.
         self.prefix: PrefixStore | None = None
 
     @property
@@ -95,16 +95,16 @@ class Classifier(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where its parameters are."""
+        """The device of the parameters."""
         return next(self.parameters()).device
 
     @cached_property
     def stock_reason(self) -> str:
-        """Why the stock modules run on a CPU, as the end of a sentence; empty where the kernels do."""
+        """The reason why stock modules run on a CPU, as the end of a sentence; empty where the kernels run."""
         return explain_stock(self.encoder.config, variant=self.plan.variant, dtype=self._dtype)
 
     def describe_modules(self) -> str:
-        """Return what computes the encoder: `KERNELS`, or the stock modules and why."""
+        """Return the name of the code that computes the encoder: `KERNELS`, or the stock modules with the reason."""
         if self.device.type != "cpu":
             return "the stock modules"
         return f"the stock modules: {self.stock_reason}" if self.stock_reason else KERNELS
@@ -115,7 +115,7 @@ class Classifier(nn.Module):
         In training mode, `dropout_state.set_step` must have been called for this batch.
 
         Raises:
-            ModelError: A token id beyond the embeddings; on a GPU, reading there would end the process.
+            ModelError: A token id is beyond the embeddings. On a GPU, reading there would end the process.
         """
         num_embeddings = len(self.encoder.get_input_embeddings().weight)
         if batch.largest_id >= num_embeddings:
@@ -132,19 +132,19 @@ class Classifier(nn.Module):
         return NATIVE_HEADS[self._family.head](self.stock_model, hidden, batch.offsets)
 
     def _find_fused(self) -> FusedEncoder:
-        # Made on first use: weights are where they will stay, and what trains is marked.
+        # This is made on first use, when the weights are in their final place and the trained ones are marked.
         if self._fused is None:
             self._fused = FusedEncoder(self.encoder, ADAPTER)
         return self._fused
 
     def count_frozen_layers(self) -> int:
-        """Return how many first layers neither train nor drop anything; 0 where the stock modules run."""
+        """Return how many of the first layers neither train nor drop anything; 0 on the stock modules."""
         if self.stock_reason or self.device.type != "cpu":
             return 0
         return self._find_fused().count_frozen()
 
     def recompute_layers(self) -> None:
-        """Keep only the input of every layer for the backward pass, which computes the rest of it once more."""
+        """Keep only the input of every layer for the backward pass, which computes the rest again."""
         self._recomputes = True
         recompute_layers(self.encoder, self.dropout_state)
 
@@ -168,8 +168,8 @@ class Classifier(nn.Module):
         return cast(torch.Tensor, output.last_hidden_state[0])
 
     def _encode_padded(self, batch: Batch) -> torch.Tensor:
-        # The declared path of families whose attention cannot see record boundaries. States of padding are dropped
-        # at once, so that heads and pooling have one form.
+        # Families whose attention cannot see record boundaries take this path. States of padding are dropped at once,
+        # so that heads and pooling need only one form.
         lengths = batch.offsets.diff()
         longest = int(lengths.max())
         mask = torch.arange(longest, device=lengths.device)[None] < lengths[:, None]
@@ -189,11 +189,11 @@ class Classifier(nn.Module):
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def save(self, adapter: Path, head: Path) -> None:
-        """Write the adapter and, if it is not part of it, the head, each file atomically.
+        """Write the adapter and the linear head, if there is one, each file atomically.
 
         Args:
             adapter: The adapter's folder.
-            head: The linear head's file; a native head is in the adapter, and nothing is written here.
+            head: The linear head's file. A native head is saved in the adapter, and this file is not written.
         """
         save_adapter(self.wrapped, adapter)
         if self.head is not None:
@@ -205,7 +205,7 @@ class Classifier(nn.Module):
             write_bytes(head, payload)
 
     def load(self, adapter: Path, head: Path | None) -> None:
-        """Load what `save` wrote.
+        """Load the files that `save` wrote.
 
         Args:
             adapter: The adapter's folder.
@@ -234,7 +234,7 @@ def find_window(config: Mapping[str, Any]) -> int | None:
         config: The base model's ``config.json``.
 
     Raises:
-        ModelError: The configuration names no whole number of positions.
+        ModelError: The configuration has no whole number of positions.
     """
     family = read_family(config)
     limit = config.get("max_position_embeddings")
@@ -252,14 +252,14 @@ def find_window(config: Mapping[str, Any]) -> int | None:
 
 
 def check_length(config: Mapping[str, Any], max_length: int | str) -> None:
-    """Refuse a length that a base model has no positions for; reading past them would fail on the first long text.
+    """Refuse a length that a base model has no positions for, since it would fail on the first long text.
 
     Args:
         config: The base model's ``config.json``.
-        max_length: Tokens kept of a text; a rule, which never gives more than there are positions, passes.
+        max_length: Number of tokens kept of a text. A rule passes, since it never exceeds the positions.
 
     Raises:
-        ConfigError: More tokens than positions.
+        ConfigError: There are more tokens than positions.
     """
     limit = find_window(config)
     if limit is not None and isinstance(max_length, int) and max_length > limit:
@@ -279,18 +279,18 @@ def build_classifier(
     dtype: torch.dtype,
     seed: int,
 ) -> Classifier:
-    """Load a base model and make it what the plan says.
+    """Load a base model, inject the planned adapter and add the head.
 
     Args:
-        base: Where the weights are.
+        base: The base model's files.
         plan: The adapter and the head.
         model: Head, pooling and dropout settings.
         adapter_dropout: Probability on the adapters' input.
-        dtype: Of frozen weights and activations; trained parameters and the head are float32.
-        seed: Seed of all initial values.
+        dtype: Data type of frozen weights and activations; trained parameters and the head are float32.
+        seed: Seed for all initial values.
 
     Raises:
-        ModelError: Unsupported architecture, or weights that do not fit it.
+        ModelError: The architecture is not supported, or the weights do not fit it.
         BudgetError: The realised parameters differ from the plan.
     """
     packed_attention.register()
@@ -302,7 +302,7 @@ def build_classifier(
         initialise_head(head, 0.02, seed)
     else:
         std = getattr(stock.config, "initializer_range", 0.02)
-        # Whole modules of the encoder may train, too; they start from what the checkpoint holds.
+        # Whole modules of the encoder may train, too. They start from the checkpoint's values.
         for root in {module.name.split(".", 1)[0] for module in plan.head_modules} - {stock.base_model_prefix}:
             initialise_head(getattr(stock, root), std, seed, prefix=root)
     wrapped = inject_adapter(stock, plan, dropout=adapter_dropout, seed=seed)
@@ -323,10 +323,10 @@ def build_classifier(
 
 
 def load_stock(base: BaseModel, plan: Plan, model: ModelConfig) -> Any:
-    """Load a base model in float32, with its own head for native heads, else the bare encoder.
+    """Load a base model in float32: the whole model for native heads, otherwise the bare encoder.
 
     Raises:
-        ModelError: Files that cannot be read, or that lack more than the planned head.
+        ModelError: Files cannot be read, or lack more than the planned head.
     """
     family = get_family(plan.family)
     config = read_stock_config(base.folder)
@@ -357,7 +357,7 @@ def lower_precision(stock: Any, encoder_root: str | None, dtype: torch.dtype) ->
     kept: set[int] = set()
     if pooler is not None:
         kept = {id(parameter) for parameter in pooler.parameters()}
-        # The stock encoder calls its pooler by itself too, on low-precision states.
+        # The stock encoder also calls its pooler itself, on low-precision states.
         pooler.register_forward_pre_hook(lambda _, inputs: tuple(states.float() for states in inputs))
     for parameter in encoder.parameters():
         if not parameter.requires_grad and id(parameter) not in kept:

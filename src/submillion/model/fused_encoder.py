@@ -1,7 +1,7 @@
 """Encoders of the BERT kind on the CPU kernels: embeddings and layers taken from a stock model.
 
-The stock model keeps the parameters; this reads them where they are, so that what trains stays in one place. Other
-architectures, other activations and adapters with a forward pass of their own keep the stock modules.
+The stock model keeps the parameters and this module reads them there, so each trained tensor exists once. Other
+architectures, other activations and adapters with their own forward pass keep the stock modules.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class FusedEncoder:
     """The forward pass of an encoder on the kernels.
 
     Args:
-        encoder: The stock encoder, on the CPU, frozen weights in bfloat16.
+        encoder: The stock encoder on the CPU, with frozen weights in bfloat16.
         adapter: Name of the adapter inside PEFT's layers.
     """
 
@@ -64,8 +64,8 @@ class FusedEncoder:
         Args:
             batch: A packed batch on the CPU.
             first_position: Position id of a record's first token.
-            prefix: Keeps the states that enter the first layer that trains.
-            replayed: Given where the backward pass is to compute each layer once more (`FusedLayer`).
+            prefix: Store of the states that enter the first layer that trains.
+            replayed: State of the dropout, given if the backward pass computes each layer again (`FusedLayer`).
         """
         first_layer = 0 if prefix is None else prefix.num_layers
         hidden = None if prefix is None else prefix.read(batch)
@@ -81,7 +81,7 @@ class FusedEncoder:
         return hidden
 
     def count_frozen(self) -> int:
-        """Return how many first layers, embeddings included, neither train nor drop; 0 if the embeddings do."""
+        """Return how many of the first layers neither train nor drop anything; 0 if the embeddings train or drop."""
         if any(_may_drop(module) or _trains(module) for module in self._embeddings.modules()):
             return 0
         count = 0
@@ -104,7 +104,7 @@ class FusedEncoder:
         return calls.embed(ids, positions, words=words.detach(), places=self._places, norm=norm.read(), mask=mask)
 
     def _embed_stock(self, batch: Batch, first_position: int) -> torch.Tensor:
-        # Whole, with filler: dropout masks are made for all rows.
+        # The filler is included, since dropout masks are made for all rows.
         hidden: torch.Tensor = self._embeddings(
             input_ids=batch.input_ids[None], position_ids=(batch.positions + first_position)[None]
         )
@@ -114,7 +114,7 @@ class FusedEncoder:
 
 
 def _join_places(embeddings: Any) -> torch.Tensor:
-    # Every token is of type 0, so position and type are one table; float32, as the sum is.
+    # Every token is of type 0, so position and type are one table. It is float32, as their sum is.
     places = embeddings.position_embeddings.weight.detach().float()
     types = getattr(embeddings, "token_type_embeddings", None)
     table: torch.Tensor = places if types is None else places + types.weight.detach().float()[0]

@@ -1,8 +1,9 @@
 """One encoder layer of the BERT kind on the CPU kernels: its forward pass and its backward pass, by hand.
 
-h1 = norm(drop(attention(h) Wo + bo) + h);  h2 = norm(drop(gelu(h1 Wi + bi) Wf + bf) + h1)
+h1 = norm(drop(attention(h) Wo + bo) + h) and h2 = norm(drop(gelu(h1 Wi + bi) Wf + bf) + h1)
 (Devlin et al., "BERT", arXiv 1810.04805; Vaswani et al., arXiv 1706.03762, section 3: norms after the residuals).
-Only what the backward pass needs is kept: bfloat16 states, and two numbers a query in place of attention weights.
+Only tensors that the backward pass needs are kept: bfloat16 states, and two numbers per query instead of the attention
+weights.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class FusedNorm:
     epsilon: float
 
     def read(self) -> Norm:
-        """Return its numbers as float32."""
+        """Return weight, bias and epsilon as float32."""
         return Norm(self.weight.detach().float(), self.bias.detach().float(), self.epsilon)
 
 
@@ -37,8 +38,8 @@ class AttentionSite:
     """Dropout of attention weights.
 
     Attributes:
-        dropout: Its module, for probability, state and mode; None for none.
-        site: Its number.
+        dropout: Dropout module, which gives probability, state and mode; None for no dropout.
+        site: Number of the site.
     """
 
     dropout: KeyedDropout | None
@@ -65,13 +66,13 @@ class FusedLayer:
         attention_output: Wo.
         ffn_in: Wi.
         ffn_out: Wf.
-        attention_norm: After the first residual.
-        ffn_norm: After the second.
-        num_heads: Attention heads.
+        attention_norm: Norm after the first residual.
+        ffn_norm: Norm after the second residual.
+        num_heads: Number of attention heads.
         attention_site: Dropout of attention weights.
-        attention_output_dropout: On Wo's result; None for none.
-        ffn_output_dropout: On Wf's result; None for none.
-        bias: Added to the attention scores; None for none.
+        attention_output_dropout: Dropout of Wo's result; None for no dropout.
+        ffn_output_dropout: Dropout of Wf's result; None for no dropout.
+        bias: Bias added to the attention scores; None for no bias.
     """
 
     qkv: FusedLinear
@@ -100,10 +101,10 @@ class FusedLayer:
 
         Args:
             hidden: Shape (N, H), bfloat16.
-            offsets: Shape (B + 1,), int64: the records, of ascending length.
-            longest: Tokens of the longest one.
-            replayed: Given where the backward pass computes the layer once more instead of keeping its states; masks
-                are drawn from it.
+            offsets: Shape (B + 1,), int64; the record boundaries, in ascending order of length.
+            longest: Number of tokens of the longest record.
+            replayed: State that masks are drawn from, given if the backward pass computes the layer again instead of
+                keeping its states.
         """
         trained = self.list_trained()
         is_kept = torch.is_grad_enabled() and (hidden.requires_grad or bool(trained))
@@ -116,7 +117,7 @@ class FusedLayer:
 
 @dataclass(eq=False)
 class _Kept:
-    """What a forward pass leaves for the backward pass."""
+    """Tensors that a forward pass keeps for the backward pass."""
 
     hidden: torch.Tensor
     qkv_low: LowPass | None
@@ -218,7 +219,7 @@ class _LayerFunction(torch.autograd.Function):
         *_: torch.Tensor,
     ) -> torch.Tensor:
         num_calls = {} if replayed is None else dict(replayed.num_calls)
-        # What nobody keeps is computed with other roundings, so that the first pass is that of the second one.
+        # `is_kept` changes the rounding, so the first pass sets it as the second one does.
         kept = _run_forward(layer, hidden, offsets, longest, is_kept=True)
         out: torch.Tensor = kept.ffn.out
         ctx.layer = layer
@@ -268,7 +269,7 @@ def _run_backward(
 def _run_ffn_backward(
     layer: FusedLayer, kept: _Kept, grad_out: torch.Tensor, grad_residual: torch.Tensor
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Return the gradient of the feed-forward part's input and of what trains in it."""
+    """Return the gradients of the feed-forward part's input and of its trained parameters."""
     assert kept.slope is not None
     low = layer.ffn_out.start_backward(grad_out)
     term = layer.ffn_out.make_backward_term(low, kept.out_low)
@@ -292,7 +293,7 @@ def _propagate(
     forward: LowPass | None,
     residual: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Return the gradient of a layer's input, plus what reaches it through the residual."""
+    """Return the gradient of a layer's input plus the gradient through the residual."""
     term = linear.make_backward_term(low, forward)
     result = calls.linear(grad, linear.packed_transpose, low_rank=term, added=residual)
     linear.add_dropped_terms(result, low, forward)

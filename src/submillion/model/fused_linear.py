@@ -1,8 +1,8 @@
-"""A frozen linear layer with its low-rank updates, on the CPU kernels: products, and the gradients of what trains.
+"""A frozen linear layer with its low-rank updates on the CPU kernels: products, and gradients of trained parameters.
 
 y = x W^T + b + sum over adapters of scaling * drop(x) A^T B^T on the adapter's columns. Several layers that read the
-same input (query, key and value) are one `FusedLinear`, each adapter with a span of columns of its own.
-Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (arXiv 2106.09685), section 4.1.
+same input (query, key and value) are one `FusedLinear`, in which each adapter has its own span of columns. Hu et al.,
+"LoRA: Low-Rank Adaptation of Large Language Models" (arXiv 2106.09685), section 4.1.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class Adapter:
     """A low-rank update of a span of columns.
 
     Attributes:
-        first_column: Of the span.
+        first_column: First column of the span.
         a: Shape (R, K), float32.
         b: Shape (columns of the span, R), float32.
         scaling: Factor on the update.
-        dropout: Of its input, or None.
+        dropout: Dropout of the update's input, or None.
     """
 
     first_column: int
@@ -39,7 +39,7 @@ class Adapter:
 
     @property
     def end_column(self) -> int:
-        """One past the span's last column."""
+        """The column after the span's last one."""
         return self.first_column + self.b.shape[0]
 
     @property
@@ -72,7 +72,7 @@ class FusedLinear:
         self.weight = weight
         self.biases = tuple(biases)
         self.adapters = tuple(adapters)
-        # Ranks stand side by side from even places on; the last is followed by zeros up to a whole register.
+        # Each adapter's ranks start at an even place, and zeros follow the last one up to a whole register.
         places, rank = [], 0
         for adapter in self.adapters:
             places.append(rank)
@@ -93,17 +93,17 @@ class FusedLinear:
 
     @cached_property
     def packed(self) -> PackedWeight:
-        """For products x W^T."""
+        """The weight for products x W^T."""
         return pack_weight(self.weight)
 
     @cached_property
     def packed_transpose(self) -> PackedWeight:
-        """For products grad W."""
+        """The weight for products grad W."""
         return pack_weight(self.weight, transposed=True)
 
     @property
     def bias(self) -> torch.Tensor:
-        """Shape (O,), float32."""
+        """The bias, shape (O,), float32."""
         if any(piece.requires_grad for piece in self.biases):
             return torch.cat([piece.detach().float() for piece in self.biases])
         return self._frozen_bias
@@ -146,7 +146,7 @@ class FusedLinear:
         low = grad.new_empty(len(grad), self._low_width)
         for place, adapter in zip(self._places, self.adapters, strict=True):
             weight = pack_weight(adapter.b.detach(), transposed=True, factor=adapter.scaling)
-            # In whole registers: what an adapter writes beyond its ranks is zero, and the next one writes over it.
+            # Whole registers are written. An adapter writes zeros beyond its ranks, which the next adapter overwrites.
             calls.linear(grad[:, adapter.first_column : adapter.end_column], weight, out=low[:, place:])
         return low
 
@@ -161,7 +161,7 @@ class FusedLinear:
         return LowRank(low_grad, pack_weight(joined, transposed=True), *self._all_pairs)
 
     def add_dropped_terms(self, grad_x: torch.Tensor, low_grad: torch.Tensor | None, forward: LowPass | None) -> None:
-        """Add to the input's gradient what goes through dropped inputs, in place."""
+        """Add the gradient through dropped inputs to the input's gradient, in place."""
         if low_grad is None or forward is None or not forward.is_dropped:
             return
         for place, adapter, mask in zip(self._places, self.adapters, forward.masks, strict=True):
@@ -180,10 +180,10 @@ class FusedLinear:
         """Return the gradients of `list_trained`, float32.
 
         Args:
-            x: The input; None without adapters.
+            x: The layer's input; None without adapters.
             grad: The output's gradient.
-            forward: What `start` returned.
-            low_grad: What `start_backward` returned.
+            forward: Result of `start`.
+            low_grad: Result of `start_backward`.
         """
         gradients = []
         if forward is not None and low_grad is not None:
@@ -222,11 +222,11 @@ class FusedLinear:
 
 @dataclass(frozen=True, eq=False)
 class LowPass:
-    """What the adapters of a forward pass left for its backward pass.
+    """Data that the adapters of a forward pass keep for its backward pass.
 
     Attributes:
-        term: Their low-rank term.
-        masks: Of each adapter's input.
+        term: Low-rank term of the forward pass.
+        masks: Dropout mask of each adapter's input.
     """
 
     term: LowRank

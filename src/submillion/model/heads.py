@@ -1,7 +1,7 @@
-"""Classification heads on packed encoder states: the architecture's own, or one linear layer.
+"""Classification heads on packed encoder states: the architecture's native head, or one linear layer.
 
-Heads run in float32 on one state per record. `budget.families` knows which family has which head, `budget.heads` their
-shapes, and this module how to apply them.
+Heads run in float32 on one state per record. `budget.families` says which family has which head and `budget.heads`
+gives their shapes. This module applies them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class LinearHead(nn.Module):
     """One linear layer on the pooled state.
 
     Args:
-        hidden_size: H.
-        num_labels: C.
+        hidden_size: Width H of a state.
+        num_labels: Number of classes C.
         dropout: Probability on the pooled state.
     """
 
@@ -57,7 +57,7 @@ def _apply_context_pooler_head(model: Any, hidden: torch.Tensor, offsets: torch.
 
 
 def _apply_plain_pooler_head(model: Any, hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-    # This encoder's pooler is a linear layer with its activation beside it.
+    # In this encoder, the pooler is a linear layer and its activation is a separate attribute.
     encoder = model.base_model
     pooled = encoder.pooler_activation(encoder.pooler(pool_first(hidden, offsets)))
     return _as_tensor(model.classifier(model.dropout(pooled)))

@@ -1,4 +1,4 @@
-"""The base models that have a short name, and the commits that they are pinned to."""
+"""The base models that have a short name, with their pinned commits."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ class KnownBase:
     """A base model that has a short name; its configuration ships with this package.
 
     Attributes:
-        name: The short name, also that of the shipped configuration.
+        name: The short name, which the shipped configuration has as well.
         repo: Id of the hub repository.
-        revision: Pinned commit; None takes the newest one and records it.
+        revision: Pinned commit; with None, the newest one is taken and recorded.
         aliases: Other ids and names that mean the same repository.
-        package: Import name of a package that carries the model in a folder `model`.
+        package: Import name of a package that holds the model in a folder `model`.
         weights_sha256: Published SHA-256 of model.safetensors at the pinned commit.
     """
 
@@ -50,7 +50,7 @@ KNOWN_BASES: tuple[KnownBase, ...] = (
 
 
 def find_known_base(base: str) -> KnownBase | None:
-    """Return the entry of a short name, alias or hub id, whatever its case."""
+    """Return the entry for a short name, alias or hub id; case does not matter."""
     name = base.casefold()
     for known in KNOWN_BASES:
         if name in {known.name.casefold(), known.repo.casefold(), *(alias.casefold() for alias in known.aliases)}:

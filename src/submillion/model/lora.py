@@ -27,7 +27,7 @@ class _LoraLinear(torch.autograd.Function):
         mask: torch.Tensor | None,
         dropout: float,
     ) -> torch.Tensor:
-        """Inputs as in `lora_linear`, x flattened to (N, in)."""
+        """Take the inputs of `lora_linear`, with x flattened to (N, in)."""
         dtype = weight.dtype
         a_low, b_low = a.to(dtype), (b * scaling).to(dtype)
         y = torch.nn.functional.linear(x, weight, None if bias is None else bias.to(dtype))
@@ -40,7 +40,7 @@ class _LoraLinear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Gradients of x, b, A and B; none for the frozen matrix."""
+        """Return the gradients of x, b, A and B; the frozen matrix has none."""
         (grad,) = gradients
         x, weight, a_low, b_low, low, mask = ctx.saved_tensors
         grad_low = grad @ b_low
@@ -82,7 +82,7 @@ def lora_linear(
         b: Shape (out, R), float32.
         scaling: Factor on the update.
         mask: Keep mask of the adapter's input, shape (..., in), or None for no dropout.
-        dropout: The mask's share of dropped elements.
+        dropout: Share of elements that the mask drops.
 
     Returns:
         Shape (..., out), in the weight's dtype.

@@ -1,9 +1,9 @@
-"""A trained classifier for scoring alone: adapters merged into the weights, read straight from safetensors.
+"""A trained classifier for scoring only: adapters are merged into weights that are read directly from safetensors.
 
-W + scaling B A is added in float32 and rounded once, to bfloat16 or to 8-bit integers with one scale a row (Hu et al.,
-arXiv 2106.09685, section 4.1: no cost at inference). Neither transformers nor peft is needed, so a cold process
-starts at once. A record's states do not depend, to the last bit, on the records scored with it; its logits differ by
-the rounding of the head's float32 products alone.
+W + scaling B A is added in float32 and rounded once, to bfloat16 or to 8-bit integers with one scale per row (Hu et
+al., arXiv 2106.09685, section 4.1: no cost at inference). Neither transformers nor peft is imported, so a cold process
+starts quickly. A record's states are the same bits whichever records are scored with it; its logits can differ only by
+the rounding of the head's float32 products.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from submillion.model.pooling import pool_first, pool_mean
 
 ScorePrecision = Literal["bf16", "int8"]
 _Tensors = Mapping[str, torch.Tensor]
-# Variants whose update is scaling * B A on the checkpoint's own weights.
+# The update of these variants is scaling * B A on the checkpoint's weights.
 _MERGEABLE = frozenset({"lora", "rslora"})
 _WRAPPER = "base_model.model."
 _OLD_NORM_NAMES = {"gamma": "weight", "beta": "bias"}
@@ -62,11 +62,12 @@ class MergedClassifier(nn.Module):
     """A frozen classifier on the CPU kernels.
 
     Args:
-        plan: What was trained.
+        plan: Plan of the trained run.
         config: The base model's ``config.json``.
-        tensors: All weights by their names in the bare encoder; the head's by their names in the whole model.
-        pooling: State that a linear head reads.
-        precision: Of the encoder's products.
+        tensors: All weights: the encoder's by their names in the bare encoder, the head's by their names in the whole
+            model.
+        pooling: Name of the state that a linear head reads.
+        precision: Precision of the encoder's products.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class MergedClassifier(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """The CPU."""
+        """The device, always the CPU."""
         return torch.device("cpu")
 
     def forward(self, batch: Batch) -> torch.Tensor:
@@ -205,7 +206,7 @@ def explain_unmerged(plan: Plan, config: Mapping[str, Any], *, dtype: torch.dtyp
     if plan.variant not in _MERGEABLE:
         return f"{plan.variant} changes more than a low-rank update"
     if not any(name in config for name in get_family(plan.family).sizes.layers):
-        return "its configuration names no number of layers"
+        return "its configuration does not say how many layers it has"
     return explain_stock(SimpleNamespace(**config), variant=plan.variant, dtype=dtype)
 
 
@@ -222,13 +223,13 @@ def load_merged(
     """Read a base model and an adapter and merge them.
 
     Args:
-        plan: What was trained; `explain_unmerged` must have nothing against it.
+        plan: Plan of the trained run, for which `explain_unmerged` must return an empty string.
         config: The base model's ``config.json``.
         weights: The base model's safetensors files.
         adapter: The adapter's safetensors file.
         head: The linear head's file, or None for a native head.
-        pooling: State that a linear head reads.
-        precision: Of the encoder's products.
+        pooling: Name of the state that a linear head reads.
+        precision: Precision of the encoder's products.
 
     Raises:
         ModelError: A file is missing or damaged, or a tensor is missing or of another shape.
@@ -263,7 +264,7 @@ def load_merged(
 
 
 def _check_names(plan: Plan, trained: _Tensors, *, where: str) -> None:
-    """Compare the trained tensors' names and shapes with the plan's; biases are counted, their names follow from it."""
+    """Compare the trained tensors' names and shapes with the plan's; biases are only counted."""
     wanted: dict[str, tuple[int, ...]] = {}
     for module in plan.modules:
         stem = f"{_WRAPPER}{module.name}.lora_"

@@ -1,8 +1,8 @@
 """Attention over packed records, registered with transformers' AttentionInterface.
 
-A packed batch is one row of N tokens; linear layers and norms see it whole. Only attention looks at the record
-boundaries: it works on runs of records of equal length (`Batch.groups`), so no padding is ever computed.
-Registered under `IMPLEMENTATION`; encoders that dispatch attention through the interface keep their own code.
+A packed batch is one row of N tokens, which linear layers and norms process as a whole. Only attention looks at the
+record boundaries: it works on runs of records of equal length (`Batch.groups`), so no padding is ever computed. It is
+registered under `IMPLEMENTATION`; encoders that call attention through the interface keep their own code.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ IMPLEMENTATION = "submillion_packed"
 
 @dataclass(frozen=True, eq=False)
 class PackedLayout:
-    """Record boundaries of the forward pass under way, as the attention function needs them."""
+    """Record boundaries of the current forward pass, in the form that the attention function needs."""
 
     groups: tuple[LengthGroup, ...]
     num_tokens: int
@@ -33,10 +33,10 @@ class PackedLayout:
 
     @classmethod
     def from_batch(cls, batch: Batch, state: DropoutState) -> PackedLayout:
-        """Take the boundaries of a packed batch; the filler, if any, is one more record in `offsets`."""
+        """Take the boundaries of a packed batch; filler counts as one more record in `offsets`."""
         offsets = batch.offsets
         if len(batch.input_ids) > batch.num_tokens:
-            # Made once a pass and without a look at values on the device, for which a GPU would have to be waited for.
+            # This is done once per pass without reading values from the device, so it does not wait for a GPU.
             offsets = torch.nn.functional.pad(offsets, (0, 1), value=len(batch.input_ids))
         return cls(batch.groups, batch.num_tokens, state, offsets)
 
@@ -59,21 +59,21 @@ def packed_attention(
 
     Args:
         module: The attention layer.
-        query: Shape (1, heads, N, D); key and value likewise.
-        key: As query.
-        value: As query.
-        attention_mask: Always None; boundaries come from the layout.
+        query: Shape (1, heads, N, D).
+        key: Same shape as `query`.
+        value: Same shape as `query`.
+        attention_mask: Always None, since boundaries come from the layout.
         scaling: Factor on the scores; 1/sqrt(D) if absent.
         dropout: Probability on the attention weights; 0 outside of training.
         packed_layout: Record boundaries.
         sliding_window: Half-window plus one of local attention, or None.
-        bias: Added to the scores; None for none.
+        bias: Bias added to the scores; None for no bias.
 
     Returns:
         Shape (1, N, heads, D), and None for the weights.
 
     Raises:
-        ModelError: Called without a layout, which would mix records.
+        ModelError: The layout is missing, so records would mix.
     """
     if packed_layout is None:
         raise ModelError(
@@ -84,7 +84,7 @@ def packed_attention(
         scaling = query.shape[-1] ** -0.5
     site = _attention_site(module) if dropout > 0.0 else 0
     arguments = (packed_layout, scaling, dropout, site, sliding_window, bias)
-    # (1, heads, N, D) -> (N, heads, D): a view, since the projections are laid out so.
+    # (1, heads, N, D) -> (N, heads, D) is a view, since this is the layout of the projections.
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     if q.is_cuda and dropout == 0.0 and sliding_window is None and bias is None:
         return _attend_nested(q, k, v, packed_layout, scaling)[None], None
@@ -94,8 +94,8 @@ def packed_attention(
 
 
 def _attention_site(module: torch.nn.Module) -> int:
-    # The dropout of the probabilities is never called by interface attention; its site number is free to use.
-    # Others are: ModernBERT's layers hold one that acts on their output.
+    # Attention through the interface never calls the dropout of the probabilities, so its site number is free to use.
+    # Other sites are not free: ModernBERT's layers hold one that acts on their output.
     dropout = getattr(module, "dropout", None)
     if isinstance(dropout, KeyedDropout):
         return dropout.site
@@ -108,8 +108,8 @@ def _attention_site(module: torch.nn.Module) -> int:
 def _attend_nested(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: PackedLayout, scaling: float
 ) -> torch.Tensor:
-    # torch's jagged tensors dispatch to variable-length flash attention on CUDA. The filler is a record by itself, so
-    # every row has finite states.
+    # torch's jagged tensors use variable-length flash attention on CUDA. The filler is a separate record, so every row
+    # has finite states.
     lengths = [group.length for group in layout.groups]
     num_filler = len(q) - layout.num_tokens
     if num_filler:
@@ -128,8 +128,8 @@ def _attend_nested(
 class _PackedAttention(torch.autograd.Function):
     """softmax(q k^T * scaling + bias) v within records, with a hand-written backward pass.
 
-    One node in place of a graph over dozens of slices: autograd's own would build a full-size zero gradient
-    for each slice.
+    This is one node instead of a graph over dozens of slices, for each of which autograd would build a full-size zero
+    gradient.
     """
 
     @staticmethod
@@ -145,9 +145,9 @@ class _PackedAttention(torch.autograd.Function):
         sliding_window: int | None,
         bias: DistanceBias | None,
     ) -> torch.Tensor:
-        """Inputs (N, heads, D); returns the same shape, contiguous."""
-        # On a CPU the products are float32: few and small for each shape, they would not repay the code that
-        # low-precision ones have generated for every new shape (see batches.TOKEN_MULTIPLE).
+        """Take inputs of shape (N, heads, D) and return the same shape, contiguous."""
+        # On a CPU the products are float32. Low-precision libraries generate code for every new shape (see
+        # batches.TOKEN_MULTIPLE), which does not pay for a few small products of each shape.
         dtype = torch.float32 if q.device.type == "cpu" else q.dtype
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
         out[layout.num_tokens :] = 0.0
@@ -165,7 +165,7 @@ class _PackedAttention(torch.autograd.Function):
             kept = weights if mask is None else drop(weights, mask, dropout)
             _view_group(out, group).copy_(torch.matmul(kept, vg))
             saved += [qg, kg, vg, weights, mask]
-        # Handed to autograd, not merely kept: where layers are recomputed, it drops them until then.
+        # Autograd keeps the tensors, because it can drop them where layers are recomputed.
         ctx.save_for_backward(*saved)
         ctx.layout = layout
         ctx.scaling, ctx.dropout = scaling, dropout
@@ -173,7 +173,7 @@ class _PackedAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Gradients of q, k and v; the other inputs have none."""
+        """Return the gradients of q, k and v; the other inputs have none."""
         (grad_out,) = gradients
         grad_q, grad_k, grad_v = (torch.empty_like(grad_out) for _ in range(3))
         for gradient in (grad_q, grad_k, grad_v):
@@ -188,7 +188,7 @@ class _PackedAttention(torch.autograd.Function):
             if mask is not None:
                 grad_weights = drop(grad_weights, mask, ctx.dropout)
             grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
-            # qg carries the scaling already.
+            # qg already includes the scaling.
             _view_group(grad_k, group).copy_(torch.matmul(grad_scores.transpose(2, 3), qg))
             grad_scores *= ctx.scaling
             _view_group(grad_q, group).copy_(torch.matmul(grad_scores, kg))
@@ -196,13 +196,13 @@ class _PackedAttention(torch.autograd.Function):
 
 
 def _view_group(tensor: torch.Tensor, group: LengthGroup) -> torch.Tensor:
-    """(N, heads, D) -> (count, heads, length, D) of one run, without a copy."""
+    """Return one run's part of (N, heads, D) as a view of shape (count, heads, length, D)."""
     rows = tensor[group.start : group.start + group.count * group.length]
     return rows.view(group.count, group.length, *tensor.shape[1:]).transpose(1, 2)
 
 
 def _copy_group(tensor: torch.Tensor, group: LengthGroup, dtype: torch.dtype) -> torch.Tensor:
-    """The same, laid out for a batched product."""
+    """Return the same part as a contiguous copy in a dtype, for a batched product."""
     return _view_group(tensor, group).to(dtype, memory_format=torch.contiguous_format, copy=True)
 
 
@@ -224,10 +224,10 @@ def _outside_window(length: int, sliding_window: int, device: torch.device) -> t
 
 
 def _no_mask(*_: Any, **__: Any) -> None:
-    """Boundaries come from the layout; a mask of (N, N) would be both useless and huge."""
+    """Make no mask: boundaries come from the layout, and a mask of (N, N) would be huge."""
 
 
 def register() -> None:
-    """Make `IMPLEMENTATION` known to transformers; harmless when repeated."""
+    """Register `IMPLEMENTATION` with transformers; it may be called repeatedly."""
     AttentionInterface.register(IMPLEMENTATION, packed_attention)
     AttentionMaskInterface.register(IMPLEMENTATION, _no_mask)

@@ -1,4 +1,4 @@
-"""From packed states to one state a record."""
+"""Pooling of packed states to one state per record."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def pool_mean(hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
     """Return the mean of each record's states, float32 (B, H), from packed states (N, H)."""
     lengths = offsets.diff()
     num_records = len(lengths)
-    # Filler tokens count as one record more, so that the number of tokens is known without asking a GPU.
+    # Filler tokens count as one more record, so that the number of tokens is known without waiting for a GPU.
     filler = len(hidden) - offsets[-1:]
     records = torch.repeat_interleave(
         torch.arange(num_records + 1, device=hidden.device), torch.cat([lengths, filler]), output_size=len(hidden)

@@ -1,8 +1,8 @@
 """The states of training rows below the first layer that trains, computed once and kept on disk.
 
-Where a plan leaves the first k layers without trained parameters, and they drop nothing, their states are the same in
-every epoch. They are written when a record is first seen, as bfloat16 into a memory-mapped file, and read afterwards;
-a record's states do not depend on the batch, so the results are the same bytes.
+If the first k layers have no trained parameters and no dropout, their states are the same in every epoch. They are
+written as bfloat16 to a memory-mapped file when a record is first seen, and read afterwards. A record's states do not
+depend on the batch, so the results are the same bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from submillion.encoding.text_encoder import Features
 if TYPE_CHECKING:
     from submillion.model.encoder import Classifier
 
-# The file may take this share of what is free on its disk.
+# The file may take this share of the free space on its disk.
 _DISK_SHARE = 0.5
 _STATE_BYTES = 2
 
@@ -33,10 +33,10 @@ class PrefixStore:
     """States of records, by their keys.
 
     Args:
-        file: A file of at least the size of all states, open for reading and writing.
-        features: The records.
-        hidden_size: H.
-        num_layers: Layers that the states have passed.
+        file: A file that can hold all states, open for reading and writing.
+        features: The records' features.
+        hidden_size: Width H of a state.
+        num_layers: Number of layers that the states have passed.
     """
 
     def __init__(self, file: IO[bytes], features: Sequence[Features], hidden_size: int, num_layers: int) -> None:
@@ -49,7 +49,7 @@ class PrefixStore:
         self._states = np.memmap(file, dtype=np.int16, mode="r+", shape=(max(1, int(starts[-1])), hidden_size))
 
     def read(self, batch: Batch) -> torch.Tensor | None:
-        """Return the states of a batch, (N, H) bfloat16; None if any record is seen for the first time."""
+        """Return the states of a batch, (N, H) bfloat16; None if any record is new."""
         rows = self._find_rows(batch)
         if not self._is_kept[rows].all():
             return None
@@ -70,15 +70,15 @@ class PrefixStore:
 
 @contextmanager
 def reuse_prefix(classifier: Classifier, features: Sequence[Features], folder: Path) -> Iterator[str]:
-    """Let a classifier keep what its frozen first layers say of training rows, for the length of the block.
+    """Let a classifier keep the states of its frozen first layers for training rows while the block runs.
 
     Args:
         classifier: The model, on the CPU.
-        features: The training rows, of distinct ids.
-        folder: On the disk that the states may take space of.
+        features: The training rows, with distinct ids.
+        folder: Folder on the disk where the states may take space.
 
     Yields:
-        What is done, as a sentence; empty if nothing can be kept.
+        A sentence that says what is done; empty if nothing can be kept.
     """
     num_layers = classifier.count_frozen_layers()
     if num_layers == 0 or len({item.key for item in features}) < len(features):
@@ -98,10 +98,10 @@ def reuse_prefix(classifier: Classifier, features: Sequence[Features], folder: P
             f" {needed / 1e9:.1f} GB, more than half of what is free on the disk"
         )
         return
-    # A file without a name: nothing stays behind, not even after a kill.
+    # The file has no name, so nothing is left behind, even after a kill.
     with tempfile.TemporaryFile(dir=folder) as file:
         try:
-            # Space that is only promised would be missed in the middle of training, where the system ends the process.
+            # The space is reserved now: if it ran out in the middle of training, the system would end the process.
             os.posix_fallocate(file.fileno(), 0, max(1, needed))
         except OSError as error:
             yield (

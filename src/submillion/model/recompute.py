@@ -1,8 +1,8 @@
-"""Layers whose states are computed once more in the backward pass instead of being kept: less memory, more time.
+"""Layers whose states are computed again in the backward pass instead of being kept, for less memory and more time.
 
-T. Chen et al., "Training deep nets with sublinear memory cost" (arXiv 1604.06174), section 4, with one segment a
-layer. Dropout masks are functions of keys, so what is computed again is the same to the last bit, and no state of a
-random generator has to be kept.
+T. Chen et al., "Training deep nets with sublinear memory cost" (arXiv 1604.06174), section 4, with one segment per
+layer. Dropout masks are functions of keys, so the second pass gives the same bits, and no state of a random generator
+has to be kept.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from submillion.model.dropout import DropoutState
 
 
 def recompute_layers(encoder: nn.Module, state: DropoutState) -> int:
-    """Let every layer of a stock encoder keep only its input in training; return the number of layers.
+    """Make every layer of a stock encoder keep only its input in training, and return the number of layers.
 
     Args:
         encoder: A stock transformers encoder, adapters included.
-        state: Of its dropout.
+        state: State of the encoder's dropout.
     """
     layers = list(_iter_layers(encoder))
     for layer in layers:
@@ -31,7 +31,7 @@ def recompute_layers(encoder: nn.Module, state: DropoutState) -> int:
 
 
 def _iter_layers(encoder: nn.Module) -> Iterator[Any]:
-    # All families keep their layers in lists; ALBERT's groups, lists of layers themselves, are no layers.
+    # All families keep their layers in lists. ALBERT's groups are lists of layers and do not count as layers.
     for module in encoder.modules():
         if isinstance(module, nn.ModuleList):
             yield from (item for item in module if not any(isinstance(part, nn.ModuleList) for part in item.modules()))

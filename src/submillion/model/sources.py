@@ -1,7 +1,7 @@
 """Where base models come from: a folder, an installed package, the local hub cache, the hub.
 
-Nothing here imports torch or transformers, runs code of a repository or reads a pickle. Only the files that an
-encoder and its tokenizer need are downloaded, at a pinned commit where one is known.
+This module does not import torch or transformers, run code of a repository or read a pickle. It downloads only the
+files that an encoder and its tokenizer need, at a pinned commit where one is known.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ Origin = Literal["path", "package", "cache", "hub"]
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A base model whose files are on this machine, checked to be whole.
+    """A base model whose files are on this machine and were checked for completeness.
 
     Attributes:
         name: Short name, hub id or folder, as plans and reports show it.
-        folder: Holds config.json, the tokenizer and the safetensors files.
+        folder: Folder with config.json, the tokenizer and the safetensors files.
         origin: The place where it was found.
         revision: Commit of the hub repository; None for a folder.
-        weights_sha256: SHA-256 of model.safetensors in hex; of sharded weights, that of the shards' hex digests
-            joined in name order.
+        weights_sha256: SHA-256 of model.safetensors in hex. For sharded weights, it is the SHA-256 of the shards' hex
+            digests joined in name order.
     """
 
     name: str
@@ -68,12 +68,12 @@ _ORIGINS: dict[Origin, str] = {
 
 
 class _NotHere(Exception):
-    """A place that cannot give what is looked for; its text says why."""
+    """A place does not have the files; the text says why."""
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What is looked for: a repository at a commit, branch or tag."""
+    """The repository that is looked for, at a commit, branch or tag."""
 
     base: str
     known: KnownBase | None
@@ -82,15 +82,15 @@ class _Wanted:
 
     @property
     def is_pinned(self) -> bool:
-        """Whether packages and shipped facts, which stand for the pinned commit, can serve."""
+        """Whether packages and shipped facts can be used, which belong to the pinned commit."""
         return self.known is not None and self.revision == self.known.revision
 
 
 def load_base_config(base: str, revision: str | None = None) -> dict[str, Any]:
-    """Return the configuration of a base model, for which no weights are needed.
+    """Return the configuration of a base model, without its weights.
 
-    Looks at a folder, an installed package, the local hub cache, the configurations that ship with submillion,
-    and last at the hub.
+    The places are searched in this order: a folder, an installed package, the local hub cache, the configurations that
+    ship with submillion, the hub.
 
     Args:
         base: A folder, a short name or a hub id.
@@ -122,7 +122,8 @@ def load_base_config(base: str, revision: str | None = None) -> dict[str, Any]:
 def find_base(base: str, revision: str | None = None) -> BaseModel:
     """Return a base model's files, downloading them if no place on this machine has them.
 
-    Looks at a folder, an installed package that carries the weights, the local hub cache and the hub.
+    The places are searched in this order: a folder, an installed package with the weights, the local hub cache, the
+    hub.
 
     Args:
         base: A folder, a short name or a hub id.
@@ -158,7 +159,7 @@ def find_base(base: str, revision: str | None = None) -> BaseModel:
 
 
 def _find_folder(base: str, revision: str | None) -> Path | None:
-    """Return the folder that `base` names, or None where it is a name; an existing folder wins over a name."""
+    """Return the folder that `base` names, or None if it is a model's name; an existing folder wins over a name."""
     folder = expand_home(base)
     if folder.is_dir():
         if revision is not None:
@@ -200,7 +201,7 @@ def _look_in_package(wanted: _Wanted) -> tuple[Path, str | None]:
         raise _NotHere("none carries this model")
     if not wanted.is_pinned:
         raise _NotHere(f"{known.package} carries revision {known.revision} only")
-    spec = importlib.util.find_spec(known.package)  # a top-level name: found without importing it
+    spec = importlib.util.find_spec(known.package)  # a top-level name is found without importing it
     if spec is None or not spec.submodule_search_locations:
         raise _NotHere(f"{known.package} is not installed")
     folder = Path(spec.submodule_search_locations[0]) / "model"
@@ -224,9 +225,9 @@ def _look_in_cache(wanted: _Wanted, *, needed: Callable[[Collection[str]], str |
         folder = root / "snapshots" / (commit or "")
         if commit is None or not folder.is_dir():
             others = sorted(path.name for path in (root / "snapshots").glob("*"))
-            reasons.append(f"{root} has not revision {wanted.revision or 'main'}, only {', '.join(others) or 'none'}")
+            reasons.append(f"{root} has {', '.join(others) or 'nothing'}, not revision {wanted.revision or 'main'}")
             continue
-        # A snapshot holds links to finished files only, so what an interrupted download left is simply absent.
+        # A snapshot holds links to finished files only, so files of an interrupted download are absent.
         lack = needed([path.name for path in folder.iterdir() if path.exists()])
         if lack is None:
             return folder, commit
@@ -257,26 +258,26 @@ def _read_facts(wanted: _Wanted) -> dict[str, Any]:
 
 
 def _download(wanted: _Wanted, *, choose: Callable[[str, Collection[str]], list[str]]) -> tuple[Path, str | None]:
-    """Download the files that `choose` takes from the listing of one commit; config.json is among them."""
+    """Download the files of one commit that `choose` selects, with config.json among them."""
     from huggingface_hub import HfApi, constants, hf_hub_download
 
     cache = Path(constants.HF_HUB_CACHE)
     try:
         with full_disk_is_run_error(cache):
-            # Asking for the listing first makes an unreachable hub fail after one timeout; a download would retry.
+            # The listing is fetched first, so that an unreachable hub fails after one timeout; a download would retry.
             info = HfApi().model_info(wanted.repo, revision=wanted.revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
             names = choose(wanted.repo, [sibling.rfilename for sibling in info.siblings or ()])
             paths = [hf_hub_download(wanted.repo, name, revision=info.sha) for name in names]
             folder = Path(paths[0]).parent
             revision = wanted.revision or constants.DEFAULT_REVISION
             if info.sha is not None and not _COMMIT.fullmatch(revision):
-                # Last, so that a download that broke off leaves the name on the commit whose files are whole.
+                # This comes last, so that after an interrupted download the name still points to a complete commit.
                 write_text(folder.parent.parent / "refs" / revision, info.sha)
     except (ModelError, RunError):
         raise
     except Exception as error:
-        # Whatever the client raises means that the hub did not give the file. It has no common base class for that,
-        # and the HTTP library whose errors come through has changed with its major versions.
+        # Any exception of the client means that the hub did not give the file. Its errors have no common base class,
+        # and the HTTP library whose errors it passes on has changed between major versions.
         raise _NotHere(_explain_hub_error(error, wanted)) from error
     return folder, info.sha
 
@@ -326,7 +327,7 @@ def _choose_config(repo: str, names: Collection[str]) -> list[str]:
 
 
 def _choose_files(repo: str, names: Collection[str]) -> list[str]:
-    """Return the files to download, the weights last, so that a failure comes before the long part."""
+    """Return the files to download, with the weights last, so that failures come before the long part."""
     lack = name_missing_part(names)
     if lack is not None:
         raise explain_missing_part(repo, lack, names)
@@ -334,7 +335,7 @@ def _choose_files(repo: str, names: Collection[str]) -> list[str]:
 
 
 def _describe_base(name: str, folder: Path, origin: Origin, revision: str | None) -> BaseModel:
-    """Check that a folder holds a whole base model and digest its weights."""
+    """Check that a folder holds a complete base model and compute the digest of its weights."""
     names = [path.name for path in folder.iterdir() if path.exists()]
     lack = name_missing_part(names)
     if lack is not None:

@@ -1,7 +1,7 @@
 """Stock models of transformers, built from a configuration and safetensors that were read here.
 
-No library opens a file of the folder: what a config.json can name besides sizes (code, other files, repositories,
-kernels, quantisers) never reaches one, and weights are taken from the safetensors files alone.
+No library opens a file of the folder. Entries of config.json that name code, other files, repositories, kernels or
+quantisers never reach a library, and weights come only from the safetensors files.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from submillion.errors import ModelError
 from submillion.model.adapter import read_safetensors
 from submillion.model.base_files import list_weights, read_config
 
-# Names that configuration classes take besides their own fields: settings that their models read without declaring
-# them, older spellings, and the mark of a language model that has learnt a few rows alone.
+# Configuration classes accept these names besides their declared fields: settings that models read without declaring
+# them, older spellings, and the mark of a language model that was trained on a few rows only.
 JUNK_KEY = "trained_from_scratch"
 _OLDER_NAMES = frozenset(
     {
@@ -55,8 +55,8 @@ class StockModel:
     """A stock model with weights.
 
     Attributes:
-        model: Of transformers, in float32, on the CPU.
-        missing: Names of its parameters that the files do not hold.
+        model: Model of transformers, in float32, on the CPU.
+        missing: Names of the parameters that the files do not hold.
     """
 
     model: Any
@@ -64,13 +64,13 @@ class StockModel:
 
 
 def build_stock_config(values: Mapping[str, Any], *, where: str) -> Any:
-    """Return the configuration of transformers that a config.json describes.
+    """Return the transformers configuration that a config.json describes.
 
-    Only the fields of the family's own class are taken, and of these only plain values. Fields that all families
-    share are left out: they name code, kernels, quantisers and files, or are set by whoever builds the model.
+    Only fields of the family's own class with plain values are used. Fields that all families share are left out: they
+    name code, kernels, quantisers and files, or the caller sets them.
 
     Args:
-        values: What the file holds.
+        values: Contents of the file.
         where: The file or folder, for messages.
 
     Raises:
@@ -107,17 +107,17 @@ def _is_plain(name: str, value: Any) -> bool:
 
 
 def load_stock_model(folder: Path, task: Task, *, config: Any, attention: str, **options: Any) -> StockModel:
-    """Build a stock model in float32 and give it the weights of a folder.
+    """Build a stock model in float32 with the weights of a folder.
 
     Args:
-        folder: With safetensors files.
-        task: Which of the family's classes.
-        config: From `build_stock_config`.
-        attention: The attention's implementation.
-        **options: For the class.
+        folder: Folder with the safetensors files.
+        task: Task that selects one of the family's classes.
+        config: Configuration from `build_stock_config`.
+        attention: Name of the attention implementation.
+        **options: Options for the model class.
 
     Raises:
-        ModelError: The family has no such class, or files that are missing, damaged or do not fit.
+        ModelError: The family has no such class, or a file is missing, damaged or does not fit.
     """
     from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -138,10 +138,10 @@ def load_stock_model(folder: Path, task: Task, *, config: Any, attention: str, *
                 dtype=torch.float32,
                 attn_implementation=attention,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # so that they are told here by name
+                ignore_mismatched_sizes=True,  # so that the error below can name them
                 **options,
             )
-        except Exception as error:  # of several libraries, for sizes that contradict each other in many ways
+        except Exception as error:  # several libraries raise errors for contradictory sizes
             raise ModelError(f"cannot be loaded: {_first_line(error)}", where=str(folder)) from None
     strange = sorted(str(entry[0]) for entry in info["mismatched_keys"])
     if strange:
@@ -154,10 +154,10 @@ def load_stock_model(folder: Path, task: Task, *, config: Any, attention: str, *
 
 
 def read_stock_config(folder: Path) -> Any:
-    """Return the configuration of transformers that a folder's config.json describes.
+    """Return the transformers configuration that a folder's config.json describes.
 
     Raises:
-        ModelError: As `build_stock_config`, or the file is missing or damaged.
+        ModelError: The file is missing or damaged, or `build_stock_config` refuses it.
     """
     return build_stock_config(read_config(folder), where=str(folder))
 
@@ -169,8 +169,8 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Keep transformers from showing bars and reports while it loads or saves."""
-    # The load report lists head tensors as new; which may be new is checked by the caller, so it only frightens.
+    """Keep transformers from showing progress bars and reports while it loads or saves."""
+    # The load report lists new head tensors, which may alarm users; the caller checks which ones may be new.
     from transformers.utils import logging as transformers_logging
 
     before = transformers_logging.get_verbosity()

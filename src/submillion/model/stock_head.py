@@ -1,4 +1,4 @@
-"""A run's linear head for readers who have stock classes alone: as a stock head where one computes the same.
+"""A run's linear head as a stock head, for users who have only stock classes, where one can compute the same.
 
 Stock heads read the first state through a dense layer and an activation. A linear layer fits through these without
 loss: gelu(z) - gelu(-z) = z and relu(z) - relu(-z) = z for every z, and tanh(e z) / e = z within float32 rounding for
@@ -15,8 +15,8 @@ from torch import nn
 from submillion.budget.families import Family, get_family
 from submillion.model.stock import quiet_loading
 
-# A power of two, so that scaling is exact; (e z)^2 / 3, the relative error, is below 1e-5 for z up to 20, and e z
-# stays a normal number in float16.
+# This is a power of two, so that scaling is exact. The relative error (e z)^2 / 3 is below 1e-5 for z up to 20, and e z
+# is still a normal number in float16.
 _SMALL = 2.0**-12
 
 
@@ -25,7 +25,7 @@ def explain_no_stock_head(family: str, *, pooling: str, num_labels: int, hidden_
 
     Args:
         family: The base's ``model_type``.
-        pooling: State that the head reads, ``mean`` or ``first``.
+        pooling: Name of the state that the head reads, ``mean`` or ``first``.
         num_labels: Number of classes C.
         hidden_size: Width H of a state.
     """
@@ -40,19 +40,19 @@ def explain_no_stock_head(family: str, *, pooling: str, num_labels: int, hidden_
 
 
 def _find_dense(family: Family) -> tuple[str | None, bool]:
-    """Return the dense layer before a native head's last one, in the whole model, and whether tanh follows it."""
+    """Return the full name of the dense layer before a native head's last one, and whether tanh follows it."""
     dense = family.head_dense or (f"{family.prefix}.{family.pooler}" if family.pooler else None)
     activation = family.kernels.head_activation if family.kernels else "tanh"
     return dense, family.head in {"token", "pooler", "plain_pooler"} and activation == "tanh"
 
 
 def add_stock_head(encoder: Any, weight: torch.Tensor, bias: torch.Tensor) -> Any:
-    """Return a stock classifier that computes what an encoder and a linear head on its first state compute.
+    """Return a stock classifier that is equal to an encoder with a linear head on its first state.
 
     Args:
         encoder: A stock encoder, for which `explain_no_stock_head` is empty.
-        weight: Shape (C, H).
-        bias: Shape (C,).
+        weight: The linear head's weight, shape (C, H).
+        bias: The linear head's bias, shape (C,).
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -84,14 +84,14 @@ def add_stock_head(encoder: Any, weight: torch.Tensor, bias: torch.Tensor) -> An
 
 
 def name_blocking_tensor(family: str) -> str:
-    """Return the name of a tensor that makes an encoder's folder fail where somebody loads it as a classifier.
+    """Return the name of a tensor that makes loading an encoder's folder as a classifier fail.
 
-    Under the name of the stock head's last weights, an empty tensor fits no number of classes: loading a classifier
-    then ends in an error about it, instead of a head of random numbers. Loading the encoder alone leaves it out.
+    The name is that of the stock head's last weights, and the tensor is empty, so it fits no number of classes. Loading
+    a classifier then ends in an error instead of a random head. Loading only the encoder ignores it.
     """
     return f"{get_family(family).head_last}.weight"
 
 
 def list_saved_tensors(encoder: nn.Module, family: str) -> dict[str, torch.Tensor]:
-    """Return an encoder's tensors with the one that keeps it from being taken for a classifier."""
+    """Return an encoder's tensors with the empty one that keeps it from being loaded as a classifier."""
     return {**encoder.state_dict(), name_blocking_tensor(family): torch.empty(0)}

@@ -1,4 +1,4 @@
-"""What the stock libraries are given of a text, so that they read as much of it as a run does."""
+"""Inputs for the stock libraries that cover the same part of a text as a run reads."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from submillion.encoding.text_encoder import TextEncoder
 
 
 def list_inputs(tokenizer: Any, text: str, encoder: TextEncoder) -> list[Any]:
-    """Return the inputs of a stock model for one text: one, or one for each chunk, whose logits are to be averaged.
+    """Return the inputs of a stock model for one text: a single one, or one per chunk, whose logits must be averaged.
 
     Args:
         tokenizer: The tokenizer of transformers.
         text: The text.
-        encoder: Knows what is read of long texts.
+        encoder: The run's text encoder, which knows which part of a long text is read.
     """
     if encoder.long_texts == "head":
         return [tokenizer(text, truncation=True, max_length=encoder.max_length, return_tensors="pt")]
-    # The stock libraries know no other rule than `head`; the tokens are theirs, the cut is the run's.
+    # The stock libraries can only keep the beginning of a text, so they make the tokens and the run's rule cuts them.
     whole = tokenizer(text, return_special_tokens_mask=True, verbose=False)
     is_special = np.array(whole["special_tokens_mask"], np.bool_)
     pieces = encoder.cut(np.array(whole["input_ids"], np.int32), is_special)

@@ -1,4 +1,4 @@
-"""Exported folders scored by the stock libraries alone, padded, as whoever gets a folder would."""
+"""Scoring of exported folders with only the stock libraries, padded, as a user of the folder would do it."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def score_merged_folder(
     """Return the logits of a merged folder that this process has written, shape (n, C).
 
     Args:
-        folder: The folder.
-        texts: What to score, one by one.
-        pooling: State that the linear head beside the encoder reads; None where the folder is a classifier.
-        reads: Settings that say what is read of a text.
+        folder: The merged folder.
+        texts: Texts to score, one by one.
+        pooling: Name of the state that the linear head beside the encoder reads; None if the folder is a classifier.
+        reads: Settings for the part of a text that is read.
     """
     from transformers import AutoModel, AutoModelForSequenceClassification
 
@@ -41,15 +41,15 @@ def score_merged_folder(
 def score_adapter_folder(
     folder: Path, texts: Sequence[str], *, base: Path, num_labels: int, pooling: str | None, reads: ModelConfig
 ) -> NDArray[np.float32]:
-    """Return the logits of a base with an adapter folder that this process has written; as `score_merged_folder`.
+    """Return the logits of a base with an adapter folder that this process has written, shape (n, C).
 
     Args:
         folder: The adapter's folder, with the tokenizer.
-        texts: What to score, one by one.
+        texts: Texts to score, one by one.
         base: The base model's folder.
         num_labels: Number of classes C.
-        pooling: State that the linear head beside the adapter reads; None where the head is part of the adapter.
-        reads: Settings that say what is read of a text.
+        pooling: Name of the state that the linear head beside the adapter reads; None if the adapter holds the head.
+        reads: Settings for the part of a text that is read.
     """
     config = read_stock_config(base)
     if pooling is None:

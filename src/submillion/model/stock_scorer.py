@@ -1,4 +1,4 @@
-"""A classifier whose adapter has been merged into its encoder: read from an exported folder, without PEFT's layers."""
+"""A classifier whose adapter is merged into its encoder, read from an exported folder without PEFT's layers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from submillion.model.sources import BaseModel
 
 
 class _Unwrapped(nn.Module):
-    """Holds a stock model where `Classifier` looks for it inside PEFT's wrapper."""
+    """A stock model in the place where `Classifier` looks inside PEFT's wrapper."""
 
     def __init__(self, stock: nn.Module) -> None:
         super().__init__()
@@ -35,17 +35,17 @@ def load_plain_classifier(
     """Load a merged model for scoring.
 
     Args:
-        base: The exported folder: the encoder, and a native head with it.
-        plan: What was trained before it was merged.
-        model: Head and pooling.
+        base: The exported folder with the encoder and, if it is native, the head.
+        plan: Plan of the run before its adapter was merged.
+        model: Settings of head and pooling.
         head: The linear head's file; None for a native head.
-        dtype: Of weights and activations; the head is float32.
+        dtype: Data type of weights and activations; the head is float32.
 
     Raises:
         ModelError: A file is missing, damaged or does not fit.
     """
     packed_attention.register()
-    # The head stands in the folder like everything else: nothing in it may be new.
+    # The folder holds the head as well, so no parameter may be new.
     stock: Any = load_stock(base, replace(plan, head_modules=()), model)
     linear = None
     if head is not None:

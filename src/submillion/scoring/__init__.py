@@ -1,1 +1,1 @@
-"""Trained runs, and what they say of texts."""
+"""Trained runs, loaded to score texts."""

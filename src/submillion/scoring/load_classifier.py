@@ -1,4 +1,4 @@
-"""Loading what scores: merged on the CPU kernels where they serve, else the stock modules with the adapter beside."""
+"""Loading of classifiers for scoring: merged on the CPU kernels if possible, otherwise with stock modules."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from submillion.model.merged import MergedClassifier, ScorePrecision, explain_un
 from submillion.model.sources import BaseModel, load_base_config
 from submillion.training.device import Device
 
-if TYPE_CHECKING:  # transformers and peft are imported only where the stock modules run
+if TYPE_CHECKING:  # transformers and peft are imported only if the stock modules run
     from submillion.model.encoder import Classifier
 
 
@@ -34,22 +34,22 @@ def load_scorer(
 
     Args:
         base: The base model.
-        plan: What was trained.
+        plan: Plan of the trained run.
         model: Head, pooling and dropout settings.
         adapter: The adapter's folder.
         head: The linear head's file; None for a native head, which is part of the adapter.
-        device: Where and how to compute.
-        precision: Of the encoder's products; None is the device's.
+        device: Device and precision to compute with.
+        precision: Precision of the encoder's products; None for the device's precision.
 
     Raises:
-        ConfigError: A precision that is not to be had for this run on this machine.
+        ConfigError: The precision is not available for this run on this machine.
         ModelError: A file is missing, damaged, or does not fit.
     """
     reason = explain_stock_scoring(base, plan, device, precision)
     if reason == "":
         return load_merged_scorer(base, plan, model, adapter, head, precision=precision or "bf16")
     if precision is not None and precision != device.precision:
-        raise ConfigError(f"{precision} scoring is not to be had for this run on this machine: {reason}")
+        raise ConfigError(f"{precision} scoring is not available for this run on this machine: {reason}")
     from submillion.model.encoder import build_classifier
 
     classifier = build_classifier(base, plan, model, adapter_dropout=0.0, dtype=device.dtype, seed=0)
@@ -58,7 +58,7 @@ def load_scorer(
 
 
 def explain_stock_scoring(base: BaseModel, plan: Plan, device: Device, precision: ScorePrecision | None = None) -> str:
-    """Return why a run is scored by the stock modules, as the end of a sentence; empty if merged on the kernels."""
+    """Return why the stock modules score a run, as the end of a sentence; empty if the kernels do."""
     if device.device.type != "cpu":
         return "it runs on a GPU"
     config = load_base_config(base.name, base.revision)
@@ -68,7 +68,7 @@ def explain_stock_scoring(base: BaseModel, plan: Plan, device: Device, precision
 def load_merged_scorer(
     base: BaseModel, plan: Plan, model: ModelConfig, adapter: Path, head: Path | None, *, precision: ScorePrecision
 ) -> MergedClassifier:
-    """Load a classifier with its adapter merged; arguments and errors as `load_scorer`."""
+    """Load a classifier with its adapter merged, with the arguments and errors of `load_scorer`."""
     names = list_weights([path.name for path in base.folder.iterdir()])
     return load_merged(
         plan,

@@ -1,4 +1,4 @@
-"""A finished run in memory, as the bytes of the files that scoring needs: what a fitted estimator keeps and pickles."""
+"""A finished run as the bytes of the files that scoring needs, which a fitted estimator keeps and pickles."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class StoredRun:
-    """The files of a run, by their paths inside its folder, and the model once it has been asked for.
+    """The files of a run by their paths in its folder, and the model once it has been loaded.
 
-    A copy or pickle holds the files alone. Left out are checkpoints, plots and pages, and the rows that were scored.
+    A copy or pickle holds only the files. Checkpoints, plots, pages and scored rows are left out.
 
     Args:
         files: Contents by path with forward slashes.
@@ -33,7 +33,7 @@ class StoredRun:
         """Read a run folder.
 
         Raises:
-            RunError: It is none, or its training has not come to the end.
+            RunError: It is not a run folder, or its training has not finished.
         """
         run = RunDir(folder)
         has_weights = run.has_weights()
@@ -43,7 +43,7 @@ class StoredRun:
         files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in kept if path.is_file()}
         if not has_weights or not {"config.yaml", "adapter/adapter_model.safetensors"} <= files.keys():
             raise RunError(
-                "is no finished run: its configuration, manifest or adapter is missing",
+                "is not a finished run: its configuration, manifest or adapter is missing",
                 where=str(folder),
                 hint="Give the folder that `submillion train` printed last.",
             )
@@ -53,7 +53,7 @@ class StoredRun:
         """Write the files into a new or empty folder and return it.
 
         Raises:
-            ConfigError: Something is there already.
+            ConfigError: The folder is not empty.
             RunError: The disk is full.
         """
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -63,13 +63,13 @@ class StoredRun:
         return folder
 
     def load(self, threads: int | None) -> RunModel:
-        """Return the model, loaded at the first call by way of a temporary folder.
+        """Return the model, which the first call loads through a temporary folder.
 
         Args:
-            threads: CPU threads; None takes the process's allowance.
+            threads: Number of CPU threads; None takes the process's allowance.
 
         Raises:
-            ModelError: The base model cannot be found here, or is another one.
+            ModelError: The base model cannot be found on this machine, or has changed.
         """
         if self._model is None:
             with tempfile.TemporaryDirectory(prefix="submillion-load-") as folder:

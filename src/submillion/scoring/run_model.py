@@ -1,6 +1,6 @@
-"""A trained run, loaded for use: classify, score, predict in a stream.
+"""A trained run, loaded to classify, score and predict in a stream.
 
-What takes long to import (torch, and what builds a model) is imported when a run is loaded.
+Slow imports (torch and the code that builds a model) happen when a run is loaded.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from submillion.model.encoder import Classifier
     from submillion.model.merged import MergedClassifier, ScorePrecision
 
-# Records held at once by a stream: enough to fill passes of equal lengths, few enough to stay small.
+# Number of records that a stream holds at once: enough to fill passes of equal lengths, but little memory.
 STREAM_WINDOW = 4096
 
 EXPORT_NAME = "submillion.json"
-"""In an exported folder: what a model needs besides its weights."""
+"""File in an exported folder with the data that a model needs besides its weights."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class ScoredRecords:
 
     Attributes:
         logits: Shape (n, C), float32, in the records' order.
-        num_truncated: Records cut to the model's length.
-        legibility: How much of the texts reached the model.
-        is_blank: Which records hold no text once they are cleaned, shape (n,); their logits say nothing.
+        num_truncated: Number of records cut to the model's length.
+        legibility: Counts of how much of the texts reached the model.
+        is_blank: Whether each record has no text after cleaning, shape (n,); such a record's logits are meaningless.
     """
 
     logits: NDArray[np.float32]
@@ -62,12 +62,10 @@ class ScoredRecords:
     is_blank: NDArray[np.bool_]
 
     def describe_blank(self) -> str:
-        """Return how many records hold no text; empty where all do."""
+        """Return a sentence on the number of records without text; empty if there are none."""
         count = int(self.is_blank.sum())
         return (
-            f"{count:,} of {len(self.is_blank):,} rows hold no text: what is predicted for them says nothing"
-            if count
-            else ""
+            f"{count:,} of {len(self.is_blank):,} rows have no text: their predictions are meaningless" if count else ""
         )
 
 
@@ -77,14 +75,14 @@ class RunModel:
 
     Attributes:
         folder: The run folder.
-        config: Its configuration.
-        plan: Its plan.
-        labels: Its classes.
-        temperature: Fitted on its validation rows.
-        classifier: The model itself.
-        encoder: Text to token ids.
-        reading: How its data was read: other files are read the same way.
-        notes: What is to be known of the folder, one sentence each.
+        config: Configuration of the run.
+        plan: Plan of the run.
+        labels: Classes of the run.
+        temperature: Temperature, fitted on the validation rows.
+        classifier: The model.
+        encoder: Encoder of texts to token ids.
+        reading: Way in which the run's data was read; other files are read the same way.
+        notes: Remarks about the folder, one sentence each.
     """
 
     folder: RunDir
@@ -103,17 +101,18 @@ class RunModel:
         """Return the label and the probabilities of each text, in order.
 
         Args:
-            texts: A list, tuple, array, Series or generator of texts. One single text is a list of one.
-            on_read: Told what reached the model, as in `predict_stream`.
+            texts: A list, tuple, array, Series or generator of texts. Pass a single text as a list of one.
+            on_read: Function called with the legibility counts, as in `predict_stream`.
 
         Raises:
-            DataError: Something that is no text, such as None, NaN, bytes or a table, with its position.
+            DataError: An item is not a text, but for example None, NaN, bytes or a table. The message gives its
+                position.
         """
         records = (Record(str(row), (text,)) for row, text in enumerate(list_texts(texts)))
         return list(self.predict_stream(records, on_read=on_read))
 
     def score_records(self, records: Sequence[Record], *, progress: Progress | None = None) -> ScoredRecords:
-        """Clean, encode and score records as the run's own were."""
+        """Clean, encode and score records in the same way as the run's own records."""
         progress = progress or Silent()
         from submillion.scoring.score import SCORE_TOKENS_FACTOR, score
 
@@ -144,12 +143,12 @@ class RunModel:
         progress: Progress | None = None,
         on_read: Callable[[Legibility], None] | None = None,
     ) -> Iterator[Prediction]:
-        """Yield one prediction per record, in order, holding a window of records at a time.
+        """Yield one prediction per record, in order, with a window of records in memory at a time.
 
         Args:
             records: Records, labelled or not.
-            progress: Told how many records are done.
-            on_read: Told of each window how much of its texts reached the model; the sum of all is that of the stream.
+            progress: Receiver of the number of records done.
+            on_read: Function called with each window's legibility counts, whose sum is that of the stream.
         """
         iterator = iter(records)
         done = 0
@@ -172,20 +171,20 @@ def load_run(
     threads: int | None = None,
     precision: ScorePrecision | None = None,
 ) -> RunModel:
-    """Load a trained run, a merged export of one, or a folder that PEFT saved an adapter with its head in.
+    """Load a trained run, a merged export of one, or a PEFT folder with an adapter and its head.
 
-    An adapter folder knows neither class names nor a temperature: its classes are named by their ids.
+    An adapter folder has no class names and no temperature, so its classes are named by their ids.
 
     Args:
         folder: The run folder or the adapter folder.
-        base: Base model of an adapter folder, where it is not the one that the adapter names.
+        base: Base model of an adapter folder, if it is not the one that the adapter names.
         threads: CPU threads; None takes the process's allowance.
-        precision: Of the encoder's products; None is that of the run. ``int8`` is about twice as fast.
+        precision: Precision of the encoder's products; None takes the run's. ``int8`` is about twice as fast.
 
     Raises:
-        RunError: No run folder, a damaged one, or a run that has not come to its end.
-        ConfigError: A base for a run, which has its own.
-        ModelError: The base model cannot be found, or is another than the run's; or an adapter that does not fit it.
+        RunError: It is not a run folder, it is damaged, or the run has not finished.
+        ConfigError: A base was given for a run, which has its own.
+        ModelError: The base model cannot be found or is not the run's, or the adapter does not fit it.
     """
     run = RunDir(Path(folder))
     if base is None and (run.path / EXPORT_NAME).exists() and not (run.path / CONFIG_NAME).exists():
@@ -193,7 +192,7 @@ def load_run(
     if not run.manifest.exists() and (run.path / CONFIG_NAME).exists():
         return _load_adapter_folder(run, base, threads, precision)
     if base is not None:
-        raise ConfigError(f"a run keeps its own base, {base!r} cannot take its place", where=str(folder))
+        raise ConfigError(f"a run has its own base, which {base!r} cannot replace", where=str(folder))
     trained = read_trained(run)
     from submillion.scoring.load_classifier import load_scorer
     from submillion.training.device import open_device
@@ -218,17 +217,17 @@ def load_run(
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run that has been trained to the end consists of, but for its weights.
+    """A run that was trained to the end, without its weights.
 
     Attributes:
-        config: Its configuration.
-        plan: Its plan.
-        base: Its base model, the one that it was trained on.
-        labels: Its classes.
-        temperature: Fitted on its validation rows.
+        config: Configuration of the run.
+        plan: Plan of the run.
+        base: Base model that the run was trained on.
+        labels: Classes of the run.
+        temperature: Temperature, fitted on the validation rows.
         head: The linear head's file; None for a native head.
-        reading: How its data was read.
-        notes: What is to be known of the folder, one sentence each.
+        reading: Way in which the run's data was read.
+        notes: Remarks about the folder, one sentence each.
     """
 
     config: RunConfig
@@ -245,12 +244,12 @@ def read_trained(run: RunDir) -> Trained:
     """Read a run that has been trained to the end, and find its base model.
 
     Raises:
-        RunError: No run folder, a damaged one, a run that has not come to its end, or a base that has changed.
+        RunError: It is not a run folder, it is damaged, the run has not finished, or the base has changed.
         ModelError: The base model cannot be found.
     """
     if not run.manifest.exists():
         raise RunError(
-            "is no run folder: manifest.json is missing",
+            "is not a run folder: manifest.json is missing",
             where=str(run.path),
             hint="Give the folder that `submillion train` printed last.",
         )
@@ -329,15 +328,15 @@ def _load_adapter_folder(
     from submillion.training.device import open_device
 
     name, revision = choose_base(folder.path, base)
-    # The budget binds what is trained here, not what others trained.
+    # The budget limits runs trained with this tool, not adapters from elsewhere.
     values = load_base_config(name, revision)
     check_head_kind(values)
     plan = plan_adapter_folder(folder.path, values, budget=sys.maxsize, base=name)
     if plan.head != "native":
         raise ModelError(
-            "the adapter has no classification head of the architecture's own",
+            "the adapter does not have the architecture's native classification head",
             where=str(folder.path),
-            hint="If it is part of a run of submillion, give the run folder above it.",
+            hint="If it is part of a run of submillion, give that run's folder.",
         )
     model = ModelConfig(base=name, revision=revision, head=plan.head)
     window = find_window(values)
@@ -358,7 +357,7 @@ def _load_adapter_folder(
         encoder=TextEncoder(found.folder, model.num_tokens_kept),
         reading=recover_reading(labels),
         notes=(
-            "an adapter folder names no classes and no columns: classes are numbered, columns are found by name",
+            "an adapter folder names no classes or columns, so classes are numbered and columns found by name",
             *describe_unknown(folder.path),
         ),
     )
@@ -367,8 +366,8 @@ def _load_adapter_folder(
 def evaluate_run(model: RunModel, records: Sequence[Record], *, progress: Progress | None = None) -> Evaluation:
     """Evaluate a run on labelled records.
 
-    Where these are the run's own test rows, the manifest counts one more test evaluation; where the folder cannot be
-    written, a note says that it does not.
+    If these are the run's test rows, the manifest counts one more test evaluation. If the folder cannot be written, a
+    note says that it was not counted.
     """
     cleaned = list(clean_records(records, model.config.data.clean))
     data = model.folder.data

@@ -1,4 +1,4 @@
-"""Scoring: logits for features, packed, in the order given."""
+"""Scoring: packed computation of logits for features, in the order given."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from submillion.encoding.text_encoder import Features, sum_up
 from submillion.errors import RunError
 from submillion.training.collective import ALONE, Processes
 
-if TYPE_CHECKING:  # Scoring itself needs no transformers, which take longer to import than a text to score.
+if TYPE_CHECKING:  # Scoring needs no transformers, whose import takes longer than scoring a text.
     from submillion.model.encoder import Classifier
     from submillion.model.merged import MergedClassifier
 
-# Scoring keeps no activations, so its passes can be larger than training's.
+# Scoring keeps no activations, so its passes can be larger than in training.
 SCORE_TOKENS_FACTOR = 2
 
 
@@ -30,21 +30,21 @@ def score(
     on_progress: Callable[[int], None] | None = None,
     processes: Processes = ALONE,
 ) -> NDArray[np.float32]:
-    """Return logits, float32 (n, C), row i for features i.
+    """Return logits, float32 (n, C), where row i belongs to features i.
 
-    A text that is read in chunks has the mean of its chunks' logits. So the temperature keeps its meaning, with a
-    linear head they are what the head says of the mean of the chunks' states, and a chunk that is sure of something
-    outweighs several that say nothing, where a mean of probabilities would bound its say.
+    A text that is read in chunks gets the mean of its chunks' logits. The temperature keeps its meaning, and with a
+    linear head the result equals the head's logits for the mean of the chunks' states. One confident chunk outweighs
+    several uninformative ones, whereas a mean of probabilities would limit its influence.
 
     Args:
-        classifier: Its training flag is restored afterwards.
+        classifier: The model, whose training flag is restored afterwards.
         features: Encoded records.
-        max_tokens: Tokens per forward pass.
-        on_progress: Called with the number of records done.
-        processes: Those that score a share of the records each; every one gets all logits.
+        max_tokens: Largest number of tokens per forward pass.
+        on_progress: Function called with the number of records done.
+        processes: Processes that each score a share of the records; every process gets all logits.
 
     Raises:
-        RunError: Logits that are not finite, with the ids of their records. The same on all processes.
+        RunError: Logits are not finite. The message gives the ids and is the same on all processes.
     """
     if any(item.chunks for item in features):
         return _score_chunks(classifier, features, max_tokens=max_tokens, on_progress=on_progress, processes=processes)
@@ -87,7 +87,7 @@ def _score_chunks(
     on_progress: Callable[[int], None] | None,
     processes: Processes,
 ) -> NDArray[np.float32]:
-    """Score each chunk as a text of its own, and return the mean of each text's; arguments as `score`."""
+    """Score each chunk as a separate text, and return the mean per text; the arguments are those of `score`."""
     pieces = [piece for item in features for piece in list_chunks(item)]
     firsts = sum_up([max(1, len(item.chunks)) for item in features])
 
@@ -108,7 +108,8 @@ def _score_shares(
     on_progress: Callable[[int], None] | None,
     processes: Processes,
 ) -> NDArray[np.float32]:
-    # Dealt out by length, so that the shares are about as long in tokens; every process knows everyone's rows.
+    # Records are dealt by length, so that the shares have about the same number of tokens. Every process knows all
+    # shares.
     ordered = np.argsort([len(item) for item in features], kind="stable")
     shares = [ordered[rank :: processes.count] for rank in range(processes.count)]
     mine = [features[row] for row in shares[processes.rank]]
@@ -117,7 +118,7 @@ def _score_shares(
         if on_progress is not None:
             on_progress(min(scored * processes.count, len(features)))
 
-    # Gathered tensors have one shape: that of the first share, which is the largest.
+    # Gathered tensors need one shape, that of the first share, which is the largest.
     sent = torch.zeros(len(shares[0]), classifier.plan.num_labels)
     with processes.acting_together():
         sent[: len(mine)] = torch.from_numpy(score(classifier, mine, max_tokens=max_tokens, on_progress=show))

@@ -25,10 +25,10 @@ def measure(
     processes: Processes = ALONE,
     label_id: int | None = None,
 ) -> dict[str, float]:
-    """Score labelled rows and return the figures that the log keeps of them; tells of the rows scored so far.
+    """Score labelled rows, return their figures for the log, and report the rows scored so far.
 
-    All are those of the logits as they are, before any temperature. The F1 of one class, `label_id`, is among them
-    where the metric names that class.
+    The figures come from the raw logits, before any temperature. They include the F1 of the class `label_id` if the
+    metric names that class.
     """
     max_tokens = SCORE_TOKENS_FACTOR * config.micro_batch_tokens
     logits = score(classifier, features, max_tokens=max_tokens, on_progress=on_progress, processes=processes)

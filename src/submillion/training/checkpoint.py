@@ -1,8 +1,8 @@
-"""Checkpoints: everything a run needs to go on in the same bytes, as safetensors and JSON, never pickle.
+"""Checkpoints: everything that a run needs to continue with the same bytes, as safetensors and JSON, never pickle.
 
-A checkpoint is a new folder ``step-N`` that appears whole by a rename; ``last`` and ``best`` are small files that
-name one and are replaced atomically. Data order and dropout masks are functions of (seed, step), so there is no
-generator state to keep.
+A checkpoint is a new folder ``step-N`` that appears complete through a rename. ``last`` and ``best`` are small files
+that name a checkpoint and are replaced atomically. Data order and dropout masks are functions of (seed, step), so there
+is no generator state to keep.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _STATE: Shape = {
     "elapsed_s": Number(0),
     "log_bytes": COUNT,
     "average_updates": COUNT,
-    # Runs of earlier versions had none.
+    # Runs of earlier versions have none.
     "loss_scale?": Maybe(Number(0, is_above=True)),
     "num_good_steps?": COUNT,
 }
@@ -53,24 +53,24 @@ _MOMENTS = "optimizer.safetensors"
 _AVERAGE = "average.safetensors"
 _MOMENTS_OF_ADAM = ("step", "exp_avg", "exp_avg_sq")
 _MAX_TENSOR_BYTES = 1 << 30
-"""Largest file of tensors that is read; a million parameters have eight million bytes of moments."""
+"""Size limit for files of tensors; a million parameters have eight million bytes of moments."""
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run stands, besides its tensors.
+    """The state of a run, besides its tensors.
 
     Attributes:
-        step: Optimizer steps made.
+        step: Number of optimizer steps made.
         best_step: Step of the best validation so far, 0 before the first.
-        best_value: Its figure, or None.
-        validations_since_best: For early stopping.
+        best_value: Figure of the best validation, or None.
+        validations_since_best: Number of validations since the best one, for early stopping.
         stopped: Whether early stopping has ended the run.
         elapsed_s: Seconds of training so far, over all attempts.
         log_bytes: Length of log.jsonl when the checkpoint was made.
-        average_updates: Updates of the moving average.
+        average_updates: Number of updates of the moving average.
         loss_scale: Factor on the losses of the next step; None without loss scaling.
-        num_good_steps: Steps in a row without an overflow since it last changed.
+        num_good_steps: Number of steps without an overflow since the scale last changed.
     """
 
     step: int = 0
@@ -96,13 +96,13 @@ def save_checkpoint(
 
     Args:
         folder: The run's checkpoints folder.
-        position: Where the run stands.
+        position: State of the run.
         parameters: Trained parameters by name.
-        optimizer: Its moments are kept by parameter name.
-        average: Moving average, if the run keeps one.
+        optimizer: Optimizer, whose moments are saved by parameter name.
+        average: Moving average, if the run has one.
 
     Raises:
-        RunError: The disk is full; checkpoints made before stay valid.
+        RunError: The disk is full. Earlier checkpoints are still valid.
     """
     files = {
         STATE_NAME: (json.dumps(asdict(position), indent=2) + "\n").encode(),
@@ -121,7 +121,7 @@ def save_checkpoint(
             for file_name, content in files.items():
                 _write_synced(temporary / file_name, content)
             sync_folder(temporary)
-            # A checkpoint of the same step can be there if a kill came between this rename and the pointer.
+            # A checkpoint of the same step can exist if the process was killed between this rename and the pointer.
             shutil.rmtree(final, ignore_errors=True)
             os.rename(temporary, final)
         except BaseException:
@@ -157,37 +157,37 @@ def find_checkpoint(folder: Path, pointer: str) -> Path | None:
     """Return the checkpoint that ``last`` or ``best`` names, or None before the first one.
 
     Raises:
-        RunError: The pointer is damaged, is missing beside checkpoints, or names something else than a checkpoint here.
+        RunError: The pointer is damaged, is missing beside checkpoints, or does not name a checkpoint in this folder.
     """
     path = folder / pointer
     try:
         name = read_plain_text(path, max_bytes=4096).strip()
     except FileNotFoundError:
         steps = list(_list_steps(folder))
-        # The first one can be there without its pointer, where a kill came between the two.
+        # The first checkpoint can lack its pointer if the process was killed between the two.
         if len(steps) > 1 or (pointer == "last" and (folder / "best").exists()):
             raise RunError("is missing, though there are checkpoints", where=str(path), hint=_NEW_START) from None
         return None
     if not _NAME.fullmatch(name):
-        raise RunError(f"names {name[:60]!r}, which is no checkpoint", where=str(path), hint=_NEW_START)
+        raise RunError(f"names {name[:60]!r}, which is not a checkpoint", where=str(path), hint=_NEW_START)
     target = folder / name
     if target.is_symlink() or not (target / STATE_NAME).exists():
-        raise RunError(f"names {name!r}, which is not there", where=str(path), hint=_NEW_START)
+        raise RunError(f"names {name!r}, which does not exist", where=str(path), hint=_NEW_START)
     return target
 
 
 def read_position(checkpoint: Path) -> Position:
-    """Read where a checkpoint stands.
+    """Read the state of a run from a checkpoint.
 
     Raises:
-        RunError: Its state file is damaged, or is that of another step.
+        RunError: The state file is damaged or belongs to another step.
     """
     path = checkpoint / STATE_NAME
     values = read_json(path)
     check_shape(values, _STATE, path)
     unknown = values.keys() - {field.name for field in fields(Position)}
     if unknown:
-        raise RunError(f"is damaged: {sorted(unknown)[0]!r:.60} means nothing here", where=str(path), hint=_NEW_START)
+        raise RunError(f"is damaged: {sorted(unknown)[0]!r:.60} is an unknown entry", where=str(path), hint=_NEW_START)
     position = Position(**values)
     problem = _find_contradiction(position, checkpoint.name)
     if problem:
@@ -221,7 +221,7 @@ def has_average(checkpoint: Path) -> bool:
 
 
 def find_weights(checkpoint: Path) -> Path:
-    """Return the file with the weights that a checkpoint's run is judged by: moving averages where it keeps them."""
+    """Return the file with the weights that are evaluated: the moving averages, if the checkpoint has them."""
     return checkpoint / (_AVERAGE if has_average(checkpoint) else _PARAMETERS)
 
 
@@ -251,7 +251,7 @@ def load_optimizer(checkpoint: Path, parameters: Mapping[str, nn.Parameter], opt
             )
         if moment != "exp_avg" and bool((value < 0).any()):
             raise RunError(f"is damaged: {key} is below what it can be", where=str(path), hint=_NEW_START)
-        # Step counts too: the fused optimizer keeps them where it counts.
+        # This includes step counts: the fused optimizer keeps them on the device.
         optimizer.state[parameter][moment] = value.to(parameter.device)
 
 
@@ -282,7 +282,7 @@ def _read_tensors(path: Path, wanted: Mapping[str, torch.Tensor]) -> dict[str, t
 
 def _read_file(path: Path) -> dict[str, torch.Tensor]:
     try:
-        # Bytes of its own: a file that is mapped and cut meanwhile ends the process.
+        # The bytes are read, not mapped: if a mapped file is truncated, the process ends.
         tensors = load(read_plain(path, _MAX_TENSOR_BYTES))
     except FileNotFoundError:
         raise RunError("is missing", where=str(path), hint=_NEW_START) from None
@@ -297,14 +297,14 @@ def _read_file(path: Path) -> dict[str, torch.Tensor]:
 
 
 def delete_old_checkpoints(folder: Path, *, keep: int, last_step: int, best_step: int) -> None:
-    """Delete all but the newest checkpoints and the best, and what a kill left half written or unnamed.
+    """Delete all checkpoints but the newest and the best, and unfinished or unnamed ones that a kill left behind.
 
     Args:
         folder: The run's checkpoints folder.
-        keep: Newest ones to keep, at least 1.
-        last_step: Step of the newest one. A later one has come of a kill before its pointer was written; the run has
-            gone back behind it.
-        best_step: Step of the best one, kept besides.
+        keep: Number of newest checkpoints to keep, at least 1.
+        last_step: Step of the newest checkpoint. Later ones remain from a kill before their pointer was written, and
+            the run has gone back to this step.
+        best_step: Step of the best checkpoint, which is kept as well.
     """
     steps = sorted(_list_steps(folder), reverse=True)
     kept = {best_step, *[step for step in steps if step <= last_step][:keep]}

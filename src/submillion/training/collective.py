@@ -1,7 +1,7 @@
-"""The processes that carry out a run together, as torchrun or accelerate started them; accelerate is the way to them.
+"""The processes that carry out a run together, started by torchrun or accelerate and joined through accelerate.
 
-What one process tells the others is tensors or JSON. Everything that may fail on one process alone is done in
-`Processes.acting_together`, so that no process waits for one that has given up.
+Processes send each other only tensors and JSON. Everything that may fail on a single process is done in
+`Processes.acting_together`, so that no process waits for one that has failed.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import torch
 
 from submillion.errors import ConfigError, RunError, SubmillionError, from_json
 
-# The first process alone writes, fits the baseline and draws the report, which can take long on much data. Processes
-# that have died are noticed at once, by closed connections or by their launcher; this is for what hangs.
+# Only the first process writes, fits the baseline and draws the report, which can take long on large data. Dead
+# processes are noticed at once, by closed connections or by their launcher; this limit is for processes that hang.
 _PATIENCE = timedelta(hours=2)
 
-# By these a launcher tells a process how many there are: torchrun and accelerate; MPICH; Open MPI; MVAPICH.
+# Variables in which launchers give the number of processes: torchrun and accelerate, MPICH, Open MPI, MVAPICH.
 _WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 _LAUNCHER_NAMES = {
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE"),
@@ -40,10 +40,10 @@ class Processes:
     """The processes of a run, seen from one of them.
 
     Attributes:
-        rank: Number of this one, from 0. The first one writes all files and prints.
+        rank: Number of this process, from 0. The first one writes all files and prints.
         count: Number of processes on all machines.
-        local_count: Of them on this machine; they share its CPUs.
-        device: Where tensors lie when they are sent: on the CPU (gloo) or on this process's GPU (nccl).
+        local_count: Number of processes on this machine, which share its CPUs.
+        device: Device that tensors are sent from: the CPU (gloo) or this process's GPU (nccl).
     """
 
     rank: int = 0
@@ -57,10 +57,10 @@ class Processes:
         return self.rank == 0
 
     def add_up(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the sum of a tensor over all processes, the same bits on each.
+        """Return the sum of a tensor over all processes, with the same bits on each.
 
         Args:
-            values: Of the same shape and dtype on every process, on `device`.
+            values: Tensor on `device`, with the same shape and dtype on every process.
 
         Raises:
             RunError: Another process is gone.
@@ -77,7 +77,7 @@ class Processes:
         """Return the tensors of all processes along a new first axis, in the order of ranks, on the CPU.
 
         Args:
-            values: Of the same shape and dtype on every process, on any device.
+            values: Tensor on any device, with the same shape and dtype on every process.
 
         Raises:
             RunError: Another process is gone.
@@ -91,10 +91,10 @@ class Processes:
         return gathered.cpu()
 
     def exchange(self, value: object) -> list[Any]:
-        """Return what every process has given, in the order of ranks.
+        """Return the values of all processes, in the order of ranks.
 
         Args:
-            value: Anything that JSON holds.
+            value: Any value that JSON can hold.
 
         Raises:
             RunError: Another process is gone.
@@ -109,7 +109,7 @@ class Processes:
         return [json.loads(bytes(row[:length].tolist())) for row, length in zip(rows, lengths, strict=True)]
 
     def share(self, value: object) -> Any:
-        """Return what the first process has given; anything that JSON holds.
+        """Return the first process's value, which may be anything that JSON can hold.
 
         Raises:
             RunError: Another process is gone.
@@ -117,14 +117,14 @@ class Processes:
         return self.exchange(value if self.is_first else None)[0]
 
     def require_same(self, values: Mapping[str, object], hint: str) -> None:
-        """Refuse to go on where processes differ in what must be the same.
+        """Raise an error if values that must be equal differ between processes.
 
         Args:
-            values: By the name that a message has for each; anything that JSON holds.
-            hint: What to do about it.
+            values: Values that JSON can hold, each under its name in messages.
+            hint: Advice for the error.
 
         Raises:
-            RunError: On every process, with the first difference.
+            RunError: Values differ. It is raised on every process, with the first difference.
         """
         told = self.exchange(dict(values))
         for rank, theirs in enumerate(told):
@@ -138,12 +138,12 @@ class Processes:
 
     @contextmanager
     def acting_together(self) -> Iterator[None]:
-        """Let a block end well on all processes or fail on all.
+        """Let a block succeed on all processes or fail on all.
 
-        Nothing inside of the block may wait for other processes; some of them may do nothing in it.
+        Code in the block must not wait for other processes, some of which may do nothing in it.
 
         Raises:
-            SubmillionError: What another process raised, or that it failed; what this process raised is raised as is.
+            SubmillionError: Another process raised it or failed. An exception of this process is raised unchanged.
         """
         failure = None
         try:
@@ -153,13 +153,13 @@ class Processes:
         self.fail_together(failure)
 
     def fail_together(self, failure: Exception | None) -> None:
-        """Return if no process has failed; otherwise raise the same on all.
+        """Return if no process has failed; otherwise raise the same error on all.
 
         Args:
-            failure: What this process would raise.
+            failure: Exception that this process would raise.
 
         Raises:
-            SubmillionError: The first failure in the order of ranks. An error of another kind is raised as it is by
+            SubmillionError: The first failure in the order of ranks. An error of another kind is raised unchanged by
                 its own process, and by the others as a RunError that names it.
         """
         if self.count == 1:
@@ -169,7 +169,7 @@ class Processes:
         try:
             told = self.exchange(None if failure is None else self._name(failure).to_json())
         except RunError:
-            # Others are gone; what happened here comes first.
+            # Other processes are gone, but this process's failure comes first.
             if failure is not None:
                 raise failure from None
             raise
@@ -187,12 +187,12 @@ class Processes:
             return failure
         return RunError(
             f"process {self.rank} of {self.count} failed: {type(failure).__name__}: {failure}",
-            hint="Its own message says more.",
+            hint="The message of that process says more.",
         )
 
 
 ALONE = Processes()
-"""The one process of a run that no launcher has started."""
+"""The single process of a run without a launcher."""
 
 
 @contextmanager
@@ -202,22 +202,22 @@ def _in_contact() -> Iterator[None]:
     except RuntimeError as error:
         raise RunError(
             f"another process of this run is gone: {str(error).splitlines()[0]}",
-            hint="See what it, or the launcher, says; --resume continues from the last checkpoint.",
+            hint="Look at its output and the launcher's; --resume continues from the last checkpoint.",
         ) from error
 
 
 def is_first_process() -> bool:
-    """Return whether this is the process that prints, without joining the others."""
+    """Return whether this process prints, without joining the others."""
     is_launched = any(name in os.environ for name in _WORLD_SIZES)
     return not is_launched or os.environ.get("RANK", "0") == "0"
 
 
 def open_processes() -> Processes:
-    """Join the processes that a launcher has started together with this one; `ALONE` without a launcher.
+    """Join the processes that a launcher started together with this one, or return `ALONE` without a launcher.
 
     Raises:
         ConfigError: The launcher's variables are incomplete, or accelerate sees another number of processes than the
-            launcher has started: each would train on its own, and all would write the same files.
+            launcher has started. Each would then train alone, and all would write the same files.
     """
     given = [name for name in _WORLD_SIZES if name in os.environ]
     if not given:
@@ -235,15 +235,15 @@ def open_processes() -> Processes:
         raise ConfigError(
             f"{told.local_world_size} processes on a machine with {torch.cuda.device_count()} GPUs",
             where="LOCAL_WORLD_SIZE",
-            hint=f"Start one process a GPU: torchrun --nproc_per_node {torch.cuda.device_count()}",
+            hint=f"Start one process per GPU: torchrun --nproc_per_node {torch.cuda.device_count()}",
         )
     state = _join(told.world_size)
     if state.num_processes != told.world_size:
         raise ConfigError(
             f"{told.world_size} processes were started, but accelerate sees {state.num_processes} in this one",
             where=given[0],
-            hint="Start the command itself with torchrun: torchrun --nproc_per_node 2 -m submillion train RECIPE. In a "
-            "program of your own, make no Accelerator before training; on CPUs it takes every process for the only "
+            hint="Start the command with torchrun: torchrun --nproc_per_node 2 -m submillion train RECIPE. In your "
+            "own program, make no Accelerator before training: on CPUs it treats every process as the only "
             "one. For a run in one process, unset the launcher's variables.",
         )
     return Processes(state.process_index, state.num_processes, told.local_world_size, state.device)
@@ -253,7 +253,7 @@ def open_processes() -> Processes:
 def _join(count: int) -> Any:
     from accelerate.state import PartialState
 
-    # Without it accelerate warns and sets torch's threads, which are open_device's business.
+    # Without it, accelerate warns and sets torch's threads, which open_device does here.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     was_joined = torch.distributed.is_available() and torch.distributed.is_initialized()
     try:
@@ -265,24 +265,24 @@ def _join(count: int) -> Any:
             hint="Start it with torchrun, which sets these; for a run in one process, unset WORLD_SIZE.",
         ) from error
     if not was_joined:
-        # The threads of gloo abort a process that ends with its group open.
+        # gloo's threads abort a process that ends while its group is open.
         atexit.register(state.destroy_process_group)
     return state
 
 
 def _refuse_lone_launch() -> None:
-    # `accelerate launch` sets an address only where it was asked for several processes; on CPUs it starts one all the
-    # same and says nothing.
+    # `accelerate launch` sets an address only if several processes were requested. On CPUs it nevertheless starts only
+    # one, without a message.
     if "ACCELERATE_USE_CPU" in os.environ and "MASTER_ADDR" in os.environ:
         raise ConfigError(
             "accelerate launch was asked for several processes and has started one",
             where="accelerate launch",
-            hint="On CPUs it always does. Use torchrun: torchrun --nproc_per_node 2 -m submillion train RECIPE",
+            hint="It always does so on CPUs. Use torchrun: torchrun --nproc_per_node 2 -m submillion train RECIPE",
         )
 
 
 def make_lone_environment() -> dict[str, str]:
-    """Return this process's environment for one that it starts and that is not to join the others."""
+    """Return this process's environment for a child process that must not join the others."""
     return {
         name: value
         for name, value in os.environ.items()

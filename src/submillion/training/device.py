@@ -1,6 +1,6 @@
 """Devices, precision and threads.
 
-A run asks here once for where and how to compute; what was decided, and why, goes into the manifest.
+A run calls `open_device` once to decide where and how to compute. The decision and its reasons go into the manifest.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class Device:
 
     Attributes:
         device: The torch device.
-        dtype: Of frozen weights and activations.
-        precision: Its short name.
-        threads: CPU threads.
-        notes: What was decided otherwise than asked, in sentences.
+        dtype: Data type of frozen weights and activations.
+        precision: Short name of the data type.
+        threads: Number of CPU threads.
+        notes: Sentences about decisions that differ from the settings.
     """
 
     device: torch.device
@@ -40,16 +40,16 @@ class Device:
 def open_device(precision: Precision, threads: int | None = None, *, num_sharing: int = 1) -> Device:
     """Choose device, precision and threads, and set torch's thread count.
 
-    On a GPU, ``auto`` is bf16 where the chip has it, and fp16 trains with loss scaling. On a CPU, ``auto`` is bf16
-    with AVX512-BF16 or AMX and fp32 without; fp16, which no CPU computes fast, becomes what ``auto`` gives.
+    On a GPU, ``auto`` is bf16 if the chip has it, and fp16 trains with loss scaling. On a CPU, ``auto`` is bf16 with
+    AVX512-BF16 or AMX and fp32 without. fp16, which is slow on every CPU, is replaced by the choice of ``auto``.
 
     Args:
-        precision: As configured.
-        threads: As configured, for each process; None takes the process's part of the CPU allowance.
-        num_sharing: Processes of the run that share this machine's CPUs.
+        precision: Precision from the settings.
+        threads: Number of threads per process; None takes the process's part of the CPU allowance.
+        num_sharing: Number of the run's processes that share this machine's CPUs.
 
     Raises:
-        ConfigError: A precision that the GPU does not have.
+        ConfigError: The GPU does not have this precision.
     """
     count = threads or max(1, count_cpus() // num_sharing)
     torch.set_num_threads(count)
@@ -78,7 +78,7 @@ def has_fast_bf16() -> bool:
 
 
 def read_cpu_capabilities() -> dict[str, Any]:
-    """Return what torch knows of the CPU, such as ``cpu_name`` and ``avx512_bf16``."""
+    """Return torch's facts about the CPU, such as ``cpu_name`` and ``avx512_bf16``."""
     if hasattr(torch.cpu, "get_capabilities"):
         return dict(torch.cpu.get_capabilities())
     # torch before get_capabilities.
@@ -93,7 +93,7 @@ def count_cpus() -> int:
 
 
 def _read_cgroup_quota() -> int | None:
-    # cgroup v2 holds "max 100000" or "<quota> <period>" in microseconds; v1 has one file each.
+    # cgroup v2 holds "max 100000" or "<quota> <period>" in microseconds; v1 has one file for each.
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What each step reads: its records, this process's share of them, and their packed batches, ready when needed."""
+"""Input of each step: its records, this process's share of them, and their packed batches, prepared in advance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from submillion.encoding.batches import Batch, list_chunks, pack, split_micro_ba
 from submillion.encoding.text_encoder import Features
 from submillion.training.collective import Processes
 
-# Steps packed in advance where a GPU computes. One would do if packing always took as long.
+# Number of steps packed in advance for a GPU. One would be enough if packing always took the same time.
 _NUM_AHEAD = 2
 
 
@@ -27,8 +27,8 @@ class StepInput:
 
     Attributes:
         step: Number of the step, from 0.
-        items: Its records, those of all processes.
-        batches: This process's share of them, one packed batch a forward pass; none where it has no share.
+        items: The step's records, over all processes.
+        batches: This process's share of the records, one packed batch per forward pass; empty if it has no share.
     """
 
     step: int
@@ -45,19 +45,19 @@ def count_steps(num_records: int, config: TrainConfig) -> tuple[int, int]:
 
 
 def order_epoch(num_records: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Return the order of the records in an epoch: a permutation drawn without regard to their lengths."""
+    """Return the order of the records in an epoch: a permutation that does not depend on their lengths."""
     return np.random.default_rng([seed, epoch]).permutation(num_records)
 
 
 def choose_chunk(item: Features, *, seed: int, epoch: int) -> Features:
-    """Return the part of a record that an epoch trains on: one chunk of a text that is read in chunks.
+    """Return the part of a record that an epoch trains on: one chunk if the text is read in chunks.
 
-    The chunks come in an order drawn from (seed, record, round), so that all have been read once before any is read
-    again, and the choice is the same in every process and after every restart.
+    The order of the chunks is drawn from (seed, record, round). Every chunk is read once before any is read again, and
+    the choice is the same in every process and after every restart.
 
     Args:
         item: The record.
-        seed: Seed of the order.
+        seed: Seed for the order.
         epoch: Number of the epoch, from 0.
     """
     if not item.chunks:
@@ -68,14 +68,14 @@ def choose_chunk(item: Features, *, seed: int, epoch: int) -> Features:
 
 
 def deal_records(items: Sequence[Features], num_shares: int) -> list[list[Features]]:
-    """Divide records into disjoint shares of about as many tokens.
+    """Divide records into disjoint shares with about the same number of tokens.
 
-    The longest record goes first, each to the share with the fewest tokens (Graham's rule of 1969); equals go by
-    their place, so that every process comes to the same shares.
+    Records are dealt from the longest to the shortest, each to the share with the fewest tokens (Graham's rule of
+    1969). Ties are broken by position, so that every process computes the same shares.
 
     Args:
         items: The records.
-        num_shares: Number of shares; there may be more of them than records.
+        num_shares: Number of shares, which may exceed the number of records.
 
     Returns:
         The shares, each in the order of `items`.
@@ -98,16 +98,16 @@ def feed_steps(
     device: torch.device,
     processes: Processes,
 ) -> Iterator[StepInput]:
-    """Yield what each step reads, from `first_step` to the end of the run.
+    """Yield the input of each step, from `first_step` to the end of the run.
 
     For a GPU, a thread packs the coming steps into pinned memory while the GPU computes.
 
     Args:
-        features: Training rows.
+        features: Features of the training rows.
         config: Training settings.
-        seed: Seed of the order.
-        first_step: Steps made before, on resume.
-        device: Where the steps are computed.
+        seed: Seed for the order.
+        first_step: Number of steps made before, on resume.
+        device: Device that computes the steps.
         processes: The processes that share each step's records.
     """
     per_epoch, num_steps = count_steps(len(features), config)
@@ -128,7 +128,7 @@ def feed_steps(
 
     steps = range(first_step, num_steps)
     if device.type == "cuda":
-        # Threads begin on the first GPU, where pinning would open a context for nothing.
+        # New threads use the first GPU, where pinning would open a needless context.
         return prepare_ahead(prepare, steps, begin=lambda: torch.cuda.set_device(device))
     return map(prepare, steps)
 
@@ -139,9 +139,9 @@ def prepare_ahead(
     """Yield `prepare(step)` for each step in order, computed in advance by one thread.
 
     Args:
-        prepare: Called in the thread, one step after the other; what it raises is raised here.
-        steps: The steps.
-        begin: Called once in the thread before all else.
+        prepare: Function called in the thread, one step after the other. Its exceptions are raised here.
+        steps: Numbers of the steps.
+        begin: Function called once in the thread at the start.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="feed", initializer=begin) as pool:
         ahead: deque[Future[StepInput]] = deque()

@@ -1,4 +1,4 @@
-"""A step's loss and gradients: over its forward passes, over the processes, and home from the device."""
+"""A step's loss and gradients: summed over forward passes and processes, and copied from the device."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from submillion.training.scaling import LossScaler
 
 @dataclass(frozen=True, eq=False)
 class Sums:
-    """What the forward and backward passes of a step came to on this process; nothing here has waited for a GPU.
+    """Results of a step's forward and backward passes on this process, made without waiting for a GPU.
 
     Attributes:
         losses: Each pass's part of the step's loss, float32 (passes,).
-        num_right: Records whose most probable class was right, int64 ().
-        failure: What ended the passes early; the other two are then of no use.
+        num_right: Number of records whose most probable class was right, int64 ().
+        failure: Exception that ended the passes early, which makes the other two useless.
     """
 
     losses: torch.Tensor
@@ -38,12 +38,12 @@ class Sums:
 def weigh_classes(
     labels: Sequence[int], num_labels: int, config: TrainConfig, record_weights: Sequence[float] | None = None
 ) -> torch.Tensor | None:
-    """Return one loss weight a class, float32 (C,), or None for equal weights.
+    """Return one loss weight per class, float32 (C,), or None for equal weights.
 
     ``balanced`` is n / (C * count), the rule of scikit-learn's class weights; both count records by their weights.
 
     Raises:
-        ConfigError: As many weights as classes are needed.
+        ConfigError: The numbers of weights and classes differ.
     """
     if config.class_weights == "none":
         return None
@@ -54,20 +54,20 @@ def weigh_classes(
         raise ConfigError(
             f"{len(config.class_weights)} weights for {num_labels} classes",
             where="train.class_weights",
-            hint="Give one weight a class, in the order of the labels, or balanced.",
+            hint="Give one weight per class, in the order of the labels, or balanced.",
         )
     return torch.tensor(config.class_weights, dtype=torch.float32)
 
 
 def weigh_records(items: Sequence[Features], weights: torch.Tensor | None) -> float:
-    """Return what the sum of a step's losses is divided by: the summed weights of its records.
+    """Return the divisor of the sum of a step's losses: the summed weights of its records.
 
-    A record's weight is its own times that of its label. Cross-entropy's own mean divides by the same. Here it is that
-    of the whole step, over all passes and processes.
+    A record's weight is its own times that of its label, as in the mean of torch's cross-entropy. The sum here is over
+    the whole step, with all passes and processes.
 
     Args:
         items: The records of the step.
-        weights: One a class, float32 (C,) on the CPU, or None for equal ones.
+        weights: One weight per class, float32 (C,) on the CPU, or None for equal ones.
     """
     of_labels = torch.ones(len(items)) if weights is None else weights[torch.tensor([item.label for item in items])]
     if all(item.weight == 1 for item in items):
@@ -89,16 +89,17 @@ def accumulate_gradients(
     """Run a step's passes and add up their gradients.
 
     Args:
-        classifier: In training mode.
-        given: The step's records and batches.
-        weights: One a class, float32 (C,) on the classifier's device, or None for equal ones.
-        total_weight: Of the step's records, as `weigh_records` gives it.
+        classifier: Model in training mode.
+        given: Records and batches of the step.
+        weights: One weight per class, float32 (C,) on the classifier's device, or None for equal ones.
+        total_weight: Total weight of the step's records, from `weigh_records`.
         label_smoothing: Share of the target that is spread over all classes.
-        seed: Seed of dropout.
-        scaler: Scales the losses before their backward passes, and with them the gradients; not the sums.
+        seed: Seed for dropout.
+        scaler: Loss scaler, which scales the losses before their backward passes and so the gradients, but not the
+            sums.
 
     Returns:
-        The sums. An exception is among them, not raised: other processes may wait for this one's gradients.
+        The sums. They include an exception instead of raising it, as other processes may wait for this one's gradients.
     """
     device = next(classifier.parameters()).device
     losses, num_right = [], torch.zeros((), dtype=torch.int64, device=device)
@@ -135,17 +136,18 @@ def reduce_gradients(
     """Replace every process's gradients by their sum, in one message.
 
     Args:
-        parameters: The trained parameters; those without a gradient, where this process had no records, get one.
-        sums: Of this process. A failure is sent as a loss that is not finite.
-        processes: All take part, with or without records.
-        is_stopping: Says whether this process has been asked to stop; asked where there are several.
+        parameters: The trained parameters. Those without a gradient, as this process had no records, get one.
+        sums: Sums of this process. A failure is sent as a loss that is not finite.
+        processes: All processes of the run; each takes part, with or without records.
+        is_stopping: Function that returns whether this process was asked to stop; called if there are several
+            processes.
 
     Returns:
-        The step's loss, its number of right records and the number of processes that were asked to stop, float32
-        (3,); None where there is one process, whose gradients and sums are those of the step.
+        The step's loss, its number of right records and the number of processes that were asked to stop, float32 (3,).
+        With a single process it is None, since its gradients and sums are those of the step.
 
     Raises:
-        Exception: What ended the passes early, where there is one process.
+        Exception: The passes ended early, and there is a single process.
     """
     if processes.count == 1:
         processes.fail_together(sums.failure)
@@ -164,12 +166,12 @@ def reduce_gradients(
 def clip_gradients(
     parameters: Sequence[nn.Parameter], largest_norm: float | None, scaler: LossScaler | None
 ) -> torch.Tensor:
-    """Bring the gradients to the size that a step takes; return the Euclidean norm that they had, float32 ().
+    """Unscale and clip the gradients, and return their Euclidean norm before clipping, float32 ().
 
     Args:
         parameters: The trained parameters.
-        largest_norm: Gradients whose norm is above it are scaled down to it; None or 0 for no limit.
-        scaler: Has scaled the losses, and with them the gradients; the norm is that without it.
+        largest_norm: Norm that larger gradients are scaled down to; None or 0 for no limit.
+        scaler: Loss scaler that has scaled losses and gradients; the norm is the one without scaling.
     """
     if scaler is not None:
         scaler.unscale(parameters)
@@ -177,10 +179,10 @@ def clip_gradients(
 
 
 class Figures:
-    """Numbers on their way from a device, in one copy that nothing waits for until they are read.
+    """Numbers that are being copied from a device, in one copy that is waited for only when they are read.
 
     Args:
-        values: Any shapes; numbers are exact in float64.
+        values: Tensors of any shapes, whose numbers are exact in float64.
     """
 
     def __init__(self, *values: torch.Tensor) -> None:
@@ -196,7 +198,7 @@ class Figures:
         self._flat = flat
 
     def read(self) -> list[list[float]]:
-        """Return the numbers of each tensor, waiting for them if need be."""
+        """Return the numbers of each tensor, and wait for them if necessary."""
         if self._arrived is not None:
             self._arrived.synchronize()
         numbers = [float(number) for number in self._flat.tolist()]

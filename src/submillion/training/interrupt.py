@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during training: finish the step, then stop where it can be saved."""
+"""Ctrl-C and SIGTERM during training: the run finishes its step, saves and stops."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from types import FrameType
 
 
 class StopRequest:
-    """Set once a signal has asked the run to stop."""
+    """A flag that is set when a signal asks the run to stop."""
 
     def __init__(self) -> None:
         self.is_set = False
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.is_set:
-            # Asked twice: stop at once; the last checkpoint is whole all the same.
+            # The second signal stops the run at once. The last checkpoint is complete anyway.
             raise KeyboardInterrupt
         self.is_set = True
 
 
 @contextmanager
 def deferred_stop() -> Iterator[StopRequest]:
-    """Collect SIGINT and SIGTERM in a StopRequest for the length of the block; a second one interrupts at once.
+    """Collect SIGINT and SIGTERM in a StopRequest while the block runs; a second signal interrupts at once.
 
-    A signal that the process ignores, as SIGINT in a shell's background job, stays ignored. Outside of the main thread,
+    A signal that the process ignores, as SIGINT in a shell's background job, is still ignored. Outside the main thread,
     where Python allows no handlers, the request is never set.
     """
     request = StopRequest()

@@ -1,7 +1,8 @@
-"""The one training loop: a generator that makes optimizer steps and yields what came of each.
+"""The training loop: a generator that makes optimizer steps and yields the result of each.
 
-It neither evaluates nor writes nor prints; its consumer does, between steps. The order of the records is a function
-of (seed, epoch) and masks of (seed, step, record), so a run that starts at any step continues as if never stopped.
+The loop does not evaluate, write or print; its consumer does so between steps. The order of the records is a function
+of (seed, epoch) and masks are functions of (seed, step, record), so a run can continue at any step as if it had never
+stopped.
 """
 
 from __future__ import annotations
@@ -42,27 +43,28 @@ def train_steps(
 ) -> Iterator[StepResult]:
     """Make optimizer steps from `first_step` to the end of the run.
 
-    A step's loss is the weighted mean over its records, however many forward passes and processes they take, so
-    accumulation equals one large batch, and several processes equal one, up to rounding.
+    A step's loss is the weighted mean over its records, over all forward passes and processes. Therefore accumulation
+    equals one large batch, and several processes equal one, up to rounding.
 
-    When a result is handed out, the parameters are those after its step. On a GPU, the gradients of the next step are
-    under way by then, so that the GPU does not wait for its host to read the result.
+    When a result is yielded, the parameters are those after its step. On a GPU, the gradients of the next step are
+    already being computed, so that the GPU does not wait for its host to read the result.
 
     Args:
         classifier: The model.
-        features: Training rows, labelled.
-        optimizer: Made by `build_optimizer`.
+        features: Features of the labelled training rows.
+        optimizer: Optimizer from `build_optimizer`.
         config: Training settings.
-        seed: Seed of order and dropout.
-        first_step: Steps made before, on resume.
-        average: Updated after each step, if given; after one that is left out, too.
-        scaler: Scales losses, where weights are fp16. A step whose gradients overflow is left out, and counts.
-        processes: Those that share each step's records; parameters, optimizer and average are the same on all.
-        is_stopping: Says whether this process has been asked to stop; asked in each step of several processes.
+        seed: Seed for order and dropout.
+        first_step: Number of steps made before, on resume.
+        average: Moving average, if any; it is updated after every step, also after one that is left out.
+        scaler: Loss scaler for fp16 weights. A step whose gradients overflow is left out, but counts as a step.
+        processes: Processes that share each step's records; parameters, optimizer and average are the same on all.
+        is_stopping: Function that returns whether this process was asked to stop; called each step if there are
+            several.
 
     Raises:
-        DivergedError: A loss is not finite, or gradients are not at the least scale; the step is not made. The error is
-            the same on all processes.
+        DivergedError: A loss is not finite, or gradients are not finite at the smallest scale. The step is not made,
+            and the error is the same on all processes.
     """
     per_epoch, num_steps = count_steps(len(features), config)
     warmup = count_warmup_steps(config, num_steps)
@@ -75,7 +77,7 @@ def train_steps(
     parts = list(classifier.modules())
     results = Results(device, per_epoch)
     for given in feed_steps(features, config, seed=seed, first_step=first_step, device=device, processes=processes):
-        if not all(part.training for part in parts):  # asked of every part: the root's own mode says nothing of theirs
+        if not all(part.training for part in parts):  # every part is asked, since modes can differ
             classifier.train()
         sums = accumulate_gradients(
             classifier,

@@ -29,8 +29,8 @@ def find_group(name: str) -> GroupName:
 def build_optimizer(parameters: Mapping[str, nn.Parameter], config: TrainConfig) -> torch.optim.AdamW:
     """Build AdamW (Loshchilov & Hutter, arXiv 1711.05101) with one learning rate per group.
 
-    Vectors (biases and DoRA magnitudes) are not decayed. Groups carry ``name`` and ``peak`` (the learning rate that
-    the schedule scales).
+    Vectors (biases and DoRA magnitudes) are not decayed. Each group has a ``name`` and a ``peak``, the learning rate
+    that the schedule scales.
 
     Args:
         parameters: The trained parameters by name.
@@ -68,15 +68,15 @@ def count_warmup_steps(config: TrainConfig, num_steps: int) -> int:
 def schedule_factor(step: int, *, num_steps: int, warmup_steps: int, schedule: Schedule, num_cycles: int = 1) -> float:
     """Return the share of the peak learning rate that a step uses, in [0, 1].
 
-    Linear warmup, then the schedule over the remaining steps. ``cosine`` is half a cosine period and
-    ``cosine_restarts`` starts it anew `num_cycles` times (Loshchilov & Hutter, arXiv 1608.03983, section 3).
+    A linear warmup is followed by the schedule over the remaining steps. ``cosine`` is half a cosine period and
+    ``cosine_restarts`` repeats it `num_cycles` times (Loshchilov & Hutter, arXiv 1608.03983, section 3).
 
     Args:
-        step: The step about to be made, from 0.
-        num_steps: Steps of the whole run.
-        warmup_steps: Steps of linear warmup; the first one already moves.
-        schedule: Course after warmup.
-        num_cycles: Cycles of cosine_restarts.
+        step: Number of the coming step, from 0.
+        num_steps: Number of steps of the whole run.
+        warmup_steps: Number of steps of linear warmup; the first step's rate is already above 0.
+        schedule: Schedule after warmup.
+        num_cycles: Number of cycles of cosine_restarts.
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
@@ -93,7 +93,7 @@ def schedule_factor(step: int, *, num_steps: int, warmup_steps: int, schedule: S
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> dict[str, float]:
-    """Scale every group's peak learning rate; return the rates by group name."""
+    """Scale every group's peak learning rate, and return the rates by group name."""
     rates = {}
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * factor
@@ -102,11 +102,11 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> dict[
 
 
 def step_where_finite(optimizer: torch.optim.Optimizer, is_finite: torch.Tensor) -> None:
-    """Make an optimizer step if a flag on the device says so, without asking the device.
+    """Make an optimizer step if a flag on the device is set, without waiting for the device.
 
     Args:
-        optimizer: A fused one: its kernel looks at the flag itself, as it does for torch's GradScaler, and leaves
-            parameters, moments and step counts as they are where the step is not to be made.
+        optimizer: A fused optimizer, whose kernel reads the flag as it does for torch's GradScaler. If the flag is not
+            set, parameters, moments and step counts are unchanged.
         is_finite: Shape (), bool, on the parameters' device.
     """
     asked: Any = optimizer
@@ -117,7 +117,7 @@ def step_where_finite(optimizer: torch.optim.Optimizer, is_finite: torch.Tensor)
 class MovingAverage:
     """Exponential moving average of the trained parameters.
 
-    The decay of update t (from 0) is ``min(decay, (1 + t) / (10 + t))``, so that early values fade soon
+    The decay of update t (from 0) is ``min(decay, (1 + t) / (10 + t))``, so that early values fade quickly
     (the rule of TensorFlow's ExponentialMovingAverage).
 
     Args:
@@ -132,7 +132,7 @@ class MovingAverage:
         self.values = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
 
     def update(self) -> None:
-        """Take in the parameters after an optimizer step."""
+        """Update the averages with the parameters after an optimizer step."""
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         self.num_updates += 1
         averages = list(self.values.values())
@@ -141,7 +141,7 @@ class MovingAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Put the averages in the parameters' place for the length of the block."""
+        """Replace the parameters by the averages while the block runs."""
         kept = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
         self._copy(self.values)
         try:

@@ -1,8 +1,8 @@
-"""Loss scaling for fp16: small gradients are kept from vanishing, and steps whose gradients overflow are left out.
+"""Loss scaling for fp16: it keeps small gradients from vanishing, and leaves out steps whose gradients overflow.
 
 P. Micikevicius et al., "Mixed precision training" (arXiv 1710.03740), section 3.2. Rule and constants are those of
-torch's GradScaler: the scale halves where gradients overflow, and doubles after 2,000 steps in a row where none did.
-All of it happens on the device, so that a GPU is not waited for.
+torch's GradScaler: the scale halves if gradients overflow, and doubles after 2,000 consecutive steps without an
+overflow. All of it happens on the device, so that nothing waits for a GPU.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from torch import nn
 
 GROWTH_INTERVAL = 2000
 LEAST_SCALE = 1.0
-"""Gradients that overflow at this scale would overflow without any; the run ends in an error."""
+"""Gradients that overflow at this scale would also overflow without scaling, so the run ends in an error."""
 
 
 @dataclass(frozen=True)
 class ScalerState:
-    """Where loss scaling stands.
+    """The state of loss scaling.
 
     Attributes:
         scale: Factor on the losses of the next step.
-        num_good_steps: Steps in a row without an overflow since the scale last changed.
+        num_good_steps: Number of steps without an overflow since the scale last changed.
     """
 
     scale: float = 2.0**16
@@ -32,12 +32,12 @@ class ScalerState:
 
 
 class LossScaler:
-    """The factor on the losses of a run, and how it changes.
+    """The factor on the losses of a run, and the rule of its changes.
 
     Args:
-        device: Of the trained parameters.
-        state: Where an earlier part of the run has left it.
-        growth_interval: Steps in a row without an overflow after which the scale doubles.
+        device: Device of the trained parameters.
+        state: State after an earlier part of the run.
+        growth_interval: Number of consecutive steps without an overflow after which the scale doubles.
     """
 
     def __init__(
@@ -51,11 +51,11 @@ class LossScaler:
 
     @property
     def state(self) -> ScalerState:
-        """Where it stands after the steps made; waits for the device."""
+        """The state after the last step; reading it waits for the device."""
         return ScalerState(float(self.scale), int(self._num_good_steps))
 
     def unscale(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Divide the gradients by the scale that their losses had."""
+        """Divide the gradients by the scale of their losses."""
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         torch._foreach_mul_(gradients, 1.0 / self.scale)
 
@@ -63,7 +63,7 @@ class LossScaler:
         """Set the scale of the next step.
 
         Args:
-            is_finite: Whether the gradients of this step were, bool () on the device.
+            is_finite: Whether the gradients of this step were finite, bool () on the device.
         """
         num_good_steps = (self._num_good_steps + 1) * is_finite
         grows = num_good_steps == self._growth_interval

@@ -1,4 +1,4 @@
-"""A step of the training loop from its gradients to its result, which a GPU is not waited for."""
+"""A step of the training loop, from its gradients to its result, without waiting for a GPU."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from submillion.training.scaling import LEAST_SCALE, LossScaler
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one optimizer step did.
+    """The result of one optimizer step.
 
     Attributes:
         step: Number of the step, from 1.
-        epoch: Passes over the training rows after it.
-        loss: Mean loss of its records.
-        num_right: Records whose most probable class, before the step, was right.
-        learning_rates: By parameter group.
-        grad_norm: Euclidean norm of all gradients before clipping; None where they overflowed and the step was left
-            out, which only loss scaling does.
-        num_records: Records of the step.
-        num_tokens: Their tokens.
-        step_s: Seconds spent on it, since the step before was handed out.
-        is_stopping: Whether any process had been asked to stop when the step's gradients were added up; all
-            processes see the same.
-        loss_scale: Factor that the losses had, with loss scaling.
+        epoch: Number of passes over the training rows after the step.
+        loss: Mean loss of the step's records.
+        num_right: Number of records whose most probable class, before the step, was right.
+        learning_rates: Learning rates by parameter group.
+        grad_norm: Euclidean norm of all gradients before clipping; None if they overflowed and loss scaling left the
+            step out.
+        num_records: Number of records of the step.
+        num_tokens: Number of tokens of the step.
+        step_s: Seconds since the result of the previous step was yielded.
+        is_stopping: Whether any process had been asked to stop when the step's gradients were summed; it is the same on
+            all processes.
+        loss_scale: Factor on the losses, with loss scaling.
     """
 
     step: int
@@ -54,16 +54,16 @@ class StepResult:
 
 
 class Step:
-    """A step whose figures may still be on their way from the device.
+    """A step whose figures may not have arrived from the device yet.
 
     Args:
-        given: What it read.
-        sums: Of this process.
-        totals: Loss, right records and processes asked to stop, over all processes; None where there is one.
-        norm: Of the gradients.
+        given: Input of the step.
+        sums: Sums of this process.
+        totals: Loss, right records and processes asked to stop, over all processes; None with a single process.
+        norm: Norm of the gradients.
         rates: Learning rates.
-        scaler: Has scaled the losses, and is told whether the gradients were finite.
-        processes: Those that made it.
+        scaler: Loss scaler of the losses, which learns from this step whether the gradients were finite.
+        processes: Processes that made the step.
     """
 
     def __init__(
@@ -88,14 +88,14 @@ class Step:
         self._figures = Figures(sums.losses, sums.num_right if totals is None else totals, norm, *scales)
 
     def make(self, optimizer: torch.optim.Optimizer, *, unread: bool) -> None:
-        """Move the parameters, and drop the gradients.
+        """Update the parameters and drop the gradients.
 
         Args:
-            optimizer: Holds them.
-            unread: Whether to leave the figures on the device, which then decides by itself if the step is made.
+            optimizer: Optimizer of the parameters.
+            unread: Whether to leave the figures on the device, which then decides whether the step is made.
 
         Raises:
-            DivergedError: Loss or gradients are not finite, where they are read; the same on all processes.
+            DivergedError: Loss or gradients were read and are not finite. The error is the same on all processes.
         """
         if not unread:
             self.check()
@@ -111,10 +111,10 @@ class Step:
     def check(self) -> tuple[float, int, bool, float | None, float | None]:
         """Return loss, right records, whether any process is to stop, gradient norm and loss scale, or raise.
 
-        The norm is None where loss scaling leaves the step out.
+        The norm is None if loss scaling leaves the step out.
 
         Raises:
-            DivergedError: Loss or gradients are not finite; the same on all processes.
+            DivergedError: Loss or gradients are not finite. The error is the same on all processes.
         """
         losses, totals, [norm], *scales = self._figures.read()
         scale = scales[0][0] if scales else None
@@ -137,14 +137,14 @@ class Step:
         raise _refuse([item.id for item in self._given.items], self._given.step, what, value)
 
     def read(self, per_epoch: int, *, since_s: float) -> StepResult:
-        """Return what came of the step, waiting for it if need be.
+        """Return the step's result, and wait for it if necessary.
 
         Args:
-            per_epoch: Steps an epoch.
-            since_s: When the result before was handed out.
+            per_epoch: Number of steps per epoch.
+            since_s: Time when the previous result was yielded.
 
         Raises:
-            DivergedError: Loss or gradients were not finite; the same on all processes.
+            DivergedError: Loss or gradients were not finite. The error is the same on all processes.
         """
         loss, num_right, is_stopping, norm, scale = self.check()
         items = self._given.items
@@ -164,31 +164,31 @@ class Step:
 
 
 class Results:
-    """Hands out what came of each step: on a CPU at once, on a GPU when the next step's gradients are under way.
+    """Results in order: at once on a CPU; on a GPU, when the next step's gradients have been requested.
 
     Args:
-        device: Where steps are computed.
-        per_epoch: Steps an epoch.
+        device: Device that computes the steps.
+        per_epoch: Number of steps per epoch.
     """
 
     def __init__(self, device: torch.device, per_epoch: int) -> None:
         self.are_late = _reads_late(device)
-        """Whether a result is read after the next step's gradients have been asked for."""
+        """Whether a result is read only after the next step's gradients have been requested."""
         self._per_epoch = per_epoch
         self._waiting: Step | None = None
         self._handed_out_s = time.perf_counter()
 
     def add(self, step: Step) -> Iterator[StepResult]:
-        """Take a step that was made, and yield what came of it unless it is to wait."""
+        """Add a step that was made, and yield its result unless it must wait."""
         self._waiting = step
         if not self.are_late:
             yield from self.read_waiting()
 
     def read_waiting(self) -> Iterator[StepResult]:
-        """Yield what came of the step that waits, if one does.
+        """Yield the result of the waiting step, if there is one.
 
         Raises:
-            DivergedError: Loss or gradients were not finite; the same on all processes.
+            DivergedError: Loss or gradients were not finite. The error is the same on all processes.
         """
         if self._waiting is not None:
             step, self._waiting = self._waiting, None

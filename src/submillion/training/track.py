@@ -1,6 +1,6 @@
-"""Trackers besides log.jsonl, through accelerate's classes for them.
+"""Trackers besides log.jsonl, through accelerate's classes.
 
-A run keeps the id that it has in each tracker in ``trackers.json``, and goes on under it when it is continued.
+A run keeps its id in each tracker in ``trackers.json``, and uses the same id when it is resumed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from submillion.storage.json_shapes import check_shape
 
 PROJECT = "submillion"
 IDS_NAME = "trackers.json"
-# Some trackers refuse other characters in the name of a figure, such as the colon of f1:Sports, in the middle of a run.
+# Some trackers fail in the middle of a run on other characters in a figure's name, such as the colon of f1:Sports.
 _NOT_IN_NAMES = re.compile(r"[^\w\-. /]")
 # The shortest limit that a tracker has for the value of a setting.
 _MAX_SETTING = 250
@@ -31,7 +31,7 @@ def check_trackers(names: Sequence[TrackerName]) -> None:
     """Refuse trackers that are not installed, before anything is read.
 
     Raises:
-        ConfigError: With the extra that brings the tracker.
+        ConfigError: A tracker is not installed. The message names the extra that installs it.
     """
     for name in names:
         from accelerate import utils
@@ -48,12 +48,12 @@ class Trackers:
     """Sends scalar figures to the trackers that a run asks for.
 
     Args:
-        names: Trackers by name; empty for none.
-        folder: Run folder; its name is the run's in each tracker, and some write below it.
+        names: Names of the trackers; empty for none.
+        folder: Run folder. Its name is the run's name in each tracker, and some trackers write into it.
         settings: The resolved configuration, flat enough for a tracker's table.
 
     Raises:
-        ConfigError: A tracker that is not installed, or does not start.
+        ConfigError: A tracker is not installed or does not start.
     """
 
     def __init__(self, names: Sequence[TrackerName], folder: Path, settings: Mapping[str, Any]) -> None:
@@ -63,7 +63,7 @@ class Trackers:
         check_trackers(names)
         from accelerate.state import PartialState
 
-        # accelerate's trackers log what they do, which it refuses to processes that have not asked it who they are.
+        # accelerate's trackers log, which accelerate allows only after the process has a PartialState.
         PartialState()
         path = folder / IDS_NAME
         ids: dict[str, str] = read_json(path) if path.exists() else {}
@@ -95,10 +95,10 @@ class _Kind:
     """A tracker.
 
     Attributes:
-        extra: The extra of this package that brings it.
-        open: (run folder, id of the run or None) -> accelerate's tracker, not started.
-        find_id: Of the started tracker's run; None where a run is known by its folder.
-        hint: What to do where it does not start.
+        extra: The extra of this package that installs it.
+        open: Function (run folder, id of the run or None) -> accelerate's tracker, not started.
+        find_id: Function that returns the run's id from a started tracker; None if the folder identifies the run.
+        hint: Advice for a tracker that does not start.
     """
 
     extra: str
@@ -159,7 +159,7 @@ def _start(name: TrackerName, folder: Path, run_id: str | None) -> Any:
     try:
         tracker = kind.open(folder, run_id)
         tracker.start()
-    except Exception as error:  # each tracker has errors of its own; none of them is one of ours
+    except Exception as error:  # each tracker has its own errors, and none is ours
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(f"tracker {name!r} does not start: {reason[0]}", where="track", hint=kind.hint) from error
     return tracker

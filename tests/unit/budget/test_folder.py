@@ -210,22 +210,22 @@ def test_other_adapter_types_are_named(folder: Path, kind: str | None) -> None:
     ("changes", "message"),
     [
         ({"r": 3}, "expected \\[3, 24\\]"),
-        ({"r": "2"}, "no rank or alpha"),
-        ({"lora_alpha": None}, "no rank or alpha"),
+        ({"r": "2"}, "not a rank or alpha"),
+        ({"lora_alpha": None}, "not a rank or alpha"),
         ({"rank_pattern": {"query": 5}}, "expected \\[5, 24\\]"),
         ({"rank_pattern": {"(": 5}}, "the pattern '\\(' is not used: it is not valid"),
         ({"rank_pattern": [1]}, "rank_pattern is"),
-        ({"target_modules": ["query"]}, "not among target_modules"),
+        ({"target_modules": ["query"]}, "not in target_modules"),
         ({"target_modules": ["query", "value", "key"]}, "has no adapter"),
         ({"target_modules": 3}, "target_modules is 3"),
         ({"modules_to_save": None, "task_type": None}, "'classifier.dense' was saved whole"),
         ({"modules_to_save": ["classifier.dense"], "task_type": None}, "'classifier.out_proj' was saved whole"),
         ({"modules_to_save": ["classifier.dense"]}, "'classifier.dense' twice, once inside of 'classifier'"),
         ({"modules_to_save": [3]}, "modules_to_save is"),
-        ({"layers_to_transform": 1}, "is not among layers_to_transform 1"),
-        ({"layers_to_transform": [[1]]}, "is not among layers_to_transform"),
-        ({"exclude_modules": ["value"]}, "is among exclude_modules"),
-        ({"exclude_modules": ".*value"}, "is among exclude_modules"),
+        ({"layers_to_transform": 1}, "is not in layers_to_transform 1"),
+        ({"layers_to_transform": [[1]]}, "is not in layers_to_transform"),
+        ({"exclude_modules": ["value"]}, "is in exclude_modules"),
+        ({"exclude_modules": ".*value"}, "is in exclude_modules"),
         ({"exclude_modules": "(a+)+$"}, "pattern"),
         ({"bias": "all"}, "is missing"),
         ({"bias": "lora_only"}, "query.bias is missing"),
@@ -271,9 +271,9 @@ def zeros(*shape: int) -> Any:
         (lambda w: w.update({f"{ROOT}{QUERY}.lora_A.weight": zeros(2, 23)}), "expected \\[2, 24\\]"),
         (lambda w: w.update({f"{ROOT}{QUERY}.lora_B.weight": zeros(24, 9)}), "expected \\[24, 2\\]"),
         (lambda w: w.update({f"{ROOT}{QUERY}.lora_magnitude_vector": zeros(24)}), "magnitudes"),
-        (lambda w: w.update({f"{ROOT}{QUERY}.lora_embedding_A": zeros(24)}), "no part of a LoRA"),
+        (lambda w: w.update({f"{ROOT}{QUERY}.lora_embedding_A": zeros(24)}), "not part of a LoRA"),
         (lambda w: w.update({"query.lora_A.weight": zeros(24)}), "does not begin with"),
-        (lambda w: w.update({f"{ROOT}{QUERY}.base_layer.bias": zeros(24)}), "query.bias is there"),
+        (lambda w: w.update({f"{ROOT}{QUERY}.base_layer.bias": zeros(24)}), "query.bias exists"),
         (lambda w: w.update({f"{ROOT}{QUERY}.base_layer.bias": zeros(4)}), "has the shape \\[4\\]"),
         (lambda w: w.pop(f"{ROOT}classifier.dense.bias"), "classifier.dense holds"),
         (lambda w: w.update({f"{ROOT}classifier.out_proj.weight": zeros(3, 9)}), "classifier.out_proj holds"),
@@ -292,7 +292,7 @@ def test_weights_that_contradict_the_configuration(
 def test_an_adapter_for_another_base_is_refused(folder: Path) -> None:
     with pytest.raises(ModelError, match=r"encoder\.layer\.1"):
         plan_adapter_folder(folder, {**CONFIG, "num_hidden_layers": 1}, budget=10**6)
-    with pytest.raises(ModelError, match="no linear layer of this distilbert"):
+    with pytest.raises(ModelError, match="not a linear layer of this distilbert"):
         plan_adapter_folder(folder, {"model_type": "distilbert"}, budget=10**6)
 
 

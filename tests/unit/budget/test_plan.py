@@ -193,9 +193,9 @@ def test_json_has_the_promised_keys_and_reads_back() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (("trainable_params",), 5, "trainable_params is 5, its parts sum to 925444"),
+        (("trainable_params",), 5, "trainable_params is 5, but its parts sum to 925444"),
         (("head_params",), 1, "head_params is 1"),
-        (("modules", 0, "params"), 1, "adapter_params is 331776, its parts sum to 328705"),
+        (("modules", 0, "params"), 1, "adapter_params is 331776, but its parts sum to 328705"),
         (("modules", 0, "rank"), "many", "modules.0.rank"),
         (("modules",), None, "modules"),
         (("head",), "round", "head"),

@@ -37,7 +37,7 @@ def test_nothing_changes_on_the_same_shape() -> None:
 def test_kinds_stay_and_layers_are_mapped_and_merged() -> None:
     adapter, lines = adapt(BERT_6, targets=("query", "ffn_out"), layers=(0, 10, 11), rank=3)
     assert adapter == AdapterConfig(targets=("query", "ffn_out"), layers=(0, 5), rank=3)
-    assert lines == ["layers of 12 to 6: 0 -> 0, 10 -> 5, 11 -> 5", "layers that fell together were merged: 3 -> 2"]
+    assert lines == ["layers of 12 to 6: 0 -> 0, 10 -> 5, 11 -> 5", "layers that became equal were merged: 3 -> 2"]
 
 
 @pytest.mark.parametrize(

@@ -280,7 +280,7 @@ def test_the_cache_knows_old_ids_without_owner(hub_cache: Path, tiny_roberta: Pa
 
 def test_another_commit_in_the_cache_is_named_and_not_taken(hub_cache: Path, tiny_roberta: Path) -> None:
     fill_cache(hub_cache, "FacebookAI/roberta-base", "f" * 40, tiny_roberta, ref="main")
-    with pytest.raises(ModelError, match=f"has not revision e2da8e2f.*, only {'f' * 40}"):
+    with pytest.raises(ModelError, match=f"has {'f' * 40}, not revision e2da8e2f"):
         find_base("roberta-base")
     assert find_base("roberta-base", "main").revision == "f" * 40
     assert find_base("roberta-base", "f" * 40).origin == "cache"
