@@ -88,11 +88,7 @@ def launch_run(
     if state in {"finished", "pruned"}:
         return _describe(run)
     _await_release(run)
-    words = ["train", "--resume", str(out)]
-    if state == "new":
-        recipe = out.with_name(f"{out.name}.yaml")
-        write_text(recipe, dump_config(config))
-        words = ["train", str(recipe), "--out", str(out)]
+    words = _choose_words(state, config, out)
     log = out.with_name(f"{out.name}.log")
     follower = _Follower(run.log, on_validation)
     find_error_file(log).unlink(missing_ok=True)
@@ -116,6 +112,15 @@ def launch_run(
     else:
         raise explain_end(process.returncode, log, str(out))
     return _describe(run)
+
+
+def _choose_words(state: RunState, config: RunConfig, out: Path) -> list[str]:
+    """Return the words of the command that begins or continues a run."""
+    if state != "new":
+        return ["train", "--resume", str(out)]
+    recipe = out.with_name(f"{out.name}.yaml")
+    write_text(recipe, dump_config(config))
+    return ["train", str(recipe), "--out", str(out)]
 
 
 def _find_state(run: RunDir, config: RunConfig) -> RunState:
