@@ -172,7 +172,7 @@ def recall_findings(
         code = digest_code(
             "data",
             "tables",
-            *(f"pipeline/{name}.py" for name in ("cached_data", "prepare", "rows")),
+            *(f"pipeline/{name}.py" for name in ("cached_data", "prepare", "choose_rows")),
             "encoding/text_encoder.py",
         )
         key = digest_parts(code, key)

@@ -31,7 +31,7 @@ from submillion.encoding.max_length import ChosenLength, choose_length
 from submillion.encoding.text_encoder import Features, TextEncoder, Tokens, make_features, started_beside
 from submillion.encoding.token_cache import recall_tokens
 from submillion.pipeline.cached_data import recall_findings
-from submillion.pipeline.rows import Chosen, Source, choose_rows, read_source, tell
+from submillion.pipeline.choose_rows import Chosen, Source, choose_rows, read_source, tell
 from submillion.pipeline.synthetic_rows import ExtraRows, prepare_extra_rows
 from submillion.progress import Progress
 from submillion.records import LabelSet, Record, Splits, hash_records
