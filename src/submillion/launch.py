@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from submillion.config.nested import list_changes
 from submillion.config.run import RunConfig, dump_config
 from submillion.errors import ConfigError, RunError, SubmillionError, from_json
 from submillion.run.folder import RunDir, RunState, refuse_odd_files
@@ -132,8 +133,8 @@ def _find_state(run: RunDir, config: RunConfig) -> RunState:
         return "new"
     before = read_config(run)
     if before != config:
-        old, new = before.model_dump(mode="json"), config.model_dump(mode="json")
-        changed = ", ".join(sorted(name for name in new if old[name] != new[name]))
+        changes = list_changes(before.model_dump(mode="json"), config.model_dump(mode="json"))
+        changed = ", ".join(sorted(path for path, _, _ in changes))
         raise ConfigError(
             f"holds a run with other settings: {changed} differ",
             where=str(run.path),
