@@ -166,7 +166,7 @@ def test_a_run_that_cannot_be_written_can_be_used(
     def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("submillion.scoring.run_model.count_test_evaluation", refuse)
+    monkeypatch.setattr("submillion.scoring.evaluate_run.count_test_evaluation", refuse)
     outcome = cli("evaluate", run, test)
     assert outcome.code == 0, outcome.err
     assert "cannot be written (Permission denied)" in outcome.err
