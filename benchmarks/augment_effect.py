@@ -13,7 +13,6 @@ goes on where it was. The effect is written down whatever its sign.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from submillion import __version__
-from submillion.api import resolve_config
+from submillion.cli.options import read_settings
+from submillion.config.nested import add_overrides
 from submillion.config.run import RunConfig
 from submillion.data.synthetic import read_rows
 from submillion.launch import launch_run
 from submillion.metrics.evaluate import compare_correct
+from submillion.pipeline.resolve import resolve_config
 from submillion.run.folder import RunDir
 from submillion.run.paired import compare_outcomes, read_outcomes
 from submillion.storage.files import read_json, write_json
@@ -67,7 +68,7 @@ def make_config(arguments: argparse.Namespace, seed: int, files: Sequence[str]) 
     for name, (data, *labels) in (split_named(entry, "--watch") for entry in arguments.watch):
         watch.append({"name": name, "data": data} | ({"labels": labels[0]} if labels else {}))
     extra = [{"data": file, "weight": arguments.weight} for file in files]
-    settings = [*arguments.settings, f"watch={json.dumps(watch)}", f"data.extra={json.dumps(extra)}"]
+    settings = add_overrides(read_settings(arguments.settings), {"watch": watch, "data.extra": extra})
     return resolve_config(arguments.recipe, data=arguments.data, seed=seed, settings=settings).config
 
 

@@ -160,7 +160,7 @@ def train(recipe: str, options: argparse.Namespace, watch: Sequence[Mapping[str,
 
 def limit_steps(recipe: str, num_records: int) -> dict[str, Any]:
     """Return the settings that end a run after so many records, and have it look at validation four times."""
-    from submillion.api import resolve_config
+    from submillion.pipeline.resolve import resolve_config
 
     config = resolve_config(recipe, base=BASE).config.train
     num_steps = num_records // config.batch_size

@@ -115,7 +115,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def resolve(options: argparse.Namespace, sampler: str, seed: int) -> Any:
     """Return the recipe with its search."""
-    from submillion.api import resolve_config
+    from submillion.pipeline.resolve import resolve_config
 
     search = {
         "trials": options.trials,
@@ -130,7 +130,7 @@ def resolve(options: argparse.Namespace, sampler: str, seed: int) -> Any:
         "confirm_rows": options.final_rows or options.rows,
         "confirm_steps": options.final_steps or options.steps,
     }
-    settings = [f"search.{name}={value}" for name, value in search.items()]
+    settings = {f"search.{name}": value for name, value in search.items()}
     return resolve_config(options.recipe, data=options.data, base=options.base, seed=seed, settings=settings).config
 
 

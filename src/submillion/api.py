@@ -1,9 +1,8 @@
-"""The Python API: `train`, `tune`, `load`, `export` and `plan`, and how a recipe becomes the configuration of a run."""
+"""The Python API: `train`, `tune`, `plan`, `load`, `predict` and `export`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,39 +11,42 @@ from typing import TYPE_CHECKING, Any, Literal
 from submillion.budget.adapter_settings import read_adapter_config
 from submillion.budget.folder import plan_adapter_folder
 from submillion.budget.plan import Plan, make_plan
-from submillion.budget.transfer import adapt_to_base
-from submillion.config.run import AdapterConfig, ExportFormat, RunConfig, apply_overrides, load_yaml, parse_config
-from submillion.corpus import CORPUS_FOLDER
-from submillion.data.labels import Numbering, NumbersChoice
-from submillion.data.texts import is_table, name_source, place_table, placing_table
+from submillion.config.nested import add_overrides
+from submillion.config.run import ExportFormat, RunConfig
+from submillion.data.columns import make_columns
+from submillion.data.labels import NumbersChoice
+from submillion.data.texts import is_table, open_source, place_table, placing_table
 from submillion.errors import ConfigError
 from submillion.model.sources import load_base_config
+from submillion.pipeline.resolve import ExtraRows, Recipe, count_labels, resolve_config
 from submillion.progress import Progress, Silent
-from submillion.recipes import list_recipes, read_recipe
 
 if TYPE_CHECKING:
+    from submillion.data.label_files import LabelChoice
     from submillion.pipeline.finish import RunSummary
     from submillion.scoring.exports import Exported
+    from submillion.scoring.predictions import PredictedFile
     from submillion.scoring.run_model import RunModel
     from submillion.search.conduct import SearchResult
 
 Data = Any
 """A path, ``hf:owner/name``, or a table: a DataFrame of pandas or polars, or a table of pyarrow."""
 
-NUM_HUB_LABELS: Mapping[str, int] = {"hf:fancyzhx/ag_news": 4}
-"""Number of classes of the hub data sets that shipped recipes name, so that they can be planned with no network."""
-
 
 def train(
-    recipe: str | PathLike[str] | Mapping[str, Any] | RunConfig,
+    recipe: Recipe,
     *,
     data: Data | None = None,
     base: str | PathLike[str] | None = None,
     budget: int | None = None,
     seed: int | None = None,
-    extra: Sequence[str | PathLike[str] | tuple[str | PathLike[str], float]] = (),
+    text: str | Sequence[str] = (),
+    label: str | None = None,
+    row_id: str | None = None,
+    numbers: NumbersChoice | None = None,
+    extra: Sequence[ExtraRows] = (),
     start_from: str | PathLike[str] | None = None,
-    set: Sequence[str] = (),
+    settings: Mapping[str, object] = {},
     out: str | PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> RunSummary:
@@ -56,10 +58,14 @@ def train(
         base: Base model; the recipe's own if absent.
         budget: Trainable parameters stay strictly below this.
         seed: Seed of the training.
+        text: Text columns; the recipe's, or found by name, if empty.
+        label: Label column, likewise.
+        row_id: Id column, likewise; ``none`` for row numbers.
+        numbers: What numbers as labels are: ``names`` of classes, or ``ids`` from 0 or ``ids-from-1``.
         extra: Files of synthetic rows to train on as well, each with its weight in the loss if that is not 1; the
             recipe's own (`data.extra`) if there are none here.
         start_from: Run, checkpoint or PEFT adapter folder whose trained weights the run begins with.
-        set: ``key.path=value`` settings, applied last.
+        settings: Further settings by dotted path, applied last, such as ``{"train.epochs": 2}``.
         out: The run folder, empty or absent; a new one under ``runs/`` if not given.
         progress: Receives stages and counts.
 
@@ -70,13 +76,17 @@ def train(
 
     config = resolve_config(
         recipe,
-        data=name_source(data),
-        base=None if base is None else str(base),
+        data=data,
+        base=base,
         budget=budget,
         seed=seed,
+        text=text,
+        label=label,
+        row_id=row_id,
+        numbers=numbers,
         extra=extra,
-        start_from=None if start_from is None else str(start_from),
-        settings=set,
+        start_from=start_from,
+        settings=settings,
     ).config
     folder = Path(out) if out is not None else choose_folder(config) if is_table(data) else None
     with placing_table(config, data, folder if is_table(data) else None, is_ours=out is None) as placed:
@@ -84,13 +94,17 @@ def train(
 
 
 def tune(
-    recipe: str | PathLike[str] | Mapping[str, Any] | RunConfig,
+    recipe: Recipe,
     *,
     data: Data | None = None,
     base: str | PathLike[str] | None = None,
     budget: int | None = None,
     seed: int | None = None,
-    set: Sequence[str] = (),
+    text: str | Sequence[str] = (),
+    label: str | None = None,
+    row_id: str | None = None,
+    numbers: NumbersChoice | None = None,
+    settings: Mapping[str, object] = {},
     trials: int | None = None,
     storage: str | None = None,
     study: str | None = None,
@@ -107,7 +121,11 @@ def tune(
         base: Base model; the recipe's own if absent.
         budget: Trainable parameters of every trial stay strictly below this.
         seed: Seed of the search and of the trials.
-        set: ``key.path=value`` settings, applied last, such as ``search.steps=200``.
+        text: Text columns; the recipe's, or found by name, if empty.
+        label: Label column, likewise.
+        row_id: Id column, likewise; ``none`` for row numbers.
+        numbers: What numbers as labels are: ``names`` of classes, or ``ids`` from 0 or ``ids-from-1``.
+        settings: Further settings by dotted path, applied last, such as ``{"search.steps": 200}``.
         trials: Trials of the study, those of earlier calls included; the recipe's number if absent.
         storage: URL of the study's storage; a SQLite file in the folder if absent.
         study: Its name there; the recipe's name if absent.
@@ -122,11 +140,17 @@ def tune(
 
     if workers < 1:
         raise ConfigError(f"{workers} workers make no trials", where="workers", hint="Give 1 or more.")
-    wanted = () if trials is None else (f"search.trials={trials}",)
-    settings = (*set, *wanted)
-    named = None if base is None else str(base)
     config = resolve_config(
-        recipe, data=name_source(data), base=named, budget=budget, seed=seed, settings=settings
+        recipe,
+        data=data,
+        base=base,
+        budget=budget,
+        seed=seed,
+        text=text,
+        label=label,
+        row_id=row_id,
+        numbers=numbers,
+        settings=add_overrides(settings, {"search.trials": trials}),
     ).config
     folder = choose_search_folder(config, None if out is None else Path(out))
     config = place_table(config, data, folder)
@@ -164,6 +188,56 @@ def load(
     return load_run(Path(run), base=None if base is None else str(base), precision=precision)
 
 
+def predict(
+    run: str | PathLike[str] | RunModel,
+    data: Data,
+    *,
+    out: str | PathLike[str],
+    labels: LabelChoice | None = None,
+    probabilities: bool = False,
+    defuse_formulas: bool = False,
+    text: str | Sequence[str] = (),
+    row_id: str | None = None,
+    precision: Literal["bf16", "int8"] | None = None,
+    progress: Progress | None = None,
+) -> PredictedFile:
+    """Predict the labels of a file, row by row in its order, as a file with the columns ID and Label.
+
+    Few rows are in memory at once. The new file is there when all rows are done, and otherwise not at all.
+
+    Args:
+        run: A folder that `load` takes, or what it has loaded.
+        data: File, folder or hub id with one file, or DataFrame.
+        out: A .csv, .jsonl or .parquet file.
+        labels: ``ids`` for positions from 0, ``names`` for class names; as the training rows had them if absent.
+        probabilities: Whether each class gets a column ``probability_<class>``.
+        defuse_formulas: Whether csv cells that a spreadsheet would compute get a quote before them.
+        text: Text columns of this data; those that the run was trained on if empty.
+        row_id: Id column, likewise; ``none`` for row numbers.
+        precision: Precision of the encoder's products for a folder; as trained if absent.
+        progress: Receives stages, counts and notes.
+
+    Raises:
+        ConfigError: An output that could not be written, or would destroy something.
+        DataError: Data that cannot be read, or lacks a column of the run.
+        RunError: The folder is no finished run, or the disk is full.
+    """
+    from submillion.scoring.predictions import predict_file
+    from submillion.scoring.run_model import RunModel
+
+    with open_source(data) as source:
+        return predict_file(
+            lambda: run if isinstance(run, RunModel) else load(run, precision=precision),
+            source,
+            Path(out),
+            asked=make_columns(text, None, row_id),
+            labels=labels,
+            probabilities=probabilities,
+            defuse_formulas=defuse_formulas,
+            progress=progress,
+        )
+
+
 def export(
     run: str | PathLike[str],
     *,
@@ -190,12 +264,16 @@ def export(
 
 
 def plan(
-    target: str | PathLike[str] | Mapping[str, Any] | RunConfig,
+    target: Recipe,
     *,
     data: Data | None = None,
     base: str | PathLike[str] | None = None,
     budget: int | None = None,
-    set: Sequence[str] = (),
+    text: str | Sequence[str] = (),
+    label: str | None = None,
+    row_id: str | None = None,
+    numbers: NumbersChoice | None = None,
+    settings: Mapping[str, object] = {},
 ) -> Plan:
     """Count every trainable parameter of a recipe, or of a PEFT adapter folder, without loading weights.
 
@@ -204,7 +282,11 @@ def plan(
         data: Where the number of classes is taken from, if the recipe does not say.
         base: Base model; the one named by the recipe or the adapter if absent.
         budget: Limit that the trainable parameters must stay strictly below.
-        set: ``key.path=value`` settings of a recipe.
+        text: Text columns; the recipe's, or found by name, if empty.
+        label: Label column, likewise.
+        row_id: Id column, likewise; ``none`` for row numbers.
+        numbers: What numbers as labels are: ``names`` of classes, or ``ids`` from 0 or ``ids-from-1``.
+        settings: Further settings of a recipe by dotted path, applied last, such as ``{"adapter.rank": 4}``.
 
     Raises:
         ConfigError: Settings that do not fit each other or the base model.
@@ -215,10 +297,11 @@ def plan(
         >>> plan("agnews-qkv-r4").trainable_params
         814852
     """
-    named = None if base is None else str(base)
+    columns: dict[str, Any] = {"text": text, "label": label, "row_id": row_id, "numbers": numbers}
     if isinstance(target, (str, PathLike)) and Path(target).is_dir():
-        return _plan_folder(Path(target), data=name_source(data), base=named, budget=budget, settings=set)
-    config = resolve_config(target, data=name_source(data), base=named, budget=budget, settings=set).config
+        _refuse_useless({"data": data, **columns, **settings}, target)
+        return _plan_folder(Path(target), base=None if base is None else str(base), budget=budget)
+    config = resolve_config(target, data=data, base=base, budget=budget, **columns, settings=settings).config
     with TemporaryDirectory(prefix="submillion-plan-") as folder:
         num_labels = count_labels(place_table(config, data, Path(folder) / "plan"))
     return make_plan(
@@ -231,169 +314,17 @@ def plan(
     )
 
 
-@dataclass(frozen=True)
-class ResolvedConfig:
-    """The configuration of a run, and what its user should know of how it came about.
-
-    Attributes:
-        config: Complete and valid.
-        notes: One line for everything that was changed to fit another base model.
-    """
-
-    config: RunConfig
-    notes: tuple[str, ...] = ()
-
-
-def resolve_config(
-    recipe: str | PathLike[str] | Mapping[str, Any] | RunConfig,
-    *,
-    data: str | None = None,
-    base: str | None = None,
-    budget: int | None = None,
-    seed: int | None = None,
-    text: Sequence[str] = (),
-    label: str | None = None,
-    row_id: str | None = None,
-    numbers: NumbersChoice | None = None,
-    extra: Sequence[str | PathLike[str] | tuple[str | PathLike[str], float]] = (),
-    start_from: str | None = None,
-    settings: Sequence[str] = (),
-) -> ResolvedConfig:
-    """Return the configuration of a run: a recipe, then the arguments, then the settings.
-
-    A new `data` or `base` drops the revision that pinned the old one. On another base model than the recipe's, its
-    layers and module names are mapped, which `about` then records. The recipe ``demo`` gets the shipped news items
-    where it has no other data.
-
-    Raises:
-        ConfigError: Unknown recipe, broken YAML, or settings that do not fit, all of them at once.
-        ModelError: A recipe's names must be mapped, and the configuration of a base model cannot be found.
-    """
-    given, where = _read_values(recipe)
-    files = [{"data": str(path), "weight": weight} for path, weight in map(_pair_with_weight, extra)]
-    arguments: dict[str, Any] = {
-        "data": {
-            "source": data,
-            "text": list(text) or None,
-            "label": label,
-            "id": row_id,
-            "numbers": numbers,
-            "extra": files or None,
-        },
-        "model": {"base": base},
-        "budget": budget,
-        "seed": seed,
-        "start_from": start_from,
-    }
-
-    def build(values: dict[str, Any]) -> RunConfig:
-        return parse_config(apply_overrides(_merge(values, arguments), settings), where=where)
-
-    values = apply_overrides(given, ())
-    if recipe == "demo":
-        values = _merge({"data": {"source": str(CORPUS_FOLDER)}}, values)
-    for section, name, replaced in (("data", "source", data), ("model", "base", base)):
-        if replaced is not None and isinstance(values.get(section), dict) and values[section].get(name) != replaced:
-            values[section].pop("revision", None)
-    config = build(values)
-    original = parse_config(values, where=where)
-    if config.model.base == original.model.base or not _names_modules(original.adapter):
-        return ResolvedConfig(config)
-    adapter, notes = adapt_to_base(
-        original.adapter,
-        recipe_config=load_base_config(original.model.base, original.model.revision),
-        config=load_base_config(config.model.base, config.model.revision),
-    )
-    if not notes:
-        return ResolvedConfig(config)
-    change = f"Mapped from {original.model.base} to {config.model.base}: "
-    values["adapter"] = adapter.model_dump(mode="json")
-    values["about"] = f"{original.about}\n{change}{'; '.join(notes)}.".lstrip()
-    return ResolvedConfig(build(values), tuple(f"mapped to {config.model.base}: {note}" for note in notes))
-
-
-def _pair_with_weight(
-    extra: str | PathLike[str] | tuple[str | PathLike[str], float],
-) -> tuple[str | PathLike[str], float]:
-    return extra if isinstance(extra, tuple) else (extra, 1.0)
-
-
-def _names_modules(adapter: AdapterConfig) -> bool:
-    """Return whether an adapter names layers or modules of one particular base model."""
-    return adapter.layers is not None or any("." in name for name in (*adapter.targets, *adapter.ranks))
-
-
-def _merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested values with every change that is not None."""
-    merged = dict(values)
-    for key, change in changes.items():
-        if isinstance(change, Mapping):
-            old = merged.get(key)
-            inner = _merge(old if isinstance(old, Mapping) else {}, change)
-            if inner and (old is None or isinstance(old, Mapping)):
-                merged[key] = inner
-        elif change is not None:
-            merged[key] = change
-    return merged
-
-
-def _read_values(recipe: str | PathLike[str] | Mapping[str, Any] | RunConfig) -> tuple[dict[str, Any], str]:
-    """Return a recipe's settings and where they come from."""
-    if isinstance(recipe, RunConfig):
-        return recipe.model_dump(mode="json"), "settings"
-    if isinstance(recipe, Mapping):
-        return dict(recipe), "settings"
-    name = str(recipe)
-    values = load_yaml(read_recipe(name), where=name)
-    if name not in list_recipes():
-        values.setdefault("name", _make_name(Path(name).stem))
-    return values, name
-
-
-def _make_name(stem: str) -> str:
-    """Turn a file's stem into a name that a run folder may begin with."""
-    kept = "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "-" for c in stem.lower()).lstrip("_.-")
-    return kept or "run"
-
-
-def count_labels(config: RunConfig) -> int:
-    """Return the number of classes, from the settings, the data, or what is known of the data.
-
-    Raises:
-        ConfigError: None of them says.
-        DataError: The data cannot be read.
-    """
-    source = config.data.source
-    if config.data.labels:
-        return len(config.data.labels)
-    if source is not None:
-        if source in NUM_HUB_LABELS and not Path(source).exists():
-            return NUM_HUB_LABELS[source]
-        from submillion.data.columns import Columns
-        from submillion.data.read import read_dataset
-
-        columns = Columns(config.data.text, config.data.label, config.data.id)
-        numbering = Numbering.parse(config.data.numbers)
-        labels = read_dataset(source, columns, numbering=numbering, revision=config.data.revision).labels
-        if labels is not None:
-            return len(labels)
-    raise ConfigError(
-        "the number of classes is unknown: there are no labels in the settings and none in the data",
-        where="data.labels",
-        hint="Give the data, or name the classes: --set 'data.labels=[good, bad]'",
-    )
-
-
-def _plan_folder(
-    folder: Path, *, data: str | None, base: str | None, budget: int | None, settings: Sequence[str]
-) -> Plan:
-    if data is not None or settings:
-        given = "data" if data is not None else settings[0]
+def _refuse_useless(given: Mapping[str, object], folder: str | PathLike[str]) -> None:
+    useless = [name for name, value in given.items() if value is not None and value != ()]
+    if useless:
         raise ConfigError(
-            f"{given!r} has no effect on an adapter folder",
+            f"{useless[0]!r} has no effect on an adapter folder",
             where=str(folder),
-            hint="Its counts come from the adapter itself; leave the setting out.",
+            hint="Its counts come from the adapter itself; leave it out.",
         )
+
+
+def _plan_folder(folder: Path, *, base: str | None, budget: int | None) -> Plan:
     name = base or str(read_adapter_config(folder).get("base_model_name_or_path") or "")
     if not name:
         raise ConfigError("the adapter does not name its base model", where=str(folder), hint="Name it with --base.")

@@ -23,6 +23,7 @@ from submillion.data.labels import normalise_label
 from submillion.errors import ConfigError, DataError, RunError
 from submillion.metrics import stats
 from submillion.pipeline.proof import sum_saved_params
+from submillion.pipeline.resolve import resolve_config
 from submillion.records import LabelSet, Record
 from submillion.run.folder import RunDir
 from submillion.scoring.pickled_run import StoredRun
@@ -301,18 +302,8 @@ class SubmillionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             "final.proof": False,
             "final.report": False,
         }
-        spelled = [f"{path}={_spell(value)}" for path, value in {**chosen, **others, **own}.items()]
-        base = None if self.base is None else str(self.base)
-        return api.resolve_config(self.recipe, data=str(source), base=base, settings=spelled).config
-
-
-def _spell(value: Any) -> str:
-    """Return a value as YAML; values of grids are often numpy's."""
-    plain = value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
-    try:
-        return json.dumps(plain, ensure_ascii=False, default=str)
-    except ValueError as error:
-        raise ConfigError(f"{value!r:.80} is no setting: {error}", where="settings") from None
+        settings = {**chosen, **others, **own}
+        return resolve_config(self.recipe, data=str(source), base=self.base, settings=settings).config
 
 
 def _as_labels(y: Any) -> NDArray[Any]:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from submillion.config.nested import list_changes
 from submillion.config.run import RunConfig, dump_config
 from submillion.errors import ConfigError, RunError, SubmillionError, from_json
 from submillion.run.folder import RunDir, RunState, refuse_odd_files
@@ -88,11 +89,7 @@ def launch_run(
     if state in {"finished", "pruned"}:
         return _describe(run)
     _await_release(run)
-    words = ["train", "--resume", str(out)]
-    if state == "new":
-        recipe = out.with_name(f"{out.name}.yaml")
-        write_text(recipe, dump_config(config))
-        words = ["train", str(recipe), "--out", str(out)]
+    words = _choose_words(state, config, out)
     log = out.with_name(f"{out.name}.log")
     follower = _Follower(run.log, on_validation)
     find_error_file(log).unlink(missing_ok=True)
@@ -118,6 +115,15 @@ def launch_run(
     return _describe(run)
 
 
+def _choose_words(state: RunState, config: RunConfig, out: Path) -> list[str]:
+    """Return the words of the command that begins or continues a run."""
+    if state != "new":
+        return ["train", "--resume", str(out)]
+    recipe = out.with_name(f"{out.name}.yaml")
+    write_text(recipe, dump_config(config))
+    return ["train", str(recipe), "--out", str(out)]
+
+
 def _find_state(run: RunDir, config: RunConfig) -> RunState:
     """Return the state of the run in a folder, which must be of the same configuration."""
     refuse_odd_files((), (run.path,))
@@ -127,8 +133,8 @@ def _find_state(run: RunDir, config: RunConfig) -> RunState:
         return "new"
     before = read_config(run)
     if before != config:
-        old, new = before.model_dump(mode="json"), config.model_dump(mode="json")
-        changed = ", ".join(sorted(name for name in new if old[name] != new[name]))
+        changes = list_changes(before.model_dump(mode="json"), config.model_dump(mode="json"))
+        changed = ", ".join(sorted(path for path, _, _ in changes))
         raise ConfigError(
             f"holds a run with other settings: {changed} differ",
             where=str(run.path),

@@ -23,7 +23,10 @@ COMMANDS = {
     "demo": {"--out"},
     "recipes show": {"NAME"},
     "recipes copy": {"NAME", "FILE"},
-    "plan": {"RECIPE_OR_ADAPTER_DIR", "--base", "--budget", "--set", "--data", "--json"},
+    "plan": {
+        *("RECIPE_OR_ADAPTER_DIR", "--base", "--budget", "--set", "--data", "--json"),
+        *("--text", "--label", "--id", "--numbers"),
+    },
     "check": {
         *("DATA", "--against", "--text", "--label", "--id", "--numbers", "--recipe", "--base", "--set"),
         *("--strict", "--json"),
@@ -38,7 +41,7 @@ COMMANDS = {
     },
     "curve": {
         *("RECIPE", "--budgets", "--seeds", "--data", "--base", "--seed", "--text", "--label", "--id", "--set"),
-        *("--rows", "--steps", "--out", "--json"),
+        *("--numbers", "--rows", "--steps", "--out", "--json"),
     },
     "tune": {
         *(
@@ -50,6 +53,7 @@ COMMANDS = {
             "--text",
             "--label",
             "--id",
+            "--numbers",
             "--set",
             "--trials",
             "--rows",
@@ -129,7 +133,10 @@ def test_a_run_can_be_looked_for_before_anything_that_computes_is_imported(modul
 
 
 def test_the_python_api_is_there() -> None:
-    names = {"SubmillionClassifier", "__version__", "curve", "export", "load", "plan", "report", "train", "tune"}
+    names = {
+        *("SubmillionClassifier", "__version__", "curve", "export", "load", "plan", "predict", "read_dataset"),
+        *("read_records", "report", "train", "tune"),
+    }
     assert set(submillion.__all__) == names
     assert all(getattr(submillion, name) for name in submillion.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
@@ -139,7 +146,7 @@ def test_the_python_api_is_there() -> None:
 @pytest.mark.parametrize("name", list_recipes())
 def test_every_recipe_plans_within_its_budget(name: str) -> None:
     # One recipe is for texts of one's own, and knows no classes.
-    plan = api.plan(name, set=["data.labels=[a, b, c, d]"] if name == "minilm" else [])
+    plan = api.plan(name, settings={"data.labels": ["a", "b", "c", "d"]} if name == "minilm" else {})
     assert plan.trainable_params < load_recipe(name).budget <= 1_000_000
     assert plan.num_labels == 4
 

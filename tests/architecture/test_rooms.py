@@ -133,11 +133,23 @@ def collect_arrows() -> dict[str, set[str]]:
 
 def test_no_two_rooms_import_each_other_and_floors_are_few() -> None:
     """A floor is one step of the longest chain of imports between rooms."""
-    order = graphlib.TopologicalSorter(collect_arrows())
+    arrows = collect_arrows()
     floors: dict[str, int] = {}
-    for room in order.static_order():  # raises CycleError where rooms import each other
-        floors[room] = 1 + max((floors[other] for other in collect_arrows()[room]), default=0)
+    for room in graphlib.TopologicalSorter(arrows).static_order():  # raises CycleError where rooms import each other
+        floors[room] = 1 + max((floors[other] for other in arrows[room]), default=0)
     assert max(floors.values()) <= MAX_FLOORS
+
+
+def test_the_core_enters_the_makers_of_rows_by_one_lazy_import() -> None:
+    """Rows are made by `augment/` and `wordnet/`; whoever trains on rows that are there loads neither."""
+    inside = ("augment/", "wordnet/", "cli/")  # commands import lazily anyway
+    makers = ("submillion.augment", "submillion.wordnet")
+    core = [path for path in SOURCES if not name_of(path).startswith(inside)]
+    assert [name_of(p) for p in core if any(m.startswith(makers) for m in iter_imports(p))] == ["pipeline/synonyms.py"]
+    door = "submillion.pipeline.synonyms"
+    assert [name_of(p) for p in core if door in iter_imports(p)] == ["pipeline/synthetic_rows.py"]
+    tree = parse(PACKAGE / "pipeline" / "synthetic_rows.py")
+    assert all(node.module != door for node in tree.body if isinstance(node, ast.ImportFrom))
 
 
 def test_few_modules_lie_loose_in_the_root() -> None:

@@ -19,6 +19,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+import submillion
+from submillion.errors import ConfigError, DataError
 from submillion.run.folder import RunDir
 
 EVALUATION_KEYS = {
@@ -190,6 +192,31 @@ def test_predict_defuses_formulas_on_request(cli: Cli, trained: Any, tmp_path: P
     assert refused.code == 2
 
 
+def test_python_predicts_what_the_command_does(cli: Cli, trained: Any, tmp_path: Path) -> None:
+    import pandas as pd
+
+    source, expected = trained.data / "test.csv", tmp_path / "expected.csv"
+    assert cli("predict", trained.folder, source, "--out", expected, "--probabilities").code == 0
+    model, frame = submillion.load(trained.folder), pd.read_csv(source)
+    for number, (run, data) in enumerate([(trained.folder, source), (model, str(source)), (model, frame)]):
+        out = tmp_path / f"{number}.csv"
+        predicted = submillion.predict(run, data, out=out, probabilities=True)
+        assert (predicted.out, predicted.num_rows, predicted.num_blank) == (out, 40, 0)
+        assert out.read_bytes() == expected.read_bytes()
+    records = submillion.read_records(source, labels=model.labels.names)
+    labels = [row[1] for row in read_csv(expected)[1:]]
+    assert [said.label for said in model.predict(records)] == [said.label for said in model.predict(source)] == labels
+    with pytest.raises(ConfigError, match="is read by this command"):
+        submillion.predict(model, expected, out=expected)
+    with pytest.raises(ConfigError, match="no format that predictions are written in"):
+        submillion.predict(model, source, out=tmp_path / "out.xlsx")
+    with pytest.raises(ConfigError, match="belongs to the run"):
+        submillion.predict(model, source, out=trained.folder / "log.jsonl")
+    with pytest.raises(DataError, match="there is no column 'title'"):
+        submillion.predict(model, frame[["description"]], out=tmp_path / "new.csv")
+    assert not (tmp_path / "new.csv").exists()
+
+
 def test_predict_leaves_the_old_file_where_it_fails(cli: Cli, trained: Any, tmp_path: Path) -> None:
     source, out = tmp_path / "in.jsonl", tmp_path / "out.csv"
     out.write_text("old\n")
@@ -256,7 +283,6 @@ def test_report_beside_a_run_of_the_trainer(cli: Cli, trained: Any, tmp_path: Pa
 
 
 def test_the_python_api_gives_the_same_answers(cli: Cli, trained: Any) -> None:
-    import submillion
 
     predictions = submillion.load(trained.folder).classify(["Rain stops play"])
     shown = cli("classify", trained.folder, "Rain stops play", "--json").json

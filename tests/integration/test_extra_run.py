@@ -8,25 +8,25 @@ from typing import Any
 
 import pytest
 
-from submillion import api
 from submillion.cli.training import _split_weight
 from submillion.data.read import read_records
 from submillion.data.synthetic import SyntheticRow, describe_origin, write_rows
 from submillion.errors import RunError
 from submillion.metrics.baseline import train_baseline
+from submillion.pipeline.resolve import resolve_config
 from submillion.pipeline.run import resume_run, start_run
 from submillion.run.folder import RunDir
 from submillion.storage.files import read_json, read_log
 from tiny_classifiers import build_wide_base
 
-SMALL = (
-    "train.max_steps=3",
-    "train.batch_size=32",
-    "model.max_length=48",
-    "data.validation_size=0.2",
-    "adapter.rank=2",
-    "threads=1",
-)
+SMALL = {
+    "train.max_steps": 3,
+    "train.batch_size": 32,
+    "model.max_length": 48,
+    "data.validation_size": 0.2,
+    "adapter.rank": 2,
+    "threads": 1,
+}
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_synthetic_rows_are_counted_and_kept(
 
     def train(name: str, *files: str) -> RunDir:
         given = [_split_weight(file) for file in files]
-        config = api.resolve_config("agnews-minilm", base=str(base), data=str(news), extra=given, settings=SMALL).config
+        config = resolve_config("agnews-minilm", base=str(base), data=str(news), extra=given, settings=SMALL).config
         return RunDir(start_run(config, tmp_path / name).run)
 
     run = train("run", f"{extra}:0.25")
@@ -108,8 +108,8 @@ def test_a_weight_follows_a_colon(tmp_path: Path) -> None:
 
 def test_files_replace_those_of_a_recipe() -> None:
     recipe = {"data": {"source": "x", "extra": [{"data": "a", "weight": 2}]}}
-    assert [e.data for e in api.resolve_config(recipe).config.data.extra] == ["a"]
-    extra = api.resolve_config(recipe, extra=["b", ("c", 0.5)]).config.data.extra
+    assert [e.data for e in resolve_config(recipe).config.data.extra] == ["a"]
+    extra = resolve_config(recipe, extra=["b", ("c", 0.5)]).config.data.extra
     assert [(e.data, e.weight) for e in extra] == [("b", 1.0), ("c", 0.5)]
-    extra = api.resolve_config(recipe, settings=["data.extra=[{data: d, weight: 3}]"]).config.data.extra
+    extra = resolve_config(recipe, settings={"data.extra": [{"data": "d", "weight": 3}]}).config.data.extra
     assert [(e.data, e.weight) for e in extra] == [("d", 3.0)]

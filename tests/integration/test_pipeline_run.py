@@ -14,17 +14,18 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
-from submillion.api import resolve_config
 from submillion.config.run import parse_config
 from submillion.data.read import read_records
 from submillion.errors import ConfigError, DataError, RunError
 from submillion.metrics import stats
 from submillion.pipeline.finish import RunSummary
 from submillion.pipeline.proof import sum_saved_params, verify_run
+from submillion.pipeline.resolve import resolve_config
 from submillion.pipeline.run import start_run
 from submillion.run.folder import RunDir
 from submillion.run.reader import read_config
-from submillion.scoring.run_model import evaluate_run, load_run
+from submillion.scoring.evaluate_run import evaluate_run
+from submillion.scoring.run_model import load_run
 from submillion.storage.files import read_json, read_log
 
 RECIPES = {
@@ -34,15 +35,15 @@ RECIPES = {
     "agnews-qkv-r4-bias": ({"query", "key", "value"}, {4}, 8.0, 1),
     "agnews-qkv-r4": ({"query", "key", "value"}, {4}, 1.0, 0),
 }
-SMALL = (
-    "train.max_steps=4",
-    "train.batch_size=8",
-    "train.evaluate_every=2",
-    "train.interval_unit=steps",
-    "model.max_length=48",
-    "data.validation_size=0.2",
-    "threads=1",
-)
+SMALL = {
+    "train.max_steps": 4,
+    "train.batch_size": 8,
+    "train.evaluate_every": 2,
+    "train.interval_unit": "steps",
+    "model.max_length": 48,
+    "data.validation_size": 0.2,
+    "threads": 1,
+}
 EVALUATION_KEYS = {
     "accuracy",
     "accuracy_interval",
@@ -88,7 +89,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_published_recipe_runs(recipe: str, news: Path, tiny_roberta: Path, tmp_path: Path) -> None:
     kinds, ranks, scaling, has_biases = RECIPES[recipe]
-    settings = (*SMALL, "baseline=false")
+    settings = {**SMALL, "baseline": False}
     config = resolve_config(recipe, base=str(tiny_roberta), data=str(news), settings=settings).config
     summary = start_run(config, tmp_path / "run")
     run, plan = RunDir(summary.run), summary.plan
@@ -116,7 +117,7 @@ def test_every_published_recipe_runs(recipe: str, news: Path, tiny_roberta: Path
     model = load_run(run.path, threads=1)
     records = read_records(str(news / "test.csv"), labels=model.labels)
     said = pq.read_table(run.predictions("test")).to_pylist()
-    predictions = list(model.predict_stream(records))
+    predictions = list(model.predict(records))
     assert [p.id for p in predictions] == [row["id"] for row in said] == [record.id for record in records]
     for prediction, row in zip(predictions, said, strict=True):
         assert prediction.probabilities == pytest.approx([row[f"probability_{c}"] for c in range(4)], abs=0.02)
@@ -128,16 +129,15 @@ def whole(news: Path, tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory)
     root = tmp_path_factory.mktemp("whole")
     far = (news / "test.csv").read_text()
     (root / "far.csv").write_text(far)
-    watch = f"watch=[{{name: far, data: {root / 'far.csv'}}}]"
-    settings = (
-        *SMALL,
-        "train.learning_rate=0.01",
-        "train.head_learning_rate=0.05",
-        "adapter.rank=2",
-        "train.metric=accuracy",
-        "model.precision=fp32",
-        watch,
-    )
+    settings = {
+        **SMALL,
+        "train.learning_rate": 0.01,
+        "train.head_learning_rate": 0.05,
+        "adapter.rank": 2,
+        "train.metric": "accuracy",
+        "model.precision": "fp32",
+        "watch": [{"name": "far", "data": root / "far.csv"}],
+    }
     config = resolve_config("agnews-minilm", base=str(tiny_bert), data=str(news), settings=settings).config
     return start_run(config, root / "run")
 
@@ -217,7 +217,7 @@ def test_every_prediction_is_that_of_its_own_record(whole: RunSummary, news: Pat
     probabilities = np.array([[row[f"probability_{c}"] for c in range(4)] for row in rows])
     assert probabilities.std(axis=0).max() > 1e-3
     # Alone, a record cannot be taken for another.
-    alone = [next(iter(model.predict_stream([r]))) for r in read_records(str(news / "test.csv"), labels=model.labels)]
+    alone = [next(iter(model.predict([r]))) for r in read_records(str(news / "test.csv"), labels=model.labels)]
     np.testing.assert_allclose([prediction.probabilities for prediction in alone], probabilities, atol=1e-5)
 
 

@@ -38,12 +38,11 @@ def rows(tmp_path_factory: pytest.TempPathFactory, news_rows: Callable[..., Path
 
 @pytest.fixture(scope="module")
 def train(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Callable[..., Path]:
-    def start(data: Any, *more: str) -> Path:
+    def start(data: Any, **columns: Any) -> Path:
         out = tmp_path_factory.mktemp("run") / "run"
-        settings = ["model.max_length=48", "train.epochs=1", "adapter.rank=2", "threads=1", "baseline=false"]
-        settings += ["final.proof=false", "final.report=false", *more]
-        summary = submillion.train("demo", data=data, base=tiny_bert, out=out, set=settings)
-        return summary.run
+        settings = {"model.max_length": 48, "train.epochs": 1, "adapter.rank": 2, "threads": 1, "baseline": False}
+        settings |= {"final.proof": False, "final.report": False}
+        return submillion.train("demo", data=data, base=tiny_bert, out=out, settings=settings, **columns).run
 
     return start
 
@@ -56,7 +55,7 @@ def queue_run(
     data = tmp_path_factory.mktemp("data") / "tickets.csv"
     keyed = [[f"k{n}", *row[1:], row[0]] for n, row in enumerate(rows)]
     write_csv(data, ("key", "head", "body", "queue"), keyed)
-    return train(data, "data.text=[head, body]", "data.label=queue", "data.id=key"), data
+    return train(data, text=["head", "body"], label="queue", row_id="key"), data
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +166,7 @@ def test_a_run_that_cannot_be_written_can_be_used(
     def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("submillion.scoring.run_model.count_test_evaluation", refuse)
+    monkeypatch.setattr("submillion.scoring.evaluate_run.count_test_evaluation", refuse)
     outcome = cli("evaluate", run, test)
     assert outcome.code == 0, outcome.err
     assert "cannot be written (Permission denied)" in outcome.err

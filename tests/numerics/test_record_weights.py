@@ -98,7 +98,7 @@ def test_weights_of_one_change_no_bit(tiny_bert: Path, settings: dict[str, Any],
     ours = train()
     # As it was before records had weights.
     monkeypatch.setattr("submillion.training.loop.weigh_records", _weigh_by_labels)
-    monkeypatch.setattr("submillion.training.loop.weigh_classes", _weigh_classes_by_count)
+    monkeypatch.setattr("submillion.training.gradients.weigh_classes", _weigh_classes_by_count)
     assert train() == ours
 
 

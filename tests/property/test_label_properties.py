@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from submillion.cli.predictions import defuse, write_predictions
 from submillion.data.label_files import LabelChoice, choose_spelling, join_labels
 from submillion.data.labels import Numbering, NumbersChoice
 from submillion.data.read import read_dataset, read_records
 from submillion.records import LabelSet, Prediction, Record
+from submillion.scoring.predictions import defuse, write_predictions
 
 HUGE = 10**30
 KINDS: dict[str, list[object]] = {

@@ -105,13 +105,7 @@ def generate_rows(
         language_model, figures = _prepare_model(work, material, settings, device, progress)
         origin = _Origin(begun, figures["name"], figures["sha256"], begun["classifier"])
         generation = _Generation(
-            work,
-            material,
-            settings,
-            language_model=language_model,
-            classifier=classifier,
-            origin=origin,
-            progress=progress,
+            work, material, settings, model=language_model, classifier=classifier, origin=origin, progress=progress
         )
         kept = generation.run()
         counts = {**_count(generation, material, settings), "language_model": figures} | material.counts
@@ -226,16 +220,16 @@ class _Generation:
         material: Material,
         settings: GenerateSettings,
         *,
-        language_model: LanguageModel,
+        model: LanguageModel,
         classifier: RunModel | None,
         origin: _Origin,
         progress: Progress,
     ) -> None:
         self.work, self.material, self.settings = work, material, settings
-        self.language_model, self.classifier = language_model, classifier
+        self.language_model, self.classifier = model, classifier
         self.origin, self.progress = origin, progress
         self.names = material.labels.names
-        self.beginnings = encode_beginnings(language_model, material, settings)
+        self.beginnings = encode_beginnings(model, material, settings)
         self.num_attempts = [0] * len(self.names)
         self.reasons = [Counter[str]() for _ in self.names]
         self.rows: list[SyntheticRow] = []

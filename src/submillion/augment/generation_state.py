@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from submillion.config.nested import list_changes
 from submillion.errors import ConfigError
 from submillion.storage.files import (
     full_disk_is_run_error,
@@ -97,23 +98,13 @@ def open_work(work: WorkDir, begun: Mapping[str, Any]) -> Iterator[bool]:
 
 
 def _compare(before: Mapping[str, Any], now: Mapping[str, Any], work: WorkDir) -> None:
-    changes = [
-        f"{name}: {old!r:.80} before, {new!r:.80} now" for name, old, new in _list_values(before, now) if old != new
-    ]
+    changes = [f"{path}: {old!r:.80} before, {new!r:.80} now" for path, old, new in list_changes(before, now)]
     if changes:
         raise ConfigError(
             "was begun with other settings or files:\n" + "\n".join(changes),
             where=str(work.path),
             hint="Give those of before, another --out, or delete the folder.",
         )
-
-
-def _list_values(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in {**before, **now}:
-            yield from _list_values(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
-    else:
-        yield path, before, now
 
 
 def read_batches(work: WorkDir) -> list[dict[str, Any]]:

@@ -135,13 +135,7 @@ def _label_head(module: HeadModule) -> str:
 
 
 def make_plan(
-    config: Mapping[str, Any],
-    *,
-    base: str,
-    num_labels: int,
-    model: ModelConfig,
-    adapter: AdapterConfig,
-    budget: int,
+    config: Mapping[str, Any], *, base: str, num_labels: int, model: ModelConfig, adapter: AdapterConfig, budget: int
 ) -> Plan:
     """Choose and count every trainable parameter.
 
@@ -169,16 +163,9 @@ def make_plan(
     _check_ranks(sizes.targets, ranks)
     trainable = sizes.count(rank)
     if trainable >= budget or (rank < 1 and sizes.free):
-        excess = _explain_excess(
-            sizes,
-            max(rank, 1),
-            config=config,
-            num_labels=num_labels,
-            model=model,
-            adapter=adapter,
-            budget=budget,
+        raise _explain_excess(
+            sizes, max(rank, 1), config=config, num_labels=num_labels, model=model, adapter=adapter, budget=budget
         )
-        raise excess
 
     prefix = f"{get_model_prefix(config)}." if model.head == "native" else ""
     modules = tuple(_plan_module(linear, ranks[linear.name], adapter, prefix) for linear in sizes.targets)

@@ -5,34 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
-from submillion import api
+from submillion.api import Data
 from submillion.budget_curve.fill_budget import parse_budgets
 from submillion.budget_curve.measure import CurveResult, measure_curve
-from submillion.config.run import RunConfig
+from submillion.config.nested import add_overrides
 from submillion.data.labels import NumbersChoice
-from submillion.data.texts import name_source, place_table
+from submillion.data.texts import place_table
+from submillion.pipeline.resolve import Recipe, count_labels, resolve_config
 from submillion.progress import Progress
 
 DEFAULT_BUDGETS = "10k,30k,100k,300k,1M"
 
 
 def curve(
-    recipe: str | PathLike[str] | Mapping[str, Any] | RunConfig,
+    recipe: Recipe,
     *,
     budgets: str | Sequence[int | str] = DEFAULT_BUDGETS,
     seeds: int = 3,
-    data: api.Data | None = None,
+    data: Data | None = None,
     base: str | PathLike[str] | None = None,
     seed: int | None = None,
-    text: Sequence[str] = (),
+    text: str | Sequence[str] = (),
     label: str | None = None,
     row_id: str | None = None,
     numbers: NumbersChoice | None = None,
     rows: int | None = None,
     steps: int | None = None,
-    set: Sequence[str] = (),
+    settings: Mapping[str, object] = {},
     out: str | PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> CurveResult:
@@ -45,13 +45,13 @@ def curve(
         data: File, folder, hub id or DataFrame (kept as ``<out>.rows.parquet``); the recipe's own if absent.
         base: Base model; the recipe's own if absent.
         seed: The first seed; the recipe's if absent.
-        text: Text columns; found by name if empty.
-        label: Label column; found by name if absent.
-        row_id: Id column; row numbers if absent.
-        numbers: What numbers as labels mean; the recipe's if absent.
+        text: Text columns; the recipe's, or found by name, if empty.
+        label: Label column, likewise.
+        row_id: Id column, likewise; ``none`` for row numbers.
+        numbers: What numbers as labels are: ``names`` of classes, or ``ids`` from 0 or ``ids-from-1``.
         rows: Training rows of each run (``data.max_records``); the recipe's if absent.
         steps: Optimizer steps of each run (``train.max_steps``); the recipe's if absent.
-        set: ``key.path=value`` settings.
+        settings: Further settings by dotted path, applied last, such as ``{"train.epochs": 2}``.
         out: The folder; ``runs/<name>-curve`` if not given.
         progress: Receives stages, runs and counts.
 
@@ -62,24 +62,23 @@ def curve(
     """
     wanted = parse_budgets(budgets)
     chosen = {"data.max_records": rows, "train.max_steps": steps}
-    settings = [*set, *(f"{path}={value}" for path, value in chosen.items() if value is not None)]
-    config = api.resolve_config(
+    config = resolve_config(
         recipe,
-        data=name_source(data),
-        base=None if base is None else str(base),
+        data=data,
+        base=base,
         seed=seed,
         text=text,
         label=label,
         row_id=row_id,
         numbers=numbers,
-        settings=settings,
+        settings=add_overrides(settings, chosen),
     ).config
     folder = Path("runs") / f"{config.name}-curve" if out is None else Path(out)
     config = place_table(config, data, folder)
     return measure_curve(
         config,
         wanted,
-        num_labels=api.count_labels(config),
+        num_labels=count_labels(config),
         num_seeds=seeds,
         out=folder,
         progress=progress,

@@ -52,9 +52,9 @@ def synonyms(
     as_json: options.Json = False,
 ) -> None:
     """Replace words of training rows by WordNet synonyms; labels stay, and every row says what it came from."""
-    from submillion.augment import write_synonym_rows
     from submillion.cli.progress_bars import open_progress
     from submillion.run.folder import refuse_overwriting
+    from submillion.wordnet.synonym_rows import write_synonym_rows
 
     refuse_overwriting(out, where=f"--out {out}")
     summary = write_synonym_rows(

@@ -59,7 +59,7 @@ def curve(
                 numbers=numbers,
                 rows=rows,
                 steps=steps,
-                set=settings or (),
+                settings=options.read_settings(settings),
                 out=out,
                 progress=open_progress(),
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -92,11 +91,12 @@ def _name_splits(against: str | None, dataset: Dataset | None) -> dict[str, Sequ
 
 def _choose_model(recipe: str | None, base: str | None, settings: Sequence[str] | None) -> ModelConfig:
     """Return the model that texts are checked for."""
-    from submillion.config.run import apply_overrides, parse_config
+    from submillion.config.nested import add_overrides, apply_overrides
+    from submillion.config.run import parse_config
     from submillion.errors import ConfigError
     from submillion.recipes import load_recipe
 
-    overrides = [*(settings or ()), *([] if base is None else [f"model.base={json.dumps(base)}"])]
+    overrides = add_overrides(options.read_settings(settings), {"model.base": base})
     if recipe is None:
         model = parse_config(apply_overrides({}, overrides), where="--set").model
     else:

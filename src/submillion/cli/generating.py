@@ -84,7 +84,10 @@ def generate(
     refuse_overwriting(out, where=f"--out {out}")
     try:
         generated = generate_rows(
-            inputs, out, make_settings(values, settings or (), where="settings"), progress=open_progress()
+            inputs,
+            out,
+            make_settings(values, options.read_settings(settings), where="settings"),
+            progress=open_progress(),
         )
     except KeyboardInterrupt:
         print_note("The same command goes on from here.")

@@ -18,19 +18,6 @@ if TYPE_CHECKING:
     from submillion.scoring.run_model import RunModel
 
 
-def choose_input_columns(model: RunModel, source: str, asked: Columns) -> Columns:
-    """Return the columns by which a run reads a file to predict, and print what is to be known of them.
-
-    Raises:
-        DataError: The file lacks a text column of the run.
-    """
-    names = next(iter(list_columns(source).values()))
-    columns, notes = fit_columns(model.reading, names, asked, where=source, needs_label=False, needs_id=False)
-    for note in (*model.notes, *notes):
-        print_note(note)
-    return columns
-
-
 def read_labelled(
     model: RunModel, data: str, asked: Columns, *, labels_file: Path | None, numbers: NumbersChoice | None
 ) -> list[Record]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 if TYPE_CHECKING:
+    from submillion.config.run import RunConfig
     from submillion.data.columns import Columns
 
 ExportFormat = Literal["merged", "adapter"]
@@ -46,6 +48,46 @@ def split_names(text: str | None) -> tuple[str, ...]:
 
 def choose_columns(text: str | None, label: str | None, row_id: str | None) -> Columns:
     """Return the columns asked for."""
-    from submillion.data.columns import Columns
+    from submillion.data.columns import make_columns
 
-    return Columns(text=split_names(text), label=label, id=row_id)
+    return make_columns(split_names(text), label, row_id)
+
+
+def resolve(recipe: str, **arguments: Any) -> RunConfig:
+    """Return the configuration of a run, as `resolve_config` makes it, and print what was changed in the recipe."""
+    from submillion.cli.console import print_note
+    from submillion.pipeline.resolve import resolve_config
+    from submillion.training.collective import is_first_process
+
+    resolved = resolve_config(recipe, **arguments)
+    if is_first_process():
+        for note in resolved.notes:
+            print_note(note)
+    return resolved.config
+
+
+def read_settings(given: Sequence[str] | None) -> dict[str, object]:
+    """Return what ``--set KEY=VALUE`` gives as settings by dotted path, each value read as YAML.
+
+    Of a path that is given twice the last value counts.
+
+    Raises:
+        ConfigError: One without ``=``, or with broken YAML.
+    """
+    from submillion.config.yaml_text import parse_yaml
+    from submillion.errors import ConfigError
+
+    settings: dict[str, object] = {}
+    for text in given or ():
+        path, equals, raw = text.partition("=")
+        path = path.strip()
+        if not equals or not path:
+            raise ConfigError(
+                f"{text!r} is not of the form key=value",
+                where="--set",
+                hint="For example --set train.learning_rate=2e-4",
+            )
+        # What comes later goes behind what came before, whatever section that was.
+        settings.pop(path, None)
+        settings[path] = parse_yaml(raw, where=f"--set {path[:80]}")
+    return settings

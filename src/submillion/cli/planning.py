@@ -24,12 +24,26 @@ def plan(
     data: Annotated[
         str | None, typer.Option("--data", metavar="DATA", help="Takes the number of classes from this data.")
     ] = None,
+    text: options.Text = None,
+    label: options.Label = None,
+    row_id: options.Id = None,
+    numbers: options.Numbers = None,
     as_json: options.Json = False,
 ) -> None:
     """Count every trainable parameter of a recipe or of an adapter folder, without loading weights."""
     from submillion import api
 
-    planned = api.plan(target, data=data, base=base, budget=budget, set=settings or ())
+    planned = api.plan(
+        target,
+        data=data,
+        base=base,
+        budget=budget,
+        text=options.split_names(text),
+        label=label,
+        row_id=row_id,
+        numbers=numbers,
+        settings=options.read_settings(settings),
+    )
     if as_json:
         print_json(planned.to_json())
         return

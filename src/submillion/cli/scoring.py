@@ -45,7 +45,8 @@ def evaluate(
     from submillion.cli.tables import tabulate_evaluation
     from submillion.data.legibility import describe_legibility
     from submillion.run.trained_rows import count_trained_rows, describe_trained_rows
-    from submillion.scoring.run_model import evaluate_run, load_run
+    from submillion.scoring.evaluate_run import evaluate_run
+    from submillion.scoring.run_model import load_run
 
     progress = open_progress()
     progress.start("load")
@@ -157,59 +158,21 @@ def predict(
     precision: options.ScorePrecision = None,
 ) -> None:
     """Predict the labels of a file, row by row in its order, as the columns ID,Label."""
-    from submillion.cli.labelled import choose_input_columns
-    from submillion.cli.predictions import check_out, defuse, write_predictions
     from submillion.cli.progress_bars import open_progress
-    from submillion.data.label_files import choose_spelling
-    from submillion.data.legibility import describe_legibility
-    from submillion.data.read import count_rows, iter_records, list_inputs
-    from submillion.model.sources import find_base
-    from submillion.run.folder import refuse_overwriting
+    from submillion.scoring.predictions import predict_file
     from submillion.scoring.run_model import load_run
 
-    check_out(out, defuse_formulas=defuse_formulas, inputs=list_inputs(source))
-    progress = open_progress()
-    progress.start("load")
-    model = load_run(run, precision=precision)
-    base = find_base(model.config.model.base, model.config.model.revision).folder
-    refuse_overwriting(out, [base], where=f"--out {out}")
-    columns = choose_input_columns(model, source, options.choose_columns(text, None, row_id))
-    progress.start("read")
-    # A row that cannot be read is told before hours of work, not after them.
-    num_rows = count_rows(source, columns, on_note=print_note)
-    progress.finish()
-    records = iter_records(source, columns)
-    spelling = choose_spelling(model.labels, model.reading, labels, write=defuse if defuse_formulas else str)
-    if spelling.note:
-        print_note(spelling.note)
-    progress.start("predict", num_rows)
-    read: Legibility | None = None
-
-    def add(part: Legibility) -> None:
-        nonlocal read
-        read = part if read is None else read + part
-
-    written = write_predictions(
+    predicted = predict_file(
+        lambda: load_run(run, precision=precision),
+        source,
         out,
-        records,
-        lambda rows: model.predict_stream(rows, progress=progress, on_read=add),
-        model.labels,
-        spelling=spelling,
+        asked=options.choose_columns(text, None, row_id),
+        labels=labels,
         probabilities=probabilities,
         defuse_formulas=defuse_formulas,
+        progress=open_progress(),
     )
-    progress.finish()
-    print_note(f"{written.num_rows:,} predictions")
-    if written.num_blank:
-        more = ", ..." if written.num_blank > len(written.blank_ids) else ""
-        print_note(
-            f"{written.num_blank:,} of {written.num_rows:,} rows hold no text, so their labels say nothing: "
-            f"ID {', '.join(written.blank_ids)}{more}"
-        )
-    if read is not None:
-        for line in describe_legibility(read.to_json(), what="texts"):
-            print_note(line)
-    print_result(str(out))
+    print_result(str(predicted.out))
 
 
 def classify(

@@ -84,10 +84,7 @@ def train(
         raise ConfigError(
             "no recipe is given", where="train", hint="`submillion recipes` lists them; --resume DIR needs none."
         )
-    from submillion import api
-    from submillion.training.collective import is_first_process
-
-    resolved = api.resolve_config(
+    config = options.resolve(
         recipe,
         data=data,
         base=base,
@@ -99,12 +96,9 @@ def train(
         numbers=numbers,
         extra=[_split_weight(given) for given in extra or ()],
         start_from=start_from,
-        settings=settings or (),
+        settings=options.read_settings(settings),
     )
-    if is_first_process():
-        for note in resolved.notes:
-            print_note(note)
-    _print_summary(_start(resolved.config, out), as_json=as_json)
+    _print_summary(_start(config, out), as_json=as_json)
 
 
 def _split_weight(given: str) -> tuple[str, float]:
@@ -120,12 +114,11 @@ def _split_weight(given: str) -> tuple[str, float]:
 
 def demo(out: Out = None) -> None:
     """Train on the shipped news items with the bundled MiniLM: the whole pipeline, without any network."""
-    from submillion import api
     from submillion.cli.tables import show_interval, show_percent
     from submillion.run.folder import RunDir
     from submillion.training.collective import is_first_process
 
-    summary = _start(api.resolve_config("demo").config, out)
+    summary = _start(options.resolve("demo"), out)
     figures, baseline = summary.evaluations["test"], summary.baselines["test"]
     _print_summary(summary, as_json=False)
     if not is_first_process():

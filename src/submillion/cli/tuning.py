@@ -63,9 +63,10 @@ def tune(
 
     The same command continues a search that was stopped or killed.
     """
-    from submillion import api
     from submillion.cli.progress_bars import open_progress
+    from submillion.config.nested import add_overrides
     from submillion.launch import sigterm_interrupts
+    from submillion.pipeline.resolve import count_labels
     from submillion.search.conduct import choose_search_folder, run_search
 
     given = {
@@ -77,7 +78,7 @@ def tune(
         "pruner": pruner,
         "seeds": seeds,
     }
-    resolved = api.resolve_config(
+    config = options.resolve(
         recipe,
         data=data,
         base=base,
@@ -87,17 +88,17 @@ def tune(
         label=label,
         row_id=row_id,
         numbers=numbers,
-        settings=[*(settings or ()), *(f"search.{key}={value}" for key, value in given.items() if value is not None)],
+        settings=add_overrides(
+            options.read_settings(settings), {f"search.{key}": value for key, value in given.items()}
+        ),
     )
-    for note in resolved.notes:
-        print_note(note)
-    folder = choose_search_folder(resolved.config, out)
+    folder = choose_search_folder(config, out)
     try:
         with sigterm_interrupts():
             result = run_search(
-                resolved.config,
+                config,
                 folder,
-                num_labels=api.count_labels(resolved.config),
+                num_labels=count_labels(config),
                 storage=storage,
                 study=study,
                 num_workers=workers,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from submillion.config.run import apply_overrides, parse_settings
+from submillion.config.nested import apply_overrides
+from submillion.config.run import parse_settings
 from submillion.config.section import Fraction, Name, PositiveInt, Section
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -104,12 +105,12 @@ class GenerateSettings(Section):
         return 1e-3 if self.from_scratch else 5e-5 if self.full else 5e-4
 
 
-def make_settings(values: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str) -> GenerateSettings:
-    """Return settings from nested values, with ``key.path=value`` overrides applied last.
+def make_settings(values: Mapping[str, Any], overrides: Mapping[str, object] = {}, *, where: str) -> GenerateSettings:
+    """Return settings from nested values, with overrides by dotted path applied last.
 
     Args:
         values: Nested settings, read from YAML or given by flags.
-        overrides: Changed settings, such as ``sample.top_p=0.9``.
+        overrides: Changed settings, such as ``{"sample.top_p": 0.9}``.
         where: Source of the values, for the error message.
 
     Raises:

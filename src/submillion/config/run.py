@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from submillion.config.search import PARAMETERS, SearchConfig
 from submillion.config.section import ClassName, Fraction, Name, PositiveInt, Section, Seed
-from submillion.config.yaml_text import MAX_DEPTH, parse_yaml
+from submillion.config.yaml_text import parse_yaml
 from submillion.errors import ConfigError
 
 Kind = Literal["query", "key", "value", "attention_output", "ffn_in", "ffn_out"]
@@ -344,39 +344,6 @@ def _known_keys(location: Sequence[int | str], root: type[Section]) -> list[str]
         elif part in PARAMETERS:
             section = PARAMETERS[str(part)]
     return sorted(getattr(section, "model_fields", {}))
-
-
-def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the values with ``key.path=value`` overrides applied, each value read as YAML.
-
-    Raises:
-        ConfigError: An override has no ``=``, has broken YAML, or leads through a setting that is no section.
-    """
-    result: dict[str, Any] = _copy_tree(values)
-    for override in overrides:
-        path, equals, raw = override.partition("=")
-        if not equals or not path.strip():
-            raise ConfigError(
-                f"{override!r} is not of the form key=value",
-                where="--set",
-                hint="For example --set train.learning_rate=2e-4",
-            )
-        value = parse_yaml(raw, where=f"--set {path[:80]}")
-        node = result
-        *sections, key = path.strip().split(".")
-        if len(sections) > MAX_DEPTH:
-            raise ConfigError(f"names {len(sections)} sections within each other", where=f"--set {path[:80]}")
-        for section in sections:
-            child = node.setdefault(section, {})
-            if not isinstance(child, dict):
-                raise ConfigError(f"{section!r} is a value, not a section", where=f"--set {path}")
-            node = child
-        node[key] = value
-    return result
-
-
-def _copy_tree(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _copy_tree(value) if isinstance(value, Mapping) else value for key, value in values.items()}
 
 
 def dump_config(config: RunConfig) -> str:

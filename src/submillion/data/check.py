@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from typing import Any
 
@@ -131,37 +131,42 @@ def check_records(
         _Part(_name_split(name, rows), rows, similar, f"against {name}") for name, rows in (against or {}).items()
     ]
     neighbours = _list_neighbours(similar)
+    check = partial(_check_split, neighbours=neighbours, labels=labels, max_length=max_length, long_texts=long_texts)
     reports = {
-        part.name: _check_split(
-            part,
-            neighbours,
-            labels,
-            count_tokens=count_tokens[split] if count_tokens else None,
-            max_length=max_length,
-            long_texts=long_texts,
-        )
+        part.name: check(part, count_tokens=count_tokens[split] if count_tokens else None)
         for split, part in zip(splits, parts, strict=True)
     }
-    leaks = [
-        leak
-        for position, left in enumerate(parts)
-        for right in [*parts[position + 1 :], *strangers]
-        for leak in _find_leaks(left, right, neighbours, column_names)
-    ]
+    leaks = _list_leaks(parts, strangers, neighbours, column_names)
     conflicts = _find_conflicts(parts, labels)
-    counts = Counter(record.label for part in parts for record in part.records if record.label is not None)
-    names = {label: counts[number] for number, label in enumerate(labels) if counts[number]} if labels else {}
+    names = _count_names(parts, labels)
     return DataReport(
         num_records=sum(len(part.records) for part in parts),
         num_exact_duplicates=sum(report.exact_duplicates.num_records for report in reports.values()),
         num_near_duplicates=sum(report.near_duplicates.num_records for report in reports.values()),
         num_label_conflicts=conflicts.num_records,
-        leaks=tuple(leaks),
+        leaks=leaks,
         splits=reports,
         label_conflicts=conflicts,
         similar_labels=find_similar_names(names),
         doubtful_labels=find_doubtful_names(names, label_column),
     )
+
+
+def _list_leaks(
+    parts: Sequence[_Part], strangers: Sequence[_Part], neighbours: _Neighbours, column_names: tuple[str, ...]
+) -> tuple[Leak, ...]:
+    return tuple(
+        leak
+        for position, left in enumerate(parts)
+        for right in [*parts[position + 1 :], *strangers]
+        for leak in _find_leaks(left, right, neighbours, column_names)
+    )
+
+
+def _count_names(parts: Sequence[_Part], labels: LabelSet | None) -> dict[str, int]:
+    """Return the rows of each class that has some."""
+    counts = Counter(record.label for part in parts for record in part.records if record.label is not None)
+    return {label: counts[number] for number, label in enumerate(labels) if counts[number]} if labels else {}
 
 
 class _Part:

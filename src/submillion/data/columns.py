@@ -97,6 +97,11 @@ class Columns:
     id: str | None = None
 
 
+def make_columns(text: str | Sequence[str], label: str | None, row_id: str | None) -> Columns:
+    """Return columns from the arguments of a call; one text column needs no list."""
+    return Columns((text,) if isinstance(text, str) else tuple(text), label, row_id)
+
+
 @dataclass(frozen=True)
 class Selection:
     """Columns that were found in one table, by their names there; positions follow from the names."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -20,7 +20,7 @@ from submillion.data.reading import Reading
 from submillion.errors import DataError
 from submillion.records import LabelSet, Record
 from submillion.tables.formats import open_table
-from submillion.tables.table import Table, Tell, closed_after, ignore_note
+from submillion.tables.table import Row, Table, Tell, closed_after, ignore_note
 
 ID, LABEL, LABEL_ID = "ID", "Label", "LabelId"
 """Columns of predictions. `LabelId` holds positions from 0, whatever the labels are called."""
@@ -107,40 +107,18 @@ def join_labels(
     """
     file = Path(path)
     table = open_table(file)
-    positions = _find_column(table, LABEL_ID, file, is_exact=True)
-    label = _find_column(table, "label", file)
-    row_id = _find_column(table, "id", file)
-    if row_id is None or (label is None and positions is None):
-        raise DataError(
-            f"there is no column {'id' if row_id is None else 'label'!r}; the file has "
-            f"{', '.join(map(repr, table.names))}",
-            where=str(file),
-            hint=f"A file of labels has the columns id and label, or {ID} and {LABEL_ID} with positions from 0.",
-        )
+    row_id, label, positions = _find_columns(table, file)
     wanted = [column for column in (row_id, label, positions) if column is not None]
     for note in table.notes:
         on_note(note)
-    known = {record.id: record for record in records}
-    places: dict[str, Record] = {}
-    values: list[tuple[int | str | None, ...]] = []
     with closed_after(table.iter_rows(wanted, on_note)) as rows:
-        for place, (raw_id, *raw) in rows:
-            record_id = str(raw_id).strip()
-            if record_id not in known or record_id in places:
-                problem = "appears twice" if record_id in places else "belongs to no row of the data"
-                raise DataError(
-                    f"the id {record_id!r} {problem}",
-                    where=f"{file}:{place}",
-                    hint="Ids are those of the data's id column, or 0-based row numbers.",
-                )
-            places[record_id] = replace(known[record_id], source=f"{file.name}:{place}")
-            values.append(tuple(normalise_label(value) for value in raw))
+        places, values = _find_labelled(records, rows, file)
     folder = "" if file.parent == Path() else f"{file.parent}/"
     column = [row[-1] for row in values]
     if positions is not None:
         if label is not None:
             meaning = _map_label(labels, numbering or Numbering("names"), is_competition=False)
-            _refuse_contradictions(values, list(places.values()), meaning, labels)
+            _refuse_contradictions(values, places, meaning, labels)
         numbering = Numbering("ids", 0, is_asked=True)
     elif (
         (numbering is None or not numbering.is_asked)
@@ -152,9 +130,45 @@ def join_labels(
             f"{path}: {ID},{LABEL} is the header of AG News' competition, so its labels count from 0: "
             f"{describe_ids(labels, 0)}"
         )
-    raw_labels = RawLabels(column, list(places.values()), False, None, folder)
+    raw_labels = RawLabels(column, places, False, None, folder)
     ids = {record.id: record.label for record in apply_labels(raw_labels, labels, numbering)}
     return [replace(record, label=ids[record.id]) for record in records if record.id in ids]
+
+
+def _find_columns(table: Table, file: Path) -> tuple[int, int | None, int | None]:
+    """Return the places of the ids, the labels and the positions among the columns."""
+    positions = _find_column(table, LABEL_ID, file, is_exact=True)
+    label = _find_column(table, "label", file)
+    row_id = _find_column(table, "id", file)
+    if row_id is None or (label is None and positions is None):
+        raise DataError(
+            f"there is no column {'id' if row_id is None else 'label'!r}; the file has "
+            f"{', '.join(map(repr, table.names))}",
+            where=str(file),
+            hint=f"A file of labels has the columns id and label, or {ID} and {LABEL_ID} with positions from 0.",
+        )
+    return row_id, label, positions
+
+
+def _find_labelled(
+    records: Sequence[Record], rows: Iterable[Row], file: Path
+) -> tuple[list[Record], list[tuple[int | str | None, ...]]]:
+    """Return the records that a file labels, placed in the file, and the labels of each."""
+    known = {record.id: record for record in records}
+    places: dict[str, Record] = {}
+    values: list[tuple[int | str | None, ...]] = []
+    for place, (raw_id, *raw) in rows:
+        record_id = str(raw_id).strip()
+        if record_id not in known or record_id in places:
+            problem = "appears twice" if record_id in places else "belongs to no row of the data"
+            raise DataError(
+                f"the id {record_id!r} {problem}",
+                where=f"{file}:{place}",
+                hint="Ids are those of the data's id column, or 0-based row numbers.",
+            )
+        places[record_id] = replace(known[record_id], source=f"{file.name}:{place}")
+        values.append(tuple(normalise_label(value) for value in raw))
+    return list(places.values()), values
 
 
 def _is_competition(is_official: bool, values: Sequence[object]) -> bool:

@@ -22,6 +22,9 @@ from submillion.storage.files import write_atomically
 from submillion.tables.table import closed_after
 from submillion.tables.text_lines import iter_lines
 
+SYNONYMS_PLACE = "data.synonyms"
+"""Where a run speaks of a file's name: the place of the synonym rows that it makes of its own training rows."""
+
 REASONS = {
     "exact": "stand in rows that are scored",
     "near": "nearly stand there",

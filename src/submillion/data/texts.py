@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike, fspath
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from submillion.config.run import RunConfig
@@ -84,6 +85,26 @@ def name_source(data: object) -> str | None:
         where="data",
         hint="Give a path, hf:owner/name, or a DataFrame.",
     )
+
+
+@contextmanager
+def open_source(data: object) -> Iterator[str]:
+    """Give a data source as the name of a file or data set; the file of a table is there for as long as it is read.
+
+    Raises:
+        ConfigError: It is neither a path, nor the name of a data set, nor a table.
+        DataError: The table cannot be written.
+    """
+    name = name_source(data)
+    if name is None:
+        raise ConfigError("there is no data", where="data", hint="Give a path, hf:owner/name, or a DataFrame.")
+    if not is_table(data):
+        yield name
+        return
+    with TemporaryDirectory(prefix="submillion-rows-") as folder:
+        path = Path(folder) / name
+        write_bytes(path, encode_table(data))
+        yield str(path)
 
 
 def place_table(config: RunConfig, data: object, out: Path) -> RunConfig:

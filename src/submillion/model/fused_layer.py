@@ -159,52 +159,44 @@ def _run_forward(
         mask=output_mask,
         keep_normalised=is_kept,
     )
-    in_low = layer.ffn_in.start(first.out)
+    ffn = _run_ffn(layer, first.out, norms[1], is_kept=is_kept)
+    return _Kept(hidden, qkv_low, attention, context, output_low, output_mask, norms, first, *ffn)
+
+
+def _run_ffn(
+    layer: FusedLayer, hidden: torch.Tensor, norm: Norm, *, is_kept: bool
+) -> tuple[LowPass | None, torch.Tensor | None, torch.Tensor | None, LowPass | None, Mask | None, NormResult]:
+    """Return the last fields of `_Kept`, from `in_low` on."""
+    in_low = layer.ffn_in.start(hidden)
     out_mask = make_mask(layer.ffn_output_dropout, hidden.shape[1])
-    activated = out_low = None
-    if layer.ffn_out.adapters:
-        activated, slope = calls.linear_gelu(
-            first.out, layer.ffn_in.packed, layer.ffn_in.bias, find_term(in_low), keep_slope=is_kept
-        )
-        out_low = layer.ffn_out.start(activated)
-        ffn = calls.linear_norm(
-            activated,
-            layer.ffn_out.packed,
-            bias=layer.ffn_out.bias,
-            residual=first.out,
-            norm=norms[1],
-            low_rank=find_term(out_low),
-            mask=out_mask,
-            keep_normalised=is_kept,
-        )
-    else:
+    if not layer.ffn_out.adapters:
         ffn, slope = calls.ffn_norm(
-            first.out,
+            hidden,
             layer.ffn_in.packed,
             layer.ffn_out.packed,
             bias_in=layer.ffn_in.bias,
             bias_out=layer.ffn_out.bias,
-            norm=norms[1],
+            norm=norm,
             low_rank_in=find_term(in_low),
             mask=out_mask,
             is_kept=is_kept,
         )
-    return _Kept(
-        hidden,
-        qkv_low,
-        attention,
-        context,
-        output_low,
-        output_mask,
-        norms,
-        first,
-        in_low,
-        slope,
-        activated,
-        out_low,
-        out_mask,
-        ffn,
+        return in_low, slope, None, None, out_mask, ffn
+    activated, slope = calls.linear_gelu(
+        hidden, layer.ffn_in.packed, layer.ffn_in.bias, find_term(in_low), keep_slope=is_kept
     )
+    out_low = layer.ffn_out.start(activated)
+    ffn = calls.linear_norm(
+        activated,
+        layer.ffn_out.packed,
+        bias=layer.ffn_out.bias,
+        residual=hidden,
+        norm=norm,
+        low_rank=find_term(out_low),
+        mask=out_mask,
+        keep_normalised=is_kept,
+    )
+    return in_low, slope, activated, out_low, out_mask, ffn
 
 
 class _LayerFunction(torch.autograd.Function):

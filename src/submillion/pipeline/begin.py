@@ -120,14 +120,7 @@ def make_ready(
     if processes.is_first:
         _write_data_report(run, prepared)
     config = _fix_length(run, config, prepared, processes)
-    plan = make_plan(
-        base_config,
-        base=base.name,
-        num_labels=len(splits.labels),
-        model=config.model,
-        adapter=config.adapter,
-        budget=config.budget,
-    )
+    plan = _make_plan(config, base, base_config, splits.labels)
     if processes.is_first:
         write_json(run.plan, plan.to_json())
 
@@ -141,10 +134,7 @@ def make_ready(
     classifier.to(device.device)
     if origin is not None:
         origin.load(classifier)
-        steps = "" if origin.step is None else f" after {origin.step:,} steps"
-        progress.note(f"begins with the weights of {origin.kind} {origin.folder}{steps}")
-        if processes.is_first:
-            replace(read_manifest(run), started_from=origin.describe()).write(run.manifest)
+        _note_origin(run, origin, processes, progress)
     if config.train.gradient_checkpointing:
         classifier.recompute_layers()
     if processes.is_first:
@@ -152,6 +142,24 @@ def make_ready(
     progress.on_plan(plan)
     features = prepared.features
     return Ready(config, device, base, prepared, plan, sets, features["train"], features, classifier)
+
+
+def _make_plan(config: RunConfig, base: BaseModel, base_config: dict[str, Any], labels: LabelSet) -> Plan:
+    return make_plan(
+        base_config,
+        base=base.name,
+        num_labels=len(labels),
+        model=config.model,
+        adapter=config.adapter,
+        budget=config.budget,
+    )
+
+
+def _note_origin(run: RunDir, origin: Origin, processes: Processes, progress: Progress) -> None:
+    steps = "" if origin.step is None else f" after {origin.step:,} steps"
+    progress.note(f"begins with the weights of {origin.kind} {origin.folder}{steps}")
+    if processes.is_first:
+        replace(read_manifest(run), started_from=origin.describe()).write(run.manifest)
 
 
 def _find_origin(run: RunDir, config: RunConfig, base: BaseModel, plan: Plan, labels: LabelSet) -> Origin | None:

@@ -170,7 +170,10 @@ def recall_findings(
     """
     if key is not None:
         code = digest_code(
-            "data", "tables", "pipeline/cached_data.py", "pipeline/prepare.py", "encoding/text_encoder.py"
+            "data",
+            "tables",
+            *(f"pipeline/{name}.py" for name in ("cached_data", "prepare", "choose_rows")),
+            "encoding/text_encoder.py",
         )
         key = digest_parts(code, key)
     stored = None if key is None else cache.load(_FINDINGS, key)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from submillion.config.nested import flatten
 from submillion.config.run import RunConfig, is_better
 from submillion.encoding.text_encoder import Features
 from submillion.errors import RunError
@@ -175,7 +176,9 @@ class Fitting:
         self._require_same_position()
         self.log = RunLog(run, self.position) if processes.is_first else None
         with processes.acting_together():
-            self.trackers = Trackers(config.track if processes.is_first else (), run.path, _flatten(config))
+            self.trackers = Trackers(
+                config.track if processes.is_first else (), run.path, flatten(config.model_dump(mode="json"), depth=1)
+            )
         self.scaler = self._open_scaler()
         self._resumed_at = time.perf_counter() - self.position.elapsed_s
 
@@ -380,14 +383,3 @@ class Fitting:
                 checkpoint.point_to(self.run.checkpoints, "best", self.position.best_step)
             checkpoint.load_parameters(best, self.parameters, averaged=self.average is not None)
         self._require_same_position()
-
-
-def _flatten(config: RunConfig) -> dict[str, Any]:
-    sections = config.model_dump(mode="json")
-    flat: dict[str, Any] = {}
-    for key, value in sections.items():
-        if isinstance(value, dict):
-            flat.update({f"{key}.{name}": item for name, item in value.items()})
-        else:
-            flat[key] = value
-    return flat

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -13,36 +13,25 @@ from typing import Any
 from submillion.cache import Cache, digest_parts, open_cache
 from submillion.config.run import DataConfig, RunConfig
 from submillion.data.check import DataReport, check_records
-from submillion.data.clean import describe_repairs
 from submillion.data.findings import describe_findings
 from submillion.data.legibility import Legibility, TokenCounts, describe_legibility, list_loud, measure_legibility
 from submillion.data.parts import (
     SPLIT_RULE,
-    Parts,
-    describe_absent,
-    find_absent_classes,
-    find_set_to_split,
-    map_groups,
-    split_dataset,
 )
 from submillion.data.removals import (
     choose_dropped,
     count_classes,
     describe_classes,
     describe_count,
-    filter_by_words,
-    refuse_unlabelled,
     require_classes,
 )
-from submillion.data.similar import SimilarTexts, find_similar_texts, narrow_to
-from submillion.data.split import sample_records
+from submillion.data.similar import narrow_to
 from submillion.data.trained_rows import NONE, Digests, TrainedRows, digest_rows
-from submillion.data.watched import read_watched
 from submillion.encoding.max_length import ChosenLength, choose_length
 from submillion.encoding.text_encoder import Features, TextEncoder, Tokens, make_features, started_beside
 from submillion.encoding.token_cache import recall_tokens
-from submillion.errors import ConfigError, DataError
-from submillion.pipeline.cached_data import CleanRows, recall_findings, recall_rows, recall_similar
+from submillion.pipeline.cached_data import recall_findings
+from submillion.pipeline.choose_rows import Chosen, Source, choose_rows, read_source, tell
 from submillion.pipeline.synthetic_rows import ExtraRows, prepare_extra_rows
 from submillion.progress import Progress
 from submillion.records import LabelSet, Record, Splits, hash_records
@@ -74,12 +63,7 @@ class Prepared:
 
 
 def prepare_data(
-    config: RunConfig,
-    *,
-    encoder: TextEncoder,
-    progress: Progress,
-    window: int | None = None,
-    inherited: Digests = NONE,
+    config: RunConfig, *, encoder: TextEncoder, progress: Progress, window: int | None = None, inherited: Digests = NONE
 ) -> Prepared:
     """Read, clean, split, check and encode the data of a run.
 
@@ -103,33 +87,83 @@ def prepare_data(
         DataError: Unreadable files, unlabelled rows, leaks where they are refused or cost a class most of its rows, or
             synthetic rows that do not fit.
     """
-    data = config.data
-    if data.source is None:
-        raise ConfigError("no data is given", where="data.source", hint="Name it: --data FILE_OR_FOLDER")
     cache = open_cache(progress.note)
-    progress.start("read")
-    source = recall_rows(data.source, data, cache)
-    dataset, labels, reading = source.dataset, source.dataset.labels, source.dataset.reading
-    if labels is None or reading is None:
-        raise DataError("has no label column", where=data.source, hint="Name it with --label.")
-    watched = {
-        watch.name: read_watched(watch, data.clean, labels, reading, on_note=progress.note) for watch in config.watch
-    }
+    source = read_source(config, cache, progress)
+    chosen = choose_rows(source, inherited, cache, progress)
+    train = chosen.splits["train"]
+    encoder, length = _limit_length(config, encoder, train, window, progress)
+    read = _examine(source, chosen, encoder, inherited=inherited, cache=cache, progress=progress)
+    dropped = read.dropped
+    by_leaks = _tell_dropped(dropped, train, source.labels, progress)
+    extra = prepare_extra_rows(
+        config.data,
+        source.rows.dataset,
+        train=train,
+        leaking=read.leaking,
+        held_out={"validation": chosen.splits["validation"], "test": chosen.splits["test"], **source.watched},
+        cache=cache,
+        progress=progress,
+    )
+    own = [record for record in train if record.id not in dropped]
+    train = own + extra.records
+    encoded = [item for item in read.features["train"] if item.id not in dropped]
+    features = {**read.features, "train": encoded + _encode_extra(extra, encoder, cache)}
+    require_classes(chosen.had, train, {**chosen.losses, "data.leaks": by_leaks}, config.data, source.labels)
+    report = _make_report(source, chosen, read, train=train, num_train=len(own), extra=extra)
+    _tell_legibility(read.findings["splits"]["train"]["legibility"], read.legibility, progress)
+    return Prepared(
+        splits=Splits(train, chosen.splits["validation"], chosen.splits["test"], source.labels),
+        watched=source.watched,
+        report=report,
+        features=features,
+        encoder=encoder,
+        length=length,
+        legibility=read.legibility,
+        trained_rows=TrainedRows(inherited, digest_rows(train)),
+    )
+
+
+def _limit_length(
+    config: RunConfig, encoder: TextEncoder, train: Sequence[Record], window: int | None, progress: Progress
+) -> tuple[TextEncoder, ChosenLength | None]:
+    """Return the encoder with the limit that a rule gives for the training rows, and how it was chosen."""
+    rule = config.model.max_length
+    if not isinstance(rule, str):
+        return encoder, None
+    progress.start("measure lengths", len(train))
+    counts = encoder.count_tokens([record.text for record in train], progress.advance)
+    length = choose_length(counts.lengths, rule, window=window, long_texts=encoder.long_texts)
     progress.finish()
-    _tell((*dataset.notes, *describe_repairs(source.repairs, data.clean)), progress)
-    chosen = _choose_rows(source, data, inherited, cache, progress)
-    splits, parts = chosen.splits, chosen.parts
-    train, validation, test = splits["train"], splits["validation"], splits["test"]
-    sets = {**splits, **watched}
-    length = None
-    if isinstance(config.model.max_length, str):
-        progress.start("measure lengths", len(train))
-        counts = encoder.count_tokens([record.text for record in train], progress.advance)
-        rule = config.model.max_length
-        length = choose_length(counts.lengths, rule, window=window, long_texts=encoder.long_texts)
-        encoder = encoder.limited_to(length.max_length)
-        progress.finish()
-        progress.note(length.describe())
+    progress.note(length.describe())
+    return encoder.limited_to(length.max_length), length
+
+
+@dataclass(frozen=True)
+class _Examined:
+    """What the doctor finds in the rows of a run, and their token ids.
+
+    Attributes:
+        findings: The findings, as data.json has them.
+        leaking: Ids of the training rows that are in validation or test, exactly or nearly.
+        dropped: Ids of those that are left out.
+        features: Token ids of all rows, by split or watched name.
+        legibility: How much of the texts of each set but the training rows reaches the model.
+    """
+
+    findings: dict[str, Any]
+    leaking: set[str]
+    dropped: set[str]
+    features: dict[str, list[Features]]
+    legibility: dict[str, Legibility]
+
+
+def _examine(
+    source: Source, chosen: Chosen, encoder: TextEncoder, *, inherited: Digests, cache: Cache, progress: Progress
+) -> _Examined:
+    """Examine and encode all rows; tokens are counted beside the rest."""
+    data = source.settings
+    splits, labels, dataset = chosen.splits, source.labels, source.rows.dataset
+    sets = {**splits, **source.watched}
     jobs = {name: partial(recall_tokens, encoder, [row.text for row in rows], cache) for name, rows in sets.items()}
     with started_beside(jobs) as wait_for:
 
@@ -141,16 +175,16 @@ def prepare_data(
                 max_length=encoder.max_length,
                 long_texts=encoder.long_texts,
                 column_names=dataset.column_names,
-                label_column=reading.label,
-                similar=chosen.similar and narrow_to(chosen.similar, dataset.splits, splits, parts.origins),
+                label_column=source.reading.label,
+                similar=chosen.similar and narrow_to(chosen.similar, dataset.splits, splits, chosen.parts.origins),
             )
 
         progress.start("check")
-        key = _digest_splits(source.key, data, encoder, inherited)
+        key = _digest_splits(source.rows.key, data, encoder, inherited)
         findings, leaking = recall_findings(key, cache, examine)
         progress.finish()
-        _tell(describe_findings(findings), progress)
-        dropped = choose_dropped(leaking, train, data, labels)
+        tell(describe_findings(findings), progress)
+        dropped = choose_dropped(leaking, splits["train"], data, labels)
         progress.start("encode")
         features = {name: make_features(rows, wait_for[name]()) for name, rows in sets.items() if rows}
         legibility = {
@@ -159,59 +193,42 @@ def prepare_data(
             if rows and name != "train"
         }
         progress.finish()
-    by_leaks = _tell_dropped(dropped, train, labels, progress)
-    held_out = {"validation": validation, "test": test, **watched}
-    extra = prepare_extra_rows(
-        data, dataset, train=train, leaking=leaking, held_out=held_out, cache=cache, progress=progress
-    )
-    extra_features = _encode_extra(extra, encoder, cache)
-    train = [record for record in train if record.id not in dropped]
-    num_train = len(train)
-    train += extra.records
-    features["train"] = [item for item in features["train"] if item.id not in dropped] + extra_features
-    require_classes(chosen.had, train, {**chosen.losses, "data.leaks": by_leaks}, data, labels)
-    report = {
+    return _Examined(findings, leaking, dropped, features, legibility)
+
+
+def _make_report(
+    source: Source, chosen: Chosen, read: _Examined, *, train: Sequence[Record], num_train: int, extra: ExtraRows
+) -> dict[str, Any]:
+    """Return what data.json holds."""
+    data = source.settings
+    dataset, parts, test = source.rows.dataset, chosen.parts, chosen.splits["test"]
+    return {
         "source": data.source,
         "files": dataset.files,
-        "labels": list(labels.names),
+        "labels": list(source.labels.names),
         "column_names": list(dataset.column_names),
-        "reading": reading.to_json(),
+        "reading": source.reading.to_json(),
         "split": parts.how,
         "split_rule": SPLIT_RULE,
         "num_train": num_train,
-        "num_validation": len(validation),
+        "num_validation": len(chosen.splits["validation"]),
         "num_test": len(test),
         "train_sha256": hash_records(train),
         "test_sha256": hash_records(test) if test else None,
-        "num_dropped_leaks": len(dropped),
+        "num_dropped_leaks": len(read.dropped),
         "num_dropped_short": chosen.num_short,
         "num_dropped_long": chosen.num_long,
         "num_dropped_trained": dict(parts.num_trained),
         "absent_classes": chosen.absent,
         "leaks_setting": data.leaks,
         "cleaning": {
-            rule: {"applied": getattr(data.clean, rule), "num_records": count} for rule, count in source.repairs.items()
+            rule: {"applied": getattr(data.clean, rule), "num_records": count}
+            for rule, count in source.rows.repairs.items()
         },
         "extra": extra.report,
-        "watched": {name: len(rows) for name, rows in watched.items()},
-        "check": findings,
+        "watched": {name: len(rows) for name, rows in source.watched.items()},
+        "check": read.findings,
     }
-    _tell_legibility(findings["splits"]["train"]["legibility"], legibility, progress)
-    return Prepared(
-        splits=Splits(train, validation, test, labels),
-        watched=watched,
-        report=report,
-        features=features,
-        encoder=encoder,
-        length=length,
-        legibility=legibility,
-        trained_rows=TrainedRows(inherited, digest_rows(train)),
-    )
-
-
-def _tell(lines: Iterable[str], progress: Progress) -> None:
-    for line in lines:
-        progress.note(line)
 
 
 def _tell_dropped(dropped: set[str], train: list[Record], labels: LabelSet, progress: Progress) -> Counter[int]:
@@ -231,7 +248,7 @@ def _tell_legibility(known: dict[str, Any], legibility: Mapping[str, Legibility]
         describe_legibility(figures.to_json(), what=f"{name} texts", loud_only=True, known=list_loud(known))
         for name, figures in legibility.items()
     ]
-    _tell(chain.from_iterable(told), progress)
+    tell(chain.from_iterable(told), progress)
 
 
 def _measure(rows: Sequence[Record], counts: TokenCounts, labels: LabelSet, encoder: TextEncoder) -> Legibility:
@@ -245,77 +262,12 @@ def _measure(rows: Sequence[Record], counts: TokenCounts, labels: LabelSet, enco
     )
 
 
-@dataclass(frozen=True)
-class _Chosen:
-    """The rows of a run before leaks are left out.
-
-    Attributes:
-        splits: Training, validation and test rows.
-        parts: How they came about.
-        similar: What is known of the texts of the whole data set, where that was needed to split it.
-        absent: Names of the classes without rows in validation and test.
-        num_short: Training rows left out for too few words.
-        num_long: Those with too many.
-        had: Training rows of each class before any were left out.
-        losses: How many of each class were left out, by setting.
-    """
-
-    splits: dict[str, list[Record]]
-    parts: Parts
-    similar: SimilarTexts | None
-    absent: dict[str, list[str]]
-    num_short: int
-    num_long: int
-    had: Counter[int]
-    losses: dict[str, Counter[int]]
-
-
-def _choose_rows(source: CleanRows, data: DataConfig, inherited: Digests, cache: Cache, progress: Progress) -> _Chosen:
-    """Split the rows and leave out those that settings leave out; say what became of them."""
-    sets = source.dataset.splits
-    refuse_unlabelled(sets, str(data.source))
-    similar = None
-    # With `data.leaks=keep` every row is on its own.
-    if find_set_to_split(sets) is not None and data.leaks != "keep":
-        progress.start("compare texts")
-        similar = recall_similar(source.key, cache, lambda: find_similar_texts(sets))
-        progress.finish()
-    parts = split_dataset(sets, data, similar=similar, trained=inherited)
-    if parts.num_known:
-        known = describe_count(parts.num_known, "row")
-        progress.note(f"{known} of the data stay in training, since the starting run was trained on them")
-    for name, count in parts.num_trained.items():
-        rows = describe_count(count, "row")
-        progress.note(f"{rows} of {name} left out, since the starting run was trained on them")
-    worded, num_short, num_long = filter_by_words(parts.train, data)
-    train = _sample(worded, data.max_records, data)
-    had, left = count_classes(parts.train), count_classes(worded)
-    losses = {"data.min_words and data.max_words": had - left, "data.max_records": left - count_classes(train)}
-    validation = _sample(parts.validation, data.max_validation_records, data)
-    splits = {"train": train, "validation": validation, "test": parts.test}
-    absent: dict[str, list[str]] = {}
-    labels = source.dataset.labels
-    assert labels is not None
-    for name in ("validation", "test"):
-        missing = find_absent_classes(splits[name], train) if splits[name] else []
-        if missing:
-            absent[name] = [labels.names[label] for label in missing]
-            origin = parts.origins[name]
-            groups = None if similar is None or origin == name else map_groups(similar, origin, sets[origin])
-            progress.note(describe_absent(name, missing, train, labels, groups))
-    return _Chosen(splits, parts, similar, absent, num_short, num_long, had, losses)
-
-
 def _encode_extra(extra: ExtraRows, encoder: TextEncoder, cache: Cache) -> list[Features]:
     if not extra.records:
         return []
     tokens = recall_tokens(encoder, [record.text for record in extra.records], cache)
     features = make_features(extra.records, tokens)
     return [replace(item, weight=weight) for item, weight in zip(features, extra.weights, strict=True)]
-
-
-def _sample(records: list[Record], count: int | None, data: DataConfig) -> list[Record]:
-    return records if count is None else sample_records(records, count, seed=data.split_seed)
 
 
 def _count_tokens(wait: Callable[[], Tokens]) -> TokenCounts:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from submillion.cache import Cache, digest_code, digest_parts, pack_strings, unpack_strings
 from submillion.config.run import SynonymConfig
 from submillion.data.read import Dataset
-from submillion.data.synthetic import SyntheticRow, format_row, parse_row
+from submillion.data.synthetic import SYNONYMS_PLACE, SyntheticRow, format_row, parse_row
 from submillion.errors import DataError
 from submillion.progress import Progress
 from submillion.records import Record
@@ -16,8 +16,6 @@ from submillion.wordnet.lexicon import load_lexicon
 from submillion.wordnet.synonym_rows import make_synonym_rows
 
 _KIND = "synonyms"
-PLACE = "data.synonyms"
-"""Stands for a file's name wherever a run speaks of these rows."""
 
 
 def recall_synonyms(
@@ -47,14 +45,14 @@ def recall_synonyms(
     key = digest_parts(code, lexicon.sha256, str(sorted(options.items())), *origin, *pack_strings(spelled))
     stored = cache.load(_KIND, key)
     if stored is not None:
-        rows = [parse_row(line, where=PLACE) for line in unpack_strings(stored["values"], stored["ends"])]
+        rows = [parse_row(line, where=SYNONYMS_PLACE) for line in unpack_strings(stored["values"], stored["ends"])]
         _note_missing(rows, settings, progress)
         return rows
     made = make_synonym_rows(train, dataset, lexicon, progress=progress, **options)
     if not made.rows:
         raise DataError(
             f"no word of {made.num_records:,} training rows could be replaced",
-            where=PLACE,
+            where=SYNONYMS_PLACE,
             hint="The lexicon is English; text in capitals only is left alone. Leave data.synonyms out.",
         )
     values, ends = pack_strings([format_row(row) for row in made.rows])
@@ -65,4 +63,5 @@ def recall_synonyms(
 
 def _note_missing(rows: Sequence[SyntheticRow], settings: SynonymConfig, progress: Progress) -> None:
     if settings.rows is not None and len(rows) < settings.rows:
-        progress.note(f"{PLACE}: {settings.rows - len(rows):,} rows fewer than wanted, the training rows have no more")
+        lacking = settings.rows - len(rows)
+        progress.note(f"{SYNONYMS_PLACE}: {lacking:,} rows fewer than wanted, the training rows have no more")

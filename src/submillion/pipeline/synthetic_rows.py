@@ -17,9 +17,16 @@ from submillion.data.check import check_records
 from submillion.data.clean import clean_records
 from submillion.data.read import Dataset
 from submillion.data.sources import hash_file
-from submillion.data.synthetic import REASONS, SyntheticRow, describe_file, digest_text, format_row, read_rows
+from submillion.data.synthetic import (
+    REASONS,
+    SYNONYMS_PLACE,
+    SyntheticRow,
+    describe_file,
+    digest_text,
+    format_row,
+    read_rows,
+)
 from submillion.errors import DataError
-from submillion.pipeline.synonyms import PLACE, recall_synonyms
 from submillion.progress import Progress
 from submillion.records import LabelSet, Record
 from submillion.storage.files import expand_home
@@ -88,6 +95,9 @@ def prepare_extra_rows(
     assert labels is not None
     files = [_read_file(extra, data, labels) for extra in data.extra]
     if data.synonyms is not None:
+        # The one way from a run to the makers of rows: a run that has none to make does not load them.
+        from submillion.pipeline.synonyms import recall_synonyms
+
         own = [record for record in train if record.id not in leaking]
         files.append(_make_file(data, recall_synonyms(data.synonyms, own, dataset, cache, progress), labels))
     progress.start("synthetic rows")
@@ -130,9 +140,9 @@ def _read_file(extra: ExtraConfig, data: DataConfig, labels: LabelSet) -> _File:
 def _make_file(data: DataConfig, rows: list[SyntheticRow], labels: LabelSet) -> _File:
     """Return what stands for a file where the rows are the run's own."""
     assert data.synonyms is not None
-    named = ExtraConfig(data=PLACE, weight=data.synonyms.weight)
+    named = ExtraConfig(data=SYNONYMS_PLACE, weight=data.synonyms.weight)
     digest = hashlib.sha256("".join(map(format_row, rows)).encode()).hexdigest()
-    return _File(named, digest, rows, _to_records(rows, PLACE, data, labels))
+    return _File(named, digest, rows, _to_records(rows, SYNONYMS_PLACE, data, labels))
 
 
 def _to_records(rows: Sequence[SyntheticRow], name: str, data: DataConfig, labels: LabelSet) -> list[Record]:

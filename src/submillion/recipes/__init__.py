@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
-from submillion.config.run import RunConfig, apply_overrides, load_yaml, parse_config
+from submillion.config.nested import apply_overrides
+from submillion.config.run import RunConfig, load_yaml, parse_config
 from submillion.errors import ConfigError
 
 
@@ -38,8 +39,8 @@ def read_recipe(name: str) -> str:
     )
 
 
-def load_recipe(name: str, overrides: Sequence[str] = ()) -> RunConfig:
-    """Return a recipe as a validated configuration, with ``key.path=value`` overrides applied.
+def load_recipe(name: str, overrides: Mapping[str, object] = {}) -> RunConfig:
+    """Return a recipe as a validated configuration, with overrides by dotted path applied.
 
     Raises:
         ConfigError: Unknown recipe, broken YAML or settings that do not fit.

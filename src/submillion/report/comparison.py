@@ -8,6 +8,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from submillion.config.nested import flatten
 from submillion.metrics.evaluate import compare_correct
 from submillion.report import headline, words
 from submillion.report.html import Child, Html, element, render, table
@@ -157,7 +158,7 @@ def settings_section(runs: Sequence[LoadedRun]) -> Section:
     if len(runs) < 2:
         text = "Settings are compared where two or more of the runs were trained by submillion."
         return Section("settings", "Settings", "Where they were set differently", paragraph(text, class_="note"))
-    flat = [words.flatten(run.config) for run in runs]
+    flat = [flatten(run.config) for run in runs]
     paths = dict.fromkeys(path for settings in flat for path in settings if path != "about")
     rows = [
         [path, *(words.setting(settings.get(path)) for settings in flat)]

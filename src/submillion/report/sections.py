@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from submillion.config.nested import flatten
 from submillion.report import headline, words
 from submillion.report.calibration import list_calibration_plots
 from submillion.report.html import Child, Html, element, pairs, render, table
@@ -290,10 +291,10 @@ def plan_plots(run: LoadedRun) -> list[Plot]:
 
 def repeat_section(run: LoadedRun) -> Section:
     """Return what is needed to repeat the run: settings, versions, digests, machine."""
-    settings = words.flatten(run.config)
+    settings = flatten(run.config)
     shown = [(path, words.setting(value)) for path, value in settings.items() if path != "about"]
     known = {} if run.manifest is None else run.manifest.to_json()
-    facts = [(path, words.setting(value)) for path, value in words.flatten(known).items()]
+    facts = [(path, words.setting(value)) for path, value in flatten(known).items()]
     parts: list[Child] = [
         paragraph(
             "The config.yaml of the folder gives the same run again on data of the same digests and the same versions.",

@@ -87,18 +87,6 @@ def _is_unshowable(character: str) -> bool:
     return turns or unicodedata.category(character) in ("Cc", "Cs", "Cn")
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings under dotted paths, in order; empty mappings and lists stay values."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        path = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{path}.")
-        else:
-            flat[path] = value
-    return flat
-
-
 def setting(value: Any) -> str:
     """Return a setting as YAML would show it on one line."""
     if value is None:

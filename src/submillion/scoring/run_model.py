@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,19 +21,21 @@ from submillion.budget.folder import plan_adapter_folder
 from submillion.budget.plan import Plan
 from submillion.config.run import ModelConfig, RunConfig, parse_config
 from submillion.data.clean import clean_records, is_without_text
+from submillion.data.columns import Columns
 from submillion.data.legibility import Legibility, measure_legibility
 from submillion.data.reading import Reading, read_labels, read_reading, read_temperature, recover_reading
+from submillion.data.run_columns import fit_columns
 from submillion.data.texts import list_texts
 from submillion.encoding.text_encoder import TextEncoder, make_features
-from submillion.errors import ConfigError, ModelError, RunError
+from submillion.errors import ConfigError, DataError, ModelError, RunError
 from submillion.metrics import stats
-from submillion.metrics.evaluate import Evaluation, evaluate_logits
 from submillion.model.sources import BaseModel, find_base, load_base_config
 from submillion.progress import Progress, Silent
-from submillion.records import LabelSet, Prediction, Record, hash_records, labels_of
+from submillion.records import LabelSet, Prediction, Record
 from submillion.run.folder import RunDir
-from submillion.run.reader import count_test_evaluation, read_config, read_data_report, read_manifest, read_plan
+from submillion.run.reader import read_config, read_data_report, read_manifest, read_plan
 from submillion.storage.files import read_json
+from submillion.tables.table import Tell
 
 if TYPE_CHECKING:
     from submillion.model.encoder import Classifier
@@ -102,14 +105,14 @@ class RunModel:
 
         Args:
             texts: A list, tuple, array, Series or generator of texts. Pass a single text as a list of one.
-            on_read: Function called with the legibility counts, as in `predict_stream`.
+            on_read: Function called with the legibility counts, as in `predict`.
 
         Raises:
             DataError: An item is not a text, but for example None, NaN, bytes or a table. The message gives its
                 position.
         """
         records = (Record(str(row), (text,)) for row, text in enumerate(list_texts(texts)))
-        return list(self.predict_stream(records, on_read=on_read))
+        return list(self.predict(records, on_read=on_read))
 
     def score_records(self, records: Sequence[Record], *, progress: Progress | None = None) -> ScoredRecords:
         """Clean, encode and score records in the same way as the run's own records."""
@@ -136,9 +139,23 @@ class RunModel:
         is_blank = np.array([is_without_text(record.text) for record in cleaned], dtype=np.bool_)
         return ScoredRecords(logits, sum(f.truncated for f in features), legibility, is_blank)
 
-    def predict_stream(
+    def choose_columns(self, source: str, asked: Columns, on_note: Tell) -> Columns:
+        """Return the columns by which the run reads a file to predict, and tell what is to be known of them.
+
+        Raises:
+            DataError: The file lacks a text column of the run.
+        """
+        from submillion.data.read import list_columns
+
+        present = next(iter(list_columns(source).values()))
+        columns, notes = fit_columns(self.reading, present, asked, where=source, needs_label=False, needs_id=False)
+        for note in (*self.notes, *notes):
+            on_note(note)
+        return columns
+
+    def predict(
         self,
-        records: Iterable[Record],
+        rows: str | PathLike[str] | Iterable[Record],
         *,
         progress: Progress | None = None,
         on_read: Callable[[Legibility], None] | None = None,
@@ -146,13 +163,31 @@ class RunModel:
         """Yield one prediction per record, in order, with a window of records in memory at a time.
 
         Args:
-            records: Records, labelled or not.
-            progress: Receiver of the number of records done.
+            rows: A file, which is read by the columns of the run, or records, labelled or not, such as
+                `submillion.read_records` returns. `classify` takes texts.
+            progress: Receiver of the number of records done, and of notes on what was guessed in reading a file.
             on_read: Function called with each window's legibility counts, whose sum is that of the stream.
+
+        Raises:
+            DataError: A file cannot be read or lacks a column of the run, or an item is no record.
         """
+        on_note = (progress or Silent()).note
+        if isinstance(rows, (str, PathLike)):
+            from submillion.data.read import iter_records
+
+            source = str(rows)
+            rows = iter_records(source, self.choose_columns(source, Columns(), on_note), on_note=on_note)
+        return self._predict(rows, progress or Silent(), on_read)
+
+    def _predict(
+        self, records: Iterable[Record], progress: Progress, on_read: Callable[[Legibility], None] | None
+    ) -> Iterator[Prediction]:
         iterator = iter(records)
         done = 0
         while window := list(islice(iterator, STREAM_WINDOW)):
+            odd = next((row for row in window if not isinstance(row, Record)), None)
+            if odd is not None:
+                raise DataError(f"{odd!r:.60} is no record", where="rows", hint="Texts are for classify.")
             scored = self.score_records(window)
             if on_read is not None:
                 on_read(scored.legibility)
@@ -160,8 +195,7 @@ class RunModel:
             for record, row, is_blank in zip(window, probabilities, scored.is_blank.tolist(), strict=True):
                 yield self.labels.decode(record.id, row, has_text=not is_blank)
             done += len(window)
-            if progress is not None:
-                progress.advance(done)
+            progress.advance(done)
 
 
 def load_run(
@@ -360,33 +394,4 @@ def _load_adapter_folder(
             "an adapter folder names no classes or columns, so classes are numbered and columns found by name",
             *describe_unknown(folder.path),
         ),
-    )
-
-
-def evaluate_run(model: RunModel, records: Sequence[Record], *, progress: Progress | None = None) -> Evaluation:
-    """Evaluate a run on labelled records.
-
-    If these are the run's test rows, the manifest counts one more test evaluation. If the folder cannot be written, a
-    note says that it was not counted.
-    """
-    cleaned = list(clean_records(records, model.config.data.clean))
-    data = model.folder.data
-    if data.exists() and read_data_report(model.folder)["test_sha256"] == hash_records(cleaned):
-        try:
-            count_test_evaluation(model.folder)
-        except OSError as error:
-            (progress or Silent()).note(
-                f"{model.folder.manifest} cannot be written ({error.strerror}): it does not count "
-                "this evaluation of the test rows"
-            )
-    scored = model.score_records(records, progress=progress)
-    if note := scored.describe_blank():
-        (progress or Silent()).note(note)
-    return evaluate_logits(
-        scored.logits,
-        labels_of(records),
-        model.labels,
-        temperature=model.temperature,
-        num_truncated=scored.num_truncated,
-        legibility=scored.legibility.to_json(),
     )

@@ -17,7 +17,8 @@ from typing import Any, Protocol
 from submillion.budget.count import list_linears, read_num_layers
 from submillion.budget.plan import make_plan
 from submillion.budget.targets import list_fixed_ranks, list_targets
-from submillion.config.run import RunConfig, apply_overrides, parse_config
+from submillion.config.nested import apply_overrides, flatten
+from submillion.config.run import RunConfig, parse_config
 from submillion.config.search import AnyParameter, Choice, FloatRange, IntRange, RankRange
 from submillion.errors import BudgetError, ConfigError
 
@@ -285,10 +286,7 @@ def _stand_in(config: RunConfig, name: str, value: Any) -> Any:
 
 
 def _flatten_config(config: RunConfig) -> dict[str, Any]:
-    values = config.model_dump(mode="json")
-    return {
-        f"{section}.{key}": value for section in ("adapter", "model", "train") for key, value in values[section].items()
-    }
+    return flatten(config.model_dump(mode="json", include={"adapter", "model", "train"}), depth=1)
 
 
 def apply_settings(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
@@ -299,10 +297,7 @@ def apply_settings(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: Values that the settings do not take.
     """
-    values = apply_overrides(config.model_dump(mode="json"), ())
-    for name, value in settings.items():
-        section, _, key = name.partition(".")
-        values[section][key] = value
+    values = apply_overrides(config.model_dump(mode="json"), settings)
     train = values["train"]
     ratio = config.train.batch_size / float(train["batch_size"])
     if ratio != 1.0:

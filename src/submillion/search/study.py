@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from submillion.config.nested import list_changes
 from submillion.config.run import LOWER_IS_BETTER
 from submillion.config.search import SearchConfig
 from submillion.errors import ConfigError, RunError
@@ -139,22 +140,13 @@ def _require_agreement(study: Study, agreed: Mapping[str, Any]) -> None:
         time.sleep(0.5)
     before = json.loads(study.user_attrs[_AGREED])
     now = json.loads(json.dumps(agreed))
-    changed = sorted(_list_changes(before, now))
+    changed = sorted(path for path, _, _ in list_changes(before, now))
     if changed:
         raise ConfigError(
             f"searches with other settings: {', '.join(changed[:8])} differ",
             where=f"study {study.study_name}",
             hint="Give the settings that it began with; or begin another with --study NAME (or another --out).",
         )
-
-
-def _list_changes(before: Any, now: Any, path: str = "") -> list[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        found = []
-        for key in before.keys() | now.keys():
-            found += _list_changes(before.get(key), now.get(key), f"{path}.{key}" if path else key)
-        return found
-    return [] if before == now else [path]
 
 
 def make_pruner(search: SearchConfig) -> BasePruner:

@@ -59,6 +59,13 @@ def weigh_classes(
     return torch.tensor(config.class_weights, dtype=torch.float32)
 
 
+def weigh_rows(features: Sequence[Features], num_labels: int, config: TrainConfig) -> torch.Tensor | None:
+    """Return one loss weight a class for training rows, all of them labelled, as `weigh_classes` does."""
+    labels = [item.label for item in features if item.label is not None]
+    assert len(labels) == len(features), "training rows must be labelled"
+    return weigh_classes(labels, num_labels, config, [item.weight for item in features])
+
+
 def weigh_records(items: Sequence[Features], weights: torch.Tensor | None) -> float:
     """Return the divisor of the sum of a step's losses: the summed weights of its records.
 

@@ -2,7 +2,8 @@
 
 The loop does not evaluate, write or print; its consumer does so between steps. The order of the records is a function
 of (seed, epoch) and masks are functions of (seed, step, record), so a run can continue at any step as if it had never
-stopped.
+stopped. A step's loss is the weighted mean over its records, over all forward passes and processes. Therefore
+accumulation equals one large batch, and several processes equal one, up to rounding.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from submillion.training.gradients import (
     accumulate_gradients,
     clip_gradients,
     reduce_gradients,
-    weigh_classes,
     weigh_records,
+    weigh_rows,
 )
-from submillion.training.optim import MovingAverage, count_warmup_steps, schedule_factor, set_learning_rates
+from submillion.training.optim import LearningRates, MovingAverage
 from submillion.training.scaling import LossScaler
-from submillion.training.step import Results, Step, StepResult
+from submillion.training.step import Results, Step, StepResult, train_all_parts
 
 
 def train_steps(
@@ -43,11 +44,7 @@ def train_steps(
 ) -> Iterator[StepResult]:
     """Make optimizer steps from `first_step` to the end of the run.
 
-    A step's loss is the weighted mean over its records, over all forward passes and processes. Therefore accumulation
-    equals one large batch, and several processes equal one, up to rounding.
-
-    When a result is yielded, the parameters are those after its step. On a GPU, the gradients of the next step are
-    already being computed, so that the GPU does not wait for its host to read the result.
+    When a result is yielded, the parameters are those after its step; `Results` says when that is.
 
     Args:
         classifier: The model.
@@ -59,40 +56,31 @@ def train_steps(
         average: Moving average, if any; it is updated after every step, also after one that is left out.
         scaler: Loss scaler for fp16 weights. A step whose gradients overflow is left out, but counts as a step.
         processes: Processes that share each step's records; parameters, optimizer and average are the same on all.
-        is_stopping: Function that returns whether this process was asked to stop; called each step if there are
-            several.
+        is_stopping: Returns whether this process was asked to stop; called in each step if there are several.
 
     Raises:
-        DivergedError: A loss is not finite, or gradients are not finite at the smallest scale. The step is not made,
-            and the error is the same on all processes.
+        DivergedError: A loss or the gradients are not finite, on all processes alike; the step is not made.
     """
     per_epoch, num_steps = count_steps(len(features), config)
-    warmup = count_warmup_steps(config, num_steps)
+    learning_rates = LearningRates(optimizer, config, num_steps)
     device = next(classifier.parameters()).device
-    labels = [item.label for item in features if item.label is not None]
-    assert len(labels) == len(features), "training rows must be labelled"
-    weights = weigh_classes(labels, classifier.plan.num_labels, config, [item.weight for item in features])
-    weights_on_device = None if weights is None else weights.to(device)
+    weights = weigh_rows(features, classifier.plan.num_labels, config)
+    on_device = None if weights is None else weights.to(device)
     parameters = list(classifier.trainable_parameters().values())
-    parts = list(classifier.modules())
     results = Results(device, per_epoch)
     for given in feed_steps(features, config, seed=seed, first_step=first_step, device=device, processes=processes):
-        if not all(part.training for part in parts):  # every part is asked, since modes can differ
-            classifier.train()
+        train_all_parts(classifier)
         sums = accumulate_gradients(
             classifier,
             given,
-            weights=weights_on_device,
+            weights=on_device,
             total_weight=weigh_records(given.items, weights),
             label_smoothing=config.label_smoothing,
             seed=seed,
             scaler=scaler,
         )
         yield from results.read_waiting()
-        factor = schedule_factor(
-            given.step, num_steps=num_steps, warmup_steps=warmup, schedule=config.schedule, num_cycles=config.num_cycles
-        )
-        rates = set_learning_rates(optimizer, factor)
+        rates = learning_rates.set(given.step)
         totals = reduce_gradients(parameters, sums, processes, is_stopping)
         norm = clip_gradients(parameters, config.clip_norm, scaler)
         step = Step(given, sums, totals=totals, norm=norm, rates=rates, scaler=scaler, processes=processes)

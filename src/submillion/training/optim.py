@@ -101,6 +101,33 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> dict[
     return rates
 
 
+class LearningRates:
+    """The learning rates of a run, step by step.
+
+    Args:
+        optimizer: Made by `build_optimizer`.
+        config: Training settings.
+        num_steps: Steps of the whole run.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, config: TrainConfig, num_steps: int) -> None:
+        self._optimizer = optimizer
+        self._config = config
+        self._num_steps = num_steps
+        self._warmup_steps = count_warmup_steps(config, num_steps)
+
+    def set(self, step: int) -> dict[str, float]:
+        """Set the rates of a step, counted from 0, and return them by group name."""
+        factor = schedule_factor(
+            step,
+            num_steps=self._num_steps,
+            warmup_steps=self._warmup_steps,
+            schedule=self._config.schedule,
+            num_cycles=self._config.num_cycles,
+        )
+        return set_learning_rates(self._optimizer, factor)
+
+
 def step_where_finite(optimizer: torch.optim.Optimizer, is_finite: torch.Tensor) -> None:
     """Make an optimizer step if a flag on the device is set, without waiting for the device.
 

@@ -163,6 +163,12 @@ class Step:
         )
 
 
+def train_all_parts(classifier: torch.nn.Module) -> None:
+    """Put a model into training mode, where any part of it is not: the mode of the whole says nothing of its parts."""
+    if not all(part.training for part in classifier.modules()):
+        classifier.train()
+
+
 class Results:
     """Results in order: at once on a CPU; on a GPU, when the next step's gradients have been requested.
 

@@ -121,15 +121,7 @@ def write_synonym_rows(
     records, labels = _choose_training_rows(dataset, data)
     progress.finish()
     made = make_synonym_rows(
-        records,
-        dataset,
-        words,
-        copies=copies,
-        rate=rate,
-        rows=rows,
-        seed=seed,
-        tagger=tagger,
-        progress=progress,
+        records, dataset, words, copies=copies, rate=rate, rows=rows, seed=seed, tagger=tagger, progress=progress
     )
     if not made.rows:
         raise DataError(
@@ -138,12 +130,17 @@ def write_synonym_rows(
             hint="The lexicon is English; text in capitals only is left alone.",
         )
     write_rows(out, made.rows)
+    num_missing = 0 if rows is None else rows - len(made.rows)
+    return _summarise(out, made, words, labels, num_missing)
+
+
+def _summarise(out: Path, made: MadeRows, words: Lexicon, labels: LabelSet, num_missing: int) -> SynonymSummary:
     return SynonymSummary(
         out=out,
         num_rows=len(made.rows),
         num_records=made.num_records,
         num_unchanged=made.num_unchanged,
-        num_missing=0 if rows is None else rows - len(made.rows),
+        num_missing=num_missing,
         num_words=sum(len(row.provenance["words"]) for row in made.rows),
         class_counts={name: sum(row.label == name for row in made.rows) for name in labels},
         lexicon={"place": words.place, "version": words.version, "sha256": words.sha256},

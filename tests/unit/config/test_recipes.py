@@ -142,7 +142,7 @@ def test_numbers_survive_yaml_1_1(name: str) -> None:
 def test_a_recipe_by_path_with_overrides(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("name: mine\ntrain: {epochs: 2}\n", encoding="utf-8")
-    recipe = load_recipe(str(path), ["train.learning_rate=1.0e-4", "adapter.rank=3"])
+    recipe = load_recipe(str(path), {"train.learning_rate": 1.0e-4, "adapter.rank": 3})
     assert (recipe.name, recipe.train.epochs, recipe.train.learning_rate, recipe.adapter.rank) == ("mine", 2.0, 1e-4, 3)
 
 

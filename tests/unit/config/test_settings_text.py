@@ -12,7 +12,9 @@ import pytest
 import yaml
 
 from submillion.cli import main
-from submillion.config.run import apply_overrides, load_yaml
+from submillion.cli.options import read_settings
+from submillion.config.nested import apply_overrides
+from submillion.config.run import load_yaml
 from submillion.config.yaml_text import parse_yaml
 from submillion.errors import ConfigError
 from submillion.recipes import list_recipes, read_recipe
@@ -110,12 +112,12 @@ def test_recipes_are_read_as_ever(name: str) -> None:
 @pytest.mark.parametrize("raw", ["!!int abc", "[" * 100_000, "!!binary '@'", "[*a]"])
 def test_overrides_are_read_by_the_same_rules(raw: str) -> None:
     with pytest.raises(ConfigError):
-        apply_overrides({}, [f"a={raw}"])
+        read_settings([f"a={raw}"])
 
 
 def test_an_override_through_thousands_of_sections_is_refused() -> None:
     with pytest.raises(ConfigError, match="sections within each other"):
-        apply_overrides({}, ["a." * 50_000 + "b=1"])
+        apply_overrides({}, {"a." * 50_000 + "b": 1})
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[list[SyntheticRow]]:
         seen.append(recall(*arguments))
         return seen[-1]
 
-    monkeypatch.setattr("submillion.pipeline.synthetic_rows.recall_synonyms", note)
+    monkeypatch.setattr("submillion.pipeline.synonyms.recall_synonyms", note)
     return seen
 
 

@@ -16,7 +16,7 @@ import pytest
 from submillion.config.run import RunConfig, parse_config
 from submillion.encoding.text_encoder import TextEncoder
 from submillion.errors import ConfigError, DataError
-from submillion.pipeline import cached_data, prepare
+from submillion.pipeline import cached_data, choose_rows, prepare
 from submillion.pipeline.prepare import Prepared, prepare_data
 from submillion.progress import Silent
 
@@ -98,7 +98,7 @@ def test_runs_with_and_without_the_cache_see_the_same(
 
     monkeypatch.setattr(cached_data, "read_dataset", refuse)
     monkeypatch.setattr(prepare, "check_records", refuse)
-    monkeypatch.setattr(prepare, "find_similar_texts", refuse)
+    monkeypatch.setattr(choose_rows, "find_similar_texts", refuse)
     monkeypatch.setattr(TextEncoder, "tokenise", refuse)
     assert spell_out(run(tiny_base, config)) == expected
     assert json.loads(expected["report"])["num_dropped_leaks"] > 0 or single

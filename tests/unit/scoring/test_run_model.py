@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from submillion.data.clean import is_without_text
 from submillion.data.legibility import Legibility, TextFigures
 from submillion.data.reading import recover_reading
+from submillion.errors import DataError
 from submillion.progress import Silent
 from submillion.records import LabelSet, Record
 from submillion.scoring import run_model
@@ -51,11 +53,26 @@ def test_the_reader_is_never_more_than_a_window_ahead(model: RunModel, num_rows:
             num_read += 1
             yield Record(f"id{row}", (str(row),))
 
-    for prediction in model.predict_stream(read()):
+    for prediction in model.predict(read()):
         assert (prediction.id, prediction.label_id) == (f"id{num_taken}", num_taken % 3)
         assert num_taken < num_read <= num_taken + WINDOW
         num_taken += 1
     assert num_read == num_taken == num_rows
+
+
+def test_a_file_is_read_by_the_columns_of_the_run(model: RunModel, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("id,text\na,4\nb,5\n")
+    assert [(said.id, said.label) for said in model.predict(path)] == [("a", "one"), ("b", "two")]
+    path.write_text("id,number\na,4\n")
+    with pytest.raises(DataError, match="found no text column"):
+        model.predict(path)
+
+
+def test_texts_are_no_records(model: RunModel) -> None:
+    odd: Any = ["4", "5"]
+    with pytest.raises(DataError, match="'4' is no record"):
+        list(model.predict(odd))
 
 
 def test_progress_counts_rows(model: RunModel) -> None:
@@ -65,13 +82,13 @@ def test_progress_counts_rows(model: RunModel) -> None:
         def advance(self, done: int, **_: float) -> None:
             seen.append(done)
 
-    list(model.predict_stream((Record(str(row), (str(row),)) for row in range(12)), progress=Counts()))
+    list(model.predict((Record(str(row), (str(row),)) for row in range(12)), progress=Counts()))
     assert seen == [5, 10, 12]
 
 
 def test_what_was_read_adds_up_over_the_windows(model: RunModel) -> None:
     parts: list[Legibility] = []
-    list(model.predict_stream((Record(str(row), (str(row),)) for row in range(12)), on_read=parts.append))
+    list(model.predict((Record(str(row), (str(row),)) for row in range(12)), on_read=parts.append))
     assert [part.whole.num_records for part in parts] == [5, 5, 2]
     assert (parts[0] + parts[1] + parts[2]).whole.num_tokens == 36
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from submillion.augment import write_synonym_rows
 from submillion.cli import main
 from submillion.data.read import read_dataset
 from submillion.data.split import split_records
 from submillion.data.synthetic import digest_text, read_rows
 from submillion.errors import ConfigError, DataError
 from submillion.wordnet.lexicon import Lexicon
+from submillion.wordnet.synonym_rows import write_synonym_rows
 
 TEXTS = {
     "Film": ("The movies of the nation {n} were quickly purchased.", "Shareholders liked the movies number {n}."),

@@ -12,10 +12,16 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from submillion.data.label_files import ID, LABEL, LABEL_ID, Spelling
+from submillion.data.columns import Columns
+from submillion.data.label_files import ID, LABEL, LABEL_ID, LabelChoice, Spelling, choose_spelling
+from submillion.data.legibility import Legibility, describe_legibility
+from submillion.data.read import count_rows, iter_records, list_inputs
 from submillion.errors import ConfigError, RunError
+from submillion.model.sources import find_base
+from submillion.progress import Progress, Silent
 from submillion.records import LabelSet, Prediction, Record
 from submillion.run.folder import refuse_overwriting
+from submillion.scoring.run_model import RunModel
 from submillion.storage.files import write_atomically
 
 FORMATS = (".csv", ".jsonl", ".parquet")
@@ -42,6 +48,103 @@ class Written:
     num_blank: int
     blank_ids: tuple[str, ...]
 
+    def describe_blank(self) -> list[str]:
+        """Return a sentence about the rows without text, if there are any."""
+        if not self.num_blank:
+            return []
+        more = ", ..." if self.num_blank > len(self.blank_ids) else ""
+        return [
+            f"{self.num_blank:,} of {self.num_rows:,} rows hold no text, so their labels say nothing: "
+            f"ID {', '.join(self.blank_ids)}{more}"
+        ]
+
+
+@dataclass(frozen=True)
+class PredictedFile:
+    """A file of predictions, and what its reader should know.
+
+    Attributes:
+        out: The file.
+        num_rows: Its rows: one for each row that was read, in the same order.
+        num_blank: Rows without any text, whose labels say nothing.
+        notes: What was guessed in reading, how classes are spelled, and how much of the texts reached the model.
+    """
+
+    out: Path
+    num_rows: int
+    num_blank: int
+    notes: tuple[str, ...]
+
+
+def predict_file(
+    load: Callable[[], RunModel],
+    source: str,
+    out: Path,
+    *,
+    asked: Columns,
+    labels: LabelChoice | None = None,
+    probabilities: bool = False,
+    defuse_formulas: bool = False,
+    progress: Progress | None = None,
+) -> PredictedFile:
+    """Predict the rows of a file and write one row for each, in order; the new file is whole or not there.
+
+    Args:
+        load: Gives the model, once the output is known to be possible.
+        source: The file to read, of any format that training reads.
+        out: The file to write, a .csv, .jsonl or .parquet.
+        asked: Columns to read, where they are not the run's own.
+        labels: ``ids`` for positions from 0, ``names`` for class names; as the training rows had them if None.
+        probabilities: Whether each class gets a column ``probability_<class>``.
+        defuse_formulas: Whether csv cells that a spreadsheet would compute get a quote before them.
+        progress: Receives stages, counts and notes.
+
+    Raises:
+        ConfigError: An output that could not be written, or would destroy something.
+        DataError: The file is missing or damaged, or lacks a column of the run.
+        RunError: The disk is full.
+    """
+    progress, notes = progress or Silent(), []
+
+    def tell(note: str) -> None:
+        notes.append(note)
+        progress.note(note)
+
+    check_out(out, defuse_formulas=defuse_formulas, inputs=list_inputs(source))
+    progress.start("load")
+    model = load()
+    base = find_base(model.config.model.base, model.config.model.revision).folder
+    refuse_overwriting(out, [base], where=str(out))
+    columns = model.choose_columns(source, asked, tell)
+    progress.start("read")
+    # A row that cannot be read is reported before hours of work, not after them.
+    num_rows = count_rows(source, columns, on_note=tell)
+    progress.finish()
+    spelling = choose_spelling(model.labels, model.reading, labels, write=defuse if defuse_formulas else str)
+    if spelling.note:
+        tell(spelling.note)
+    progress.start("predict", num_rows)
+    read: Legibility | None = None
+
+    def add(part: Legibility) -> None:
+        nonlocal read
+        read = part if read is None else read + part
+
+    written = write_predictions(
+        out,
+        iter_records(source, columns),
+        lambda rows: model.predict(rows, progress=progress, on_read=add),
+        model.labels,
+        spelling=spelling,
+        probabilities=probabilities,
+        defuse_formulas=defuse_formulas,
+    )
+    progress.finish()
+    progress.note(f"{written.num_rows:,} predictions")
+    for note in (*written.describe_blank(), *describe_legibility(read.to_json() if read else {}, what="texts")):
+        tell(note)
+    return PredictedFile(out, written.num_rows, written.num_blank, tuple(notes))
+
 
 def check_out(out: Path, *, defuse_formulas: bool, inputs: Iterable[Path] = ()) -> None:
     """Refuse an output file that could not be written or would destroy something, before any work is done.
@@ -58,20 +161,20 @@ def check_out(out: Path, *, defuse_formulas: bool, inputs: Iterable[Path] = ()) 
     if out.suffix not in FORMATS:
         raise ConfigError(
             f"{out.suffix or out.name!r} is no format that predictions are written in",
-            where=f"--out {out}",
+            where=str(out),
             hint=f"End the name with one of {', '.join(FORMATS)}.",
         )
     if not out.parent.is_dir():
-        raise ConfigError("there is no such folder", where=f"--out {out}", hint=f"Make it first: mkdir -p {out.parent}")
+        raise ConfigError("there is no such folder", where=str(out), hint=f"Make it first: mkdir -p {out.parent}")
     if out.is_dir():
-        raise ConfigError("is a folder", where=f"--out {out}", hint="Name a file in it.")
+        raise ConfigError("is a folder", where=str(out), hint="Name a file in it.")
     if defuse_formulas and out.suffix != ".csv":
         raise ConfigError(
             f"has no effect on {out.suffix}",
             where="--defuse-formulas",
             hint="Only csv cells can be taken for formulas; leave the flag out.",
         )
-    refuse_overwriting(out, inputs, where=f"--out {out}")
+    refuse_overwriting(out, inputs, where=str(out))
 
 
 def write_predictions(

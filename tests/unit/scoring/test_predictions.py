@@ -8,10 +8,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from submillion.cli.predictions import ROW_GROUP, check_out, defuse, write_predictions
 from submillion.data.label_files import Spelling
 from submillion.errors import ConfigError, RunError
 from submillion.records import LabelSet, Prediction, Record
+from submillion.scoring.predictions import ROW_GROUP, check_out, defuse, write_predictions
 
 LABELS = LabelSet(("no", "=yes"))
 POSITIONS = Spelling((0, 1))

@@ -1,0 +1,151 @@
+"""The rows of a run: read, split, and chosen before leaks are left out of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from submillion.cache import Cache
+from submillion.config.run import DataConfig, RunConfig
+from submillion.data.clean import describe_repairs
+from submillion.data.parts import (
+    Parts,
+    describe_absent,
+    find_absent_classes,
+    find_set_to_split,
+    map_groups,
+    split_dataset,
+)
+from submillion.data.reading import Reading
+from submillion.data.removals import count_classes, describe_count, filter_by_words, refuse_unlabelled
+from submillion.data.similar import SimilarTexts, find_similar_texts
+from submillion.data.split import sample_records
+from submillion.data.trained_rows import Digests
+from submillion.data.watched import read_watched
+from submillion.errors import ConfigError, DataError
+from submillion.pipeline.cached_data import CleanRows, recall_rows, recall_similar
+from submillion.progress import Progress
+from submillion.records import LabelSet, Record
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a run reads.
+
+    Attributes:
+        settings: What it was asked to read.
+        rows: The rows of its data source, cleaned.
+        labels: Their classes.
+        reading: How they were read.
+        watched: Extra labelled sets by name.
+    """
+
+    settings: DataConfig
+    rows: CleanRows
+    labels: LabelSet
+    reading: Reading
+    watched: dict[str, list[Record]]
+
+
+def read_source(config: RunConfig, cache: Cache, progress: Progress) -> Source:
+    """Read and clean the rows of a run's data source and of the sets that it watches.
+
+    Raises:
+        ConfigError: No data source.
+        DataError: The files cannot be read, or have no label column.
+    """
+    data = config.data
+    if data.source is None:
+        raise ConfigError("no data is given", where="data.source", hint="Name it: --data FILE_OR_FOLDER")
+    progress.start("read")
+    rows = recall_rows(data.source, data, cache)
+    labels, reading = rows.dataset.labels, rows.dataset.reading
+    if labels is None or reading is None:
+        raise DataError("has no label column", where=data.source, hint="Name it with --label.")
+    watched = {
+        watch.name: read_watched(watch, data.clean, labels, reading, on_note=progress.note) for watch in config.watch
+    }
+    progress.finish()
+    tell((*rows.dataset.notes, *describe_repairs(rows.repairs, data.clean)), progress)
+    return Source(data, rows, labels, reading, watched)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The rows of a run before leaks are left out.
+
+    Attributes:
+        splits: Training, validation and test rows.
+        parts: How they came about.
+        similar: What is known of the texts of the whole data set, where that was needed to split it.
+        absent: Names of the classes without rows in validation and test.
+        num_short: Training rows left out for too few words.
+        num_long: Those with too many.
+        had: Training rows of each class before any were left out.
+        losses: How many of each class were left out, by setting.
+    """
+
+    splits: dict[str, list[Record]]
+    parts: Parts
+    similar: SimilarTexts | None
+    absent: dict[str, list[str]]
+    num_short: int
+    num_long: int
+    had: Counter[int]
+    losses: dict[str, Counter[int]]
+
+
+def choose_rows(source: Source, inherited: Digests, cache: Cache, progress: Progress) -> Chosen:
+    """Split the rows and leave out those that settings leave out; say what became of them.
+
+    Args:
+        source: What was read.
+        inherited: Digests of the rows that the starting weights were trained on.
+        cache: Where the comparison of texts is kept.
+        progress: Told of the stages.
+
+    Raises:
+        DataError: Rows without a label, or too few of them.
+    """
+    data, sets = source.settings, source.rows.dataset.splits
+    refuse_unlabelled(sets, str(data.source))
+    similar = None
+    # With `data.leaks=keep` every row is on its own.
+    if find_set_to_split(sets) is not None and data.leaks != "keep":
+        progress.start("compare texts")
+        similar = recall_similar(source.rows.key, cache, lambda: find_similar_texts(sets))
+        progress.finish()
+    parts = split_dataset(sets, data, similar=similar, trained=inherited)
+    if parts.num_known:
+        known = describe_count(parts.num_known, "row")
+        progress.note(f"{known} of the data stay in training, since the starting run was trained on them")
+    for name, count in parts.num_trained.items():
+        rows = describe_count(count, "row")
+        progress.note(f"{rows} of {name} left out, since the starting run was trained on them")
+    worded, num_short, num_long = filter_by_words(parts.train, data)
+    train = _sample(worded, data.max_records, data)
+    had, left = count_classes(parts.train), count_classes(worded)
+    losses = {"data.min_words and data.max_words": had - left, "data.max_records": left - count_classes(train)}
+    validation = _sample(parts.validation, data.max_validation_records, data)
+    splits = {"train": train, "validation": validation, "test": parts.test}
+    absent: dict[str, list[str]] = {}
+    labels = source.labels
+    for name in ("validation", "test"):
+        missing = find_absent_classes(splits[name], train) if splits[name] else []
+        if missing:
+            absent[name] = [labels.names[label] for label in missing]
+            origin = parts.origins[name]
+            groups = None if similar is None or origin == name else map_groups(similar, origin, sets[origin])
+            progress.note(describe_absent(name, missing, train, labels, groups))
+    return Chosen(splits, parts, similar, absent, num_short, num_long, had, losses)
+
+
+def _sample(records: list[Record], count: int | None, data: DataConfig) -> list[Record]:
+    return records if count is None else sample_records(records, count, seed=data.split_seed)
+
+
+def tell(lines: Iterable[str], progress: Progress) -> None:
+    """Note each line."""
+    for line in lines:
+        progress.note(line)
