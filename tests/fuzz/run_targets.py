@@ -103,8 +103,8 @@ def _make_search(settings: Mapping[str, Any], folder: Path) -> None:
     from submillion.config.run import parse_config
     from submillion.model.sources import load_base_config
     from submillion.search.storage import open_storage, require_optuna
-    from submillion.search.study import describe_search, open_study
-    from submillion.search.task import SearchDir, Task
+    from submillion.search.study import open_study
+    from submillion.search.task import Task
 
     require_optuna()
     space = {
@@ -114,11 +114,7 @@ def _make_search(settings: Mapping[str, Any], folder: Path) -> None:
     config = parse_config({**settings, "search": {"space": space, "trials": 1, "pruner": "none"}}, where="fuzz")
     task = Task(config, load_base_config(config.model.base), 4, "fuzzed", 1)
     folder.mkdir()
-    task.write(SearchDir(folder).task)
-    agreed = describe_search(task.config.model_dump(mode="json"))
-    open_study(
-        open_storage(f"sqlite:///{folder / 'study.db'}"), task.study, task.search, agreed, task.space.locate_recipe()
-    )
+    open_study(open_storage(f"sqlite:///{folder / 'study.db'}"), task.study, task.config, task.space.locate_recipe())
 
 
 # ------------------------------------------------------------------------------------------------ what is done with it
@@ -244,12 +240,6 @@ def _train_with_cache(folder: Path) -> None:
         os.environ["SUBMILLION_CACHE"] = str(make_world() / "cache")
 
 
-def _read_task(folder: Path) -> None:
-    from submillion.search.task import SearchDir, Task
-
-    Task.read(SearchDir(folder).task).space.locate_recipe()
-
-
 def _list_trials(folder: Path) -> None:
     from submillion.search.storage import open_storage, require_optuna, storage_errors
     from submillion.search.trial_results import list_rows
@@ -357,7 +347,7 @@ def iter_run_targets() -> Iterator[tuple[str, Callable[[], Target]]]:
     yield from _iter_folder_targets(
         "cache", "cache", ("data/rows-*", "data/findings-*", "data/tokens-*"), (_train_with_cache,), 0.5
     )
-    yield from _iter_folder_targets("search", "search", ("search.json", "study.db"), (_read_task, _list_trials), 0.5)
+    yield from _iter_folder_targets("search", "search", ("study.db",), (_list_trials,), 0.5)
     yield from _iter_single_targets()
 
 

@@ -73,9 +73,7 @@ def test_a_start_follows_no_link(tmp_path: Path, place: str) -> None:
     assert (tmp_path / "precious").read_text() == "precious"
 
 
-@pytest.mark.parametrize(
-    "name", ["search.json", "study.db", "study.db.queue", ".lock", "trials", "plots", "winner.yaml"]
-)
+@pytest.mark.parametrize("name", ["study.db", "study.db.queue", ".lock", "trials", "plots", "winner.yaml"])
 def test_links_in_the_folder_of_a_search_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "search").mkdir()
     files = SearchDir(tmp_path / "search")

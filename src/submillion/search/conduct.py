@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from submillion.config.run import RunConfig, dump_config
 from submillion.config.search import SearchConfig
@@ -16,8 +16,8 @@ from submillion.run.folder import refuse_overwriting
 from submillion.search.confirm import confirm_settings
 from submillion.search.report import describe_confirmation, write_search_report
 from submillion.search.space import make_default_space
-from submillion.search.storage import JOURNAL, mask_url, open_storage, require_optuna, storage_errors
-from submillion.search.study import describe_search, open_study
+from submillion.search.storage import mask_url, open_storage, require_optuna, resolve_url, storage_errors
+from submillion.search.study import open_study, put_back_own
 from submillion.search.task import SearchDir, Task
 from submillion.search.trial_results import (
     TrialRow,
@@ -29,9 +29,13 @@ from submillion.search.trial_results import (
     measure_importances,
     tabulate_csv,
 )
+from submillion.search.trial_worker import Crew
 from submillion.search.trials import make_tuned_recipe
 from submillion.search.worker_pool import run_workers
 from submillion.storage.files import hold_folder, write_json, write_text
+
+if TYPE_CHECKING:
+    from optuna import Study
 
 
 @dataclass(frozen=True)
@@ -62,17 +66,17 @@ class SearchResult:
     metric: str
     best_trial: int
     best_value: float
-    best_settings: dict[str, Any]
+    best_settings: dict[str, object]
     trials: dict[str, int]
     importances: dict[str, float]
-    confirmation: dict[str, Any] | None
+    confirmation: dict[str, object] | None
     verdict: str
     recipe: Path
     report: Path
     results: Path
     table: Path
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return plain values under the names of the attributes."""
         return {key: str(value) if isinstance(value, Path) else value for key, value in vars(self).items()}
 
@@ -91,12 +95,12 @@ def run_search(
 
     Args:
         config: The recipe; its `search` says how, with the defaults where it has none.
-        folder: Of the search.
+        folder: Folder of the search.
         num_labels: Number of classes C.
         storage: URL of the study's storage; a SQLite file in the folder if None.
         study: Its name there; the recipe's name if None.
-        num_workers: Processes that make trials on this machine.
-        progress: Told of trials and confirming runs.
+        num_workers: Number of trials that are made at the same time on this machine.
+        progress: Receiver of trials and confirming runs.
 
     Raises:
         ConfigError: A space or storage that cannot be used, or a study of that name that searches something else.
@@ -115,19 +119,18 @@ def run_search(
     files.refuse_links()
     hint = "Wait for it, or stop it. To work on one study together, give each a folder: --out DIR"
     with hold_folder(files.lock, doing="searching", hint=hint):
-        url = storage or f"sqlite:///{files.database.resolve()}"
-        if url.startswith(JOURNAL):
-            url = f"{JOURNAL}{Path(url.removeprefix(JOURNAL)).resolve()}"
+        url = resolve_url(storage or f"sqlite:///{files.database.resolve()}")
         with storage_errors(url):
-            agreed = describe_search(task.config.model_dump(mode="json"))
-            opened = open_study(open_storage(url), task.study, task.search, agreed, first)
-            task.write(files.task)
-            watch = _Watch(opened, task.search, progress)
-            run_workers(folder, url, num_workers, on_poll=watch.look)
+            opened = open_storage(url)
+            shared = open_study(opened, task.study, task.config, first)
+            crew = Crew(task, files, url, files.name_owner())
+            put_back_own(shared, crew.owner)
+            watch = _Watch(shared, task.search, progress)
+            run_workers(opened, crew, num_workers, on_poll=watch.look)
             progress.finish()
-            rows = list_rows(opened)
+            rows = list_rows(shared)
             best = find_best(rows, task.search.metric)
-            importances = measure_importances(opened)
+            importances = measure_importances(shared)
         return _conclude(
             task, files, rows=rows, best=best, importances=importances, storage=mask_url(url), progress=progress
         )
@@ -151,7 +154,7 @@ def _prepare(config: RunConfig, num_labels: int, study: str | None, num_workers:
 class _Watch:
     """Tells of trials as they end, whoever makes them."""
 
-    def __init__(self, study: Any, search: SearchConfig, progress: Progress) -> None:
+    def __init__(self, study: Study, search: SearchConfig, progress: Progress) -> None:
         self._study = study
         self._search = search
         self._progress = progress

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +19,8 @@ from submillion.search.trials import make_confirming_config
 
 
 def confirm_settings(
-    config: RunConfig, search: SearchConfig, settings: Mapping[str, Any], folder: Path, progress: Progress
-) -> dict[str, Any]:
+    config: RunConfig, search: SearchConfig, settings: Mapping[str, object], folder: Path, progress: Progress
+) -> dict[str, object]:
     """Train the recipe and the recipe with other settings over the same seeds, and compare them on the same rows.
 
     The rows are the test rows, which no trial has scored; the validation rows where the data has no test rows. Runs
@@ -68,7 +67,7 @@ def confirm_settings(
     }
 
 
-def compare_runs(tuned: NDArray[np.bool_], recipe: NDArray[np.bool_], seeds: Sequence[int]) -> dict[str, Any]:
+def compare_runs(tuned: NDArray[np.bool_], recipe: NDArray[np.bool_], seeds: Sequence[int]) -> dict[str, object]:
     """Compare runs that are paired by seed and scored the same records.
 
     `compare_outcomes` says what the figures over all seeds mean.

@@ -10,41 +10,26 @@ import difflib
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 from submillion.budget.count import list_linears, read_num_layers
-from submillion.budget.plan import make_plan
+from submillion.budget.plan import Plan, make_plan
 from submillion.budget.targets import list_fixed_ranks, list_targets
 from submillion.config.nested import apply_overrides, flatten
 from submillion.config.run import RunConfig, parse_config
 from submillion.config.search import AnyParameter, Choice, FloatRange, IntRange, RankRange
 from submillion.errors import BudgetError, ConfigError
 
+if TYPE_CHECKING:
+    from optuna import Trial
+
 RANK_SHARE = "adapter.rank (share)"
 ALPHA_FACTOR = "adapter.alpha / rank"
 # What decides how many parameters train; in all combinations of these some rank must fit.
 _COUNTED = ("model.head", "adapter.targets", "adapter.layers", "adapter.variant", "adapter.bias", "adapter.ranks")
 _MAX_COMBINATIONS = 2000
-
-
-class Suggest(Protocol):
-    """What draws values: an Optuna trial, or anything that draws as one."""
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        """Draw a number."""
-        ...
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        """Draw a whole number."""
-        ...
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Draw one of some values."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -60,12 +45,12 @@ class Space:
 
     config: RunConfig
     parameters: Mapping[str, AnyParameter]
-    base_config: Mapping[str, Any]
+    base_config: Mapping[str, object]
     num_labels: int
 
-    def draw(self, trial: Suggest) -> dict[str, Any]:
+    def draw(self, trial: Trial) -> dict[str, object]:
         """Draw a trial's settings, by dotted path; they stay below the budget."""
-        settings: dict[str, Any] = {}
+        settings: dict[str, object] = {}
         factor: float | None = None
         for name, parameter in self._list_active(settings):
             if isinstance(parameter, Choice):
@@ -90,7 +75,7 @@ class Space:
             settings["adapter.alpha"] = factor * self._find_rank(settings)
         return settings
 
-    def _list_active(self, settings: Mapping[str, Any]) -> Iterator[tuple[str, AnyParameter]]:
+    def _list_active(self, settings: Mapping[str, object]) -> Iterator[tuple[str, AnyParameter]]:
         """Yield the parameters whose conditions hold by what has been drawn so far; the rank last, it heeds others."""
         last = [name for name, parameter in self.parameters.items() if isinstance(parameter, RankRange)]
         for name in [*(name for name in self.parameters if name not in last), *last]:
@@ -100,7 +85,7 @@ class Space:
             ):
                 yield name, parameter
 
-    def find_largest_rank(self, settings: Mapping[str, Any]) -> int:
+    def find_largest_rank(self, settings: Mapping[str, object]) -> int:
         """Return the largest uniform rank that fits with these settings; 0 where none does."""
         chosen = apply_settings(self.config, {**settings, "adapter.rank": "auto", "adapter.alpha": None})
         try:
@@ -113,11 +98,11 @@ class Space:
         modules = zip(plan.modules, targets, strict=True)
         return max((module.rank for module, linear in modules if linear.name not in fixed), default=0)
 
-    def _find_rank(self, settings: Mapping[str, Any]) -> int:
-        rank = settings.get("adapter.rank", self.config.adapter.rank)
-        return self.find_largest_rank(settings) if rank == "auto" else int(rank)
+    def _find_rank(self, settings: Mapping[str, object]) -> int:
+        rank = apply_settings(self.config, settings).adapter.rank
+        return self.find_largest_rank(settings) if rank == "auto" else rank
 
-    def _plan(self, config: RunConfig) -> Any:
+    def _plan(self, config: RunConfig) -> Plan:
         return make_plan(
             self.base_config,
             base=config.model.base,
@@ -166,7 +151,7 @@ class Space:
                     hint=f"Did you mean {close[0]!r}?" if close else "docs/recipes.md lists them.",
                 )
             if isinstance(parameter, Choice):
-                ends: tuple[Any, ...] = parameter.choices
+                ends: tuple[object, ...] = parameter.choices
             elif isinstance(parameter, RankRange):
                 ends = (parameter.low,)
             else:
@@ -174,15 +159,15 @@ class Space:
             for value in ends:
                 apply_settings(self.config, {name: value})
 
-    def _list_values(self, name: str) -> list[Any]:
+    def _list_values(self, name: str) -> list[object]:
         parameter = self.parameters[name]
         if not isinstance(parameter, Choice):
             raise ConfigError("is no number", where=f"search.space.{name}", hint="Its type is categorical.")
         return [*parameter.choices, *([_OFF] if parameter.when else [])]
 
-    def _check_combination(self, settings: Mapping[str, Any]) -> None:
+    def _check_combination(self, settings: Mapping[str, object]) -> None:
         rank = self.parameters.get("adapter.rank")
-        ranks: list[Any] = [self.config.adapter.rank]
+        ranks: list[object] = [self.config.adapter.rank]
         if isinstance(rank, Choice):
             ranks = list(rank.choices)
         elif isinstance(rank, IntRange):
@@ -203,16 +188,17 @@ class Space:
                     hint="Take the choice out of the space, or let adapter.rank have the type rank.",
                 ) from None
 
-    def locate_recipe(self) -> dict[str, Any] | None:
+    def locate_recipe(self) -> dict[str, object] | None:
         """Return the recipe's own settings as a trial would draw them, or None where they lie outside of the space."""
-        found: dict[str, Any] = {}
-        settings: dict[str, Any] = {}
+        found: dict[str, object] = {}
+        settings: dict[str, object] = {}
         values = _flatten_config(self.config)
         for name, parameter in self._list_active(settings):
             value = values[name]
             if isinstance(parameter, RankRange):
                 largest = self.find_largest_rank(settings)
-                rank = largest if value == "auto" else int(value)
+                own = self.config.adapter.rank
+                rank = largest if own == "auto" else own
                 if not parameter.low <= rank <= largest:
                     return None
                 found[RANK_SHARE], settings[name] = find_share(parameter.low, largest, rank), rank
@@ -224,8 +210,8 @@ class Space:
                 found[name], settings[name] = label_choice(value), value
             elif isinstance(parameter, FloatRange) and parameter.times_rank:
                 # The plan's own rule where the recipe has no alpha.
-                factor = 2.0 if value is None else value / self._find_rank(settings)
-                found[ALPHA_FACTOR] = factor
+                alpha = self.config.adapter.alpha
+                found[ALPHA_FACTOR] = 2.0 if alpha is None else alpha / self._find_rank(settings)
             else:
                 found[name] = settings[name] = _stand_in(self.config, name, value)
             key = ALPHA_FACTOR if isinstance(parameter, FloatRange) and parameter.times_rank else name
@@ -237,15 +223,15 @@ class Space:
 _OFF = object()
 
 
-def _is_among(value: Any, wanted: Any) -> bool:
+def _is_among(value: object, wanted: object) -> bool:
     return _as_json(value) == _as_json(wanted) or (isinstance(wanted, list | tuple) and value in wanted)
 
 
-def _as_json(value: Any) -> str:
+def _as_json(value: object) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def label_choice(value: Any) -> str | int | float | bool | None:
+def label_choice(value: object) -> str | int | float | bool | None:
     """Return a choice as a study keeps it: lists and mappings as JSON text, everything else as it is."""
     return value if isinstance(value, str | int | float | bool) or value is None else _as_json(value)
 
@@ -269,8 +255,8 @@ def find_share(low: int, high: int, value: int) -> float:
     return min(max(share, 0.0), 1.0)
 
 
-def _is_inside(parameter: FloatRange | IntRange, value: Any) -> bool:
-    if value is None or not parameter.low <= value <= parameter.high:
+def _is_inside(parameter: FloatRange | IntRange, value: object) -> bool:
+    if not isinstance(value, int | float) or not parameter.low <= value <= parameter.high:
         return False
     if parameter.step is None:
         return True
@@ -278,18 +264,18 @@ def _is_inside(parameter: FloatRange | IntRange, value: Any) -> bool:
     return bool(abs(steps - round(steps)) < 1e-9)
 
 
-def _stand_in(config: RunConfig, name: str, value: Any) -> Any:
+def _stand_in(config: RunConfig, name: str, value: object) -> object:
     """Return what an absent setting stands for, where it is another one."""
     if value is None and name in {"train.head_learning_rate", "train.learning_rate_b", "train.bias_learning_rate"}:
         return config.train.learning_rate
     return value
 
 
-def _flatten_config(config: RunConfig) -> dict[str, Any]:
+def _flatten_config(config: RunConfig) -> dict[str, object]:
     return flatten(config.model_dump(mode="json", include={"adapter", "model", "train"}), depth=1)
 
 
-def apply_settings(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
+def apply_settings(config: RunConfig, settings: Mapping[str, object]) -> RunConfig:
     """Return a configuration with settings by dotted path.
 
     Where the batch size changes, steps that are counted change with it, so that the run sees as many records.
@@ -310,7 +296,9 @@ def apply_settings(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
     return parse_config(values, where="search.space")
 
 
-def make_default_space(config: RunConfig, base_config: Mapping[str, Any], num_labels: int) -> dict[str, AnyParameter]:
+def make_default_space(
+    config: RunConfig, base_config: Mapping[str, object], num_labels: int
+) -> dict[str, AnyParameter]:
     """Return a space for a base model: what usually matters for a small adapter, around the recipe's own choices.
 
     Learning rates of adapter and head, rank, targets and layers below the budget, alpha, dropout, weight decay, batch
@@ -331,7 +319,11 @@ def make_default_space(config: RunConfig, base_config: Mapping[str, Any], num_la
         "train.learning_rate": number(1e-5, 5e-3, log=True),
         "train.head_learning_rate": number(1e-5, 2e-2, log=True),
     }
-    fits = _fits(config, base_config, num_labels)
+    around = Space(config, {}, base_config, num_labels)
+
+    def fits(settings: Mapping[str, object]) -> bool:
+        return around.find_largest_rank(settings) >= 1
+
     if not any("." in target for target in config.adapter.targets):
         layers = [choice for choice in _list_layers(base_config) if fits({"adapter.layers": choice})]
         own_layers = None if config.adapter.layers is None else list(config.adapter.layers)
@@ -362,12 +354,7 @@ def make_default_space(config: RunConfig, base_config: Mapping[str, Any], num_la
     return space
 
 
-def _fits(config: RunConfig, base_config: Mapping[str, Any], num_labels: int) -> Callable[[Mapping[str, Any]], bool]:
-    space = Space(config, {}, base_config, num_labels)
-    return lambda settings: space.find_largest_rank(settings) >= 1
-
-
-def _list_targets(base_config: Mapping[str, Any]) -> list[list[str]]:
+def _list_targets(base_config: Mapping[str, object]) -> list[list[str]]:
     """List sets of kinds that a family has: all, attention, query and value, feed-forward."""
     kinds = {linear.kind for linear in list_linears(base_config)}
     attention: list[str] = [kind for kind in ("query", "key", "value", "qkv") if kind in kinds]
@@ -375,7 +362,7 @@ def _list_targets(base_config: Mapping[str, Any]) -> list[list[str]]:
     return [choice for choice in wanted if choice and (choice == ["all"] or set(choice) <= kinds)]
 
 
-def _list_layers(base_config: Mapping[str, Any]) -> list[list[int] | None]:
+def _list_layers(base_config: Mapping[str, object]) -> list[list[int] | None]:
     """List sets of layers: all, the upper half, the upper quarter."""
     num_layers = read_num_layers(base_config)
     half, quarter = num_layers // 2, num_layers - max(1, num_layers // 4)

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from submillion.errors import ConfigError, RunError
 from submillion.storage.files import open_plain
@@ -82,7 +82,7 @@ def _open_tables(url: str) -> BaseStorage:
     from sqlalchemy.pool import NullPool
 
     # A connection for each question: a trial takes long, and what has been idle for hours may be gone.
-    options: dict[str, Any] = {"poolclass": NullPool}
+    options: dict[str, object] = {"poolclass": NullPool}
     if url.startswith("sqlite"):
         options["connect_args"] = {"timeout": _SQLITE_WAIT_S}
     try:
@@ -122,6 +122,13 @@ def taking_alone(url: str) -> Iterator[None]:
     with os.fdopen(open_plain(Path(f"{path}.queue"), os.O_RDWR | os.O_CREAT), "r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def resolve_url(url: str) -> str:
+    """Return a storage's URL with an absolute path where it is a journal; others are what they are."""
+    if not url.startswith(JOURNAL):
+        return url
+    return f"{JOURNAL}{Path(url.removeprefix(JOURNAL)).resolve()}"
 
 
 def choose_driver(url: str) -> str:

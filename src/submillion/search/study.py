@@ -1,120 +1,58 @@
-"""One study for all who work on it: opened or made, its samplers and pruners, who holds which trial.
+"""One study for all who work on it: it is opened or made here, and trials whose commands are gone are put back.
 
-A trial belongs to the process that asked for it and that marks it now and then. Where that process is gone, anybody
-fails the trial and puts its settings back into the queue.
+A command writes its name into each trial that it takes, and marks the trial now and then. docs/architecture.md says
+why this is not Optuna's heartbeat.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from submillion.config.nested import list_changes
-from submillion.config.run import LOWER_IS_BETTER
+from submillion.config.run import LOWER_IS_BETTER, RunConfig
 from submillion.config.search import SearchConfig
 from submillion.errors import ConfigError, RunError
 from submillion.search.storage import experimental_allowed
 
 if TYPE_CHECKING:
-    from optuna import Study, Trial
+    from optuna import Study
     from optuna.pruners import BasePruner
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
 # What trials carry besides what Optuna keeps of them.
-HOLDER, SEEN, SETTINGS, RUNS = "holder", "seen", "settings", "runs"
-ERROR, SURPLUS, RETRY, RECIPE = "error", "surplus", "retry of", "recipe"
+OWNER, SEEN, SETTINGS, RUNS, ERROR, RECIPE = "owner", "seen", "settings", "runs", "error", "recipe"
 _AGREED = "search"
-# A holder marks its trial every so often; another machine's trial without a mark for the longer time is given up.
+_AGREE_S = 60.0
+# A trial is marked every so often, and given up after the longer time without a mark.
 MARK_S = 30.0
 _GONE_S = 600.0
-_AGREE_S = 60.0
 # What may differ between the calls and the machines that work on one study.
-_FREE_SEARCH = ("trials", "seeds", "confirm_rows", "confirm_steps")
+_FREE = {"name", "about", "threads", "track", "watch"}
+_FREE_SEARCH = {"trials", "seeds", "confirm_rows", "confirm_steps"}
 
 
-@dataclass(frozen=True)
-class Holder:
-    """The process that works on a trial.
-
-    Attributes:
-        host: Its machine.
-        pid: Its process id there.
-        started: When it started, in clock ticks since the machine's start: a process id comes again, both do not.
-    """
-
-    host: str
-    pid: int
-    started: int
-
-    @classmethod
-    def here(cls) -> Holder:
-        """Return this process."""
-        return cls(_name_host(), os.getpid(), _find_start(os.getpid()))
-
-    def is_gone(self) -> bool | None:
-        """Return whether the process has ended; None where it is one of another machine."""
-        if self.host != _name_host():
-            return None
-        return _find_start(self.pid) != self.started
-
-
-def _name_host() -> str:
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    return f"{socket.gethostname()} {boot.read_text().strip() if boot.exists() else ''}".strip()
-
-
-def _find_start(pid: int) -> int:
-    """Return when a process started, in clock ticks; 0 where it has ended, 1 where the system does not say."""
-    if not Path("/proc/self/stat").exists():
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return 0
-        except PermissionError:
-            return 1
-        return 1
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0
-    return 0 if fields[0] == "Z" else int(fields[19])
-
-
-def describe_search(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what all who work on a study must agree on: all settings but those that do not change a trial."""
-    values = {key: value for key, value in config.items() if key not in {"name", "about", "threads", "track", "watch"}}
-    # The same files may lie elsewhere on another machine.
-    values["data"] = {key: value for key, value in config["data"].items() if key != "source"}
-    values["search"] = {key: value for key, value in config["search"].items() if key not in _FREE_SEARCH}
-    return values
-
-
-def open_study(
-    storage: BaseStorage, name: str, search: SearchConfig, agreed: Mapping[str, Any], first: Mapping[str, Any] | None
-) -> Study:
-    """Make a study, or take part in it where it is there.
+def open_study(storage: BaseStorage, name: str, config: RunConfig, first: Mapping[str, object] | None) -> Study:
+    """Make a study, or take part in it where it exists.
 
     Args:
-        storage: Where it is kept.
+        storage: Storage of the study.
         name: Its name there.
-        search: Gives the direction.
-        agreed: What all who work on it must agree on.
+        config: The recipe with its complete search. All who work on the study must agree on it.
         first: Settings of the first trial, as they are drawn; none if None.
 
     Raises:
-        ConfigError: A study of this name is there, and searches something else.
+        ConfigError: A study of this name exists and searches something else.
+        RunError: It was begun by another program.
     """
     import optuna
 
-    direction: Literal["minimize", "maximize"] = "minimize" if search.metric in LOWER_IS_BETTER else "maximize"
-    shared = json.dumps(agreed, sort_keys=True)
+    assert config.search is not None
+    direction: Literal["minimize", "maximize"] = "minimize" if config.search.metric in LOWER_IS_BETTER else "maximize"
+    agreed = _list_agreed(config)
     try:
         study = optuna.create_study(storage=storage, study_name=name, direction=direction)
     except optuna.exceptions.DuplicatedStudyError:
@@ -123,11 +61,19 @@ def open_study(
         return study
     if first is not None:
         study.enqueue_trial(dict(first), user_attrs={RECIPE: True})
-    study.set_user_attr(_AGREED, shared)
+    study.set_user_attr(_AGREED, json.dumps(agreed, sort_keys=True))
     return study
 
 
-def _require_agreement(study: Study, agreed: Mapping[str, Any]) -> None:
+def _list_agreed(config: RunConfig) -> dict[str, object]:
+    values = config.model_dump(mode="json", exclude=_FREE)
+    # The same files may lie elsewhere on another machine.
+    del values["data"]["source"]
+    values["search"] = {key: value for key, value in values["search"].items() if key not in _FREE_SEARCH}
+    return values
+
+
+def _require_agreement(study: Study, agreed: Mapping[str, object]) -> None:
     until = time.monotonic() + _AGREE_S
     # Whoever makes a study writes this last.
     while _AGREED not in study.user_attrs:
@@ -139,8 +85,7 @@ def _require_agreement(study: Study, agreed: Mapping[str, Any]) -> None:
             )
         time.sleep(0.5)
     before = json.loads(study.user_attrs[_AGREED])
-    now = json.loads(json.dumps(agreed))
-    changed = sorted(path for path, _, _ in list_changes(before, now))
+    changed = sorted(path for path, _, _ in list_changes(before, agreed))
     if changed:
         raise ConfigError(
             f"searches with other settings: {', '.join(changed[:8])} differ",
@@ -177,51 +122,41 @@ def count_taken(study: Study, up_to: int | None = None) -> int:
     return sum(1 for trial in trials if up_to is None or trial.number <= up_to)
 
 
-def give_back(study: Study, trial: Trial | FrozenTrial, reason: str) -> None:
-    """Fail a running trial and put its settings back into the queue, with the runs it had begun."""
+def put_back(study: Study, number: int) -> None:
+    """Fail a running trial and put its settings back into the queue; nothing happens where it has ended already."""
     import optuna
     from optuna.trial import TrialState
 
-    frozen = study.get_trials(deepcopy=False)[trial.number]
+    trial = study.trials[number]  # a copy, since the callback appends to a list in it
     try:
-        study.tell(trial.number, state=TrialState.FAIL)
-    except ValueError:
-        return  # Somebody else has done so.
-    except optuna.exceptions.UpdateFinishedTrialError:
+        study.tell(number, state=TrialState.FAIL)
+    except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
         return
-    kept = {name: frozen.user_attrs[name] for name in (RUNS, RECIPE) if name in frozen.user_attrs}
-    attributes = {RETRY: trial.number, "reason": reason, **kept}
-    # A trial that was put back before may end again before it has drawn anything.
-    params = {**frozen.system_attrs.get("fixed_params", {}), **frozen.params}
-    study.enqueue_trial(params, user_attrs=attributes)
+    with experimental_allowed():
+        retry = optuna.storages.RetryHeartbeatStaleTrialCallback()
+    retry(study, trial)
+
+
+def put_back_own(study: Study, owner: str) -> None:
+    """Put back the trials of an earlier command of this folder: it is gone, since the folder's lock is ours."""
+    for trial in list_trials(study, "running"):
+        if trial.user_attrs.get(OWNER) == owner:
+            put_back(study, trial.number)
 
 
 class StaleTrials:
-    """Finds the trials whose holders are gone, and puts them back into the queue."""
+    """Finds the trials that nobody marks any more, by the clock of this machine alone, since clocks differ."""
 
     def __init__(self) -> None:
-        self._marks: dict[int, tuple[Any, float]] = {}
+        self._marks: dict[int, tuple[object, float]] = {}
 
-    def give_back(self, study: Study) -> list[int]:
-        """Return the numbers of the trials that were put back."""
-        found = []
+    def put_back(self, study: Study) -> None:
+        """Put them back into the queue."""
         for trial in list_trials(study, "running"):
-            if self._is_stale(trial):
-                give_back(study, trial, "its process has ended")
-                found.append(trial.number)
-        return found
-
-    def _is_stale(self, trial: FrozenTrial) -> bool:
-        told = trial.user_attrs.get(HOLDER)
-        if told is not None:
-            gone = Holder(**told).is_gone()
-            if gone is not None:
-                return gone
-        # Of another machine, or not marked yet. Clocks of machines differ, so it is our own that counts.
-        mark = trial.user_attrs.get(SEEN)
-        before, since = self._marks.get(trial.number, (None, 0.0))
-        if before != mark or trial.number not in self._marks:
-            self._marks[trial.number] = (mark, time.monotonic())
-            return False
-        limit = _GONE_S if told is not None else 2 * MARK_S
-        return time.monotonic() - since > limit
+            mark, now = trial.user_attrs.get(SEEN), time.monotonic()
+            before, since = self._marks.setdefault(trial.number, (mark, now))
+            if before != mark:
+                self._marks[trial.number] = (mark, now)
+            # Whoever takes a trial marks it at once, so one without a mark belongs to nobody.
+            elif now - since > (2 * MARK_S if mark is None else _GONE_S):
+                put_back(study, trial.number)

@@ -6,13 +6,13 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from submillion.config.run import is_better
 from submillion.config.search import FloatRange, IntRange, RankRange
 from submillion.errors import RunError
 from submillion.search.space import ALPHA_FACTOR, RANK_SHARE
-from submillion.search.study import ERROR, RECIPE, RETRY, RUNS, SETTINGS, SURPLUS, list_trials
+from submillion.search.study import ERROR, RECIPE, RUNS, SETTINGS, list_trials
 from submillion.search.task import Task
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ class TrialRow:
     number: int
     state: str
     value: float | None
-    params: dict[str, Any]
-    settings: dict[str, Any]
+    params: dict[str, object]
+    settings: dict[str, object]
     reports: dict[int, float]
     duration_s: float | None
     is_recipe: bool
@@ -55,12 +55,15 @@ class TrialRow:
 
 
 def list_rows(study: Study) -> list[TrialRow]:
-    """Return all trials but those that were asked for once too often and never begun."""
-    return [_describe(trial) for trial in list_trials(study) if SURPLUS not in trial.user_attrs]
+    """Return all trials but those that failed before their settings were drawn."""
+    trials = list_trials(study)
+    return [_describe(trial) for trial in trials if trial.state.name != "FAIL" or SETTINGS in trial.user_attrs]
 
 
 def _describe(trial: FrozenTrial) -> TrialRow:
     known = trial.user_attrs
+    # Optuna's list of the attempts so far; the attribute is of studies that version 1 began.
+    attempts = trial.system_attrs.get("retry_history") or [known.get("retry of")]
     return TrialRow(
         number=trial.number,
         state=_STATES[trial.state.name],
@@ -70,7 +73,7 @@ def _describe(trial: FrozenTrial) -> TrialRow:
         reports=dict(trial.intermediate_values),
         duration_s=None if trial.duration is None else trial.duration.total_seconds(),
         is_recipe=RECIPE in known,
-        retry_of=known.get(RETRY),
+        retry_of=attempts[-1],
         error=known.get(ERROR, ""),
         runs=known.get(RUNS, {}).get("folder", ""),
     )
@@ -139,6 +142,6 @@ def tabulate_csv(rows: Sequence[TrialRow], scales: Sequence[str]) -> str:
     return buffer.getvalue()
 
 
-def describe_rows(rows: Sequence[TrialRow]) -> list[dict[str, Any]]:
+def describe_rows(rows: Sequence[TrialRow]) -> list[dict[str, object]]:
     """Return the trials as JSON types."""
     return [{**asdict(row), "reports": {str(step): value for step, value in row.reports.items()}} for row in rows]

@@ -1,157 +1,159 @@
-"""A worker: takes trials of a study, one after the other, and makes each in a process of its own."""
+"""A worker: it takes trials of a study, one after the other, and makes each in a process of its own."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
+import threading
 import time
-from dataclasses import asdict
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from submillion.config.run import is_better
-from submillion.errors import DivergedError, RunError, SubmillionError
+from submillion.errors import DivergedError
 from submillion.launch import LaunchedRun, launch_run
 from submillion.run.folder import RunDir
-from submillion.search.storage import open_storage, require_optuna, storage_errors, taking_alone
+from submillion.search.storage import taking_alone
 from submillion.search.study import (
     ERROR,
-    HOLDER,
     MARK_S,
+    OWNER,
     RUNS,
     SEEN,
     SETTINGS,
-    SURPLUS,
-    Holder,
     StaleTrials,
     count_taken,
-    give_back,
     list_trials,
-    make_pruner,
+    put_back,
 )
-from submillion.search.task import STORAGE_VARIABLE, SearchDir, Task
+from submillion.search.task import SearchDir, Task
 from submillion.search.trials import make_trial_config
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
 
-_WAIT_S = 1.0
+_WAIT_S = 0.5
 
 
-def work(folder: Path) -> None:
+@dataclass(frozen=True)
+class Crew:
+    """What the workers of one command share.
+
+    Attributes:
+        task: The search.
+        files: Folder of the search.
+        url: Storage of the study.
+        owner: Name that the command writes into the trials that it takes.
+        stop: Event after which workers save and end.
+        lock: Lock around taking a trial and putting one back.
+        stale: Marks of the trials of all commands.
+    """
+
+    task: Task
+    files: SearchDir
+    url: str
+    owner: str
+    stop: threading.Event = field(default_factory=threading.Event)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    stale: StaleTrials = field(default_factory=StaleTrials)
+
+
+def work(study: Study, crew: Crew) -> None:
     """Make trials until the study has the number wanted and none of them is under way any more.
 
     Args:
-        folder: Of the search; the storage stands in the environment.
+        study: The study as this worker alone sees it, since its sampler changes with each trial.
+        crew: What it shares with the others.
 
     Raises:
-        SubmillionError: A trial cannot be made; those of the study stay as they are.
-        KeyboardInterrupt: Asked to stop; the trial under way is back in the queue.
+        SubmillionError: A trial cannot be made, and is back in the queue.
+        KeyboardInterrupt: The worker was asked to stop; its trial is back in the queue.
     """
-    import optuna
-
-    from submillion.search.samplers import NumberedSampler
-
-    url = os.environ.pop(STORAGE_VARIABLE)
-    task = Task.read(SearchDir(folder).task)
-    with storage_errors(url):
-        study = optuna.load_study(
-            storage=open_storage(url),
-            study_name=task.study,
-            sampler=NumberedSampler(task.search, task.config.seed),
-            pruner=make_pruner(task.search),
-        )
-        stale = StaleTrials()
-        while True:
-            with taking_alone(url):
-                stale.give_back(study)
-                trial = take_trial(study, task.search.trials)
-            if trial is not None:
-                _make_one(study, trial, task, folder)
-            elif list_trials(study, "running"):
-                # Their processes may end before they do; then their trials are made here.
-                time.sleep(_WAIT_S)
-            else:
-                return
+    while not crew.stop.is_set():
+        with crew.lock, taking_alone(crew.url):
+            trial = take_trial(study, crew)
+        if trial is not None:
+            _make_trial(study, trial, crew)
+        elif list_trials(study, "running"):
+            # Their commands may end before they do; then their trials are made here.
+            crew.stop.wait(_WAIT_S)
+        else:
+            return
 
 
-def take_trial(study: Study, wanted: int) -> Trial | None:
-    """Take the next trial, one that waits or a new one, and say whose it is; None where there are enough."""
+def take_trial(study: Study, crew: Crew) -> Trial | None:
+    """Take the next trial, one that waits or a new one; None where there are enough."""
+    from optuna.trial import TrialState
+
+    from submillion.search.samplers import make_sampler
+
+    crew.stale.put_back(study)
+    wanted = crew.task.search.trials
     if not list_trials(study, "waiting") and count_taken(study) >= wanted:
         return None
     trial = study.ask()
-    try:
-        trial.set_user_attr(HOLDER, asdict(Holder.here()))
-    except BaseException:
-        give_back(study, trial, "interrupted")
-        raise
+    if count_taken(study, up_to=trial.number) > wanted:
+        # Another command has asked for the last one at the same time. Outside of SQLite nothing keeps it from that.
+        study.tell(trial, state=TrialState.FAIL)
+        return None
+    # Settings are drawn later, so each trial has the sampler of its number.
+    study.sampler = make_sampler(crew.task.search, crew.task.config.seed, trial.number)
+    trial.set_user_attr(OWNER, crew.owner)
+    trial.set_user_attr(SEEN, time.time())
     return trial
 
 
-def _make_one(study: Study, trial: Trial, task: Task, folder: Path) -> None:
+def _make_trial(study: Study, trial: Trial, crew: Crew) -> None:
+    from optuna.exceptions import UpdateFinishedTrialError
+    from optuna.trial import TrialState
+
     try:
-        if count_taken(study, up_to=trial.number) > task.search.trials:
-            # Another worker has asked for the last one at the same time.
-            _drop(study, trial)
-            return
-        _carry_out(study, trial, task, folder)
-    except KeyboardInterrupt:
-        give_back(study, trial, "interrupted")
-        raise
+        value = _carry_out(trial, crew)
+    except UpdateFinishedTrialError:
+        return  # It had no mark for too long, so another command has put it back.
     except DivergedError as error:
         # A learning rate was too large: a result, and no failure of the machine.
-        from optuna.trial import TrialState
-
         trial.set_user_attr(ERROR, error.message)
-        study.tell(trial, state=TrialState.PRUNED)
-    except RunError as error:
-        give_back(study, trial, error.message)
+        value = None
+    except BaseException:
+        with crew.lock:
+            put_back(study, trial.number)
         raise
-    except Exception as error:
-        give_back(study, trial, str(error))
-        raise
+    study.tell(trial, value, TrialState.PRUNED if value is None else None, skip_if_finished=True)
 
 
-def _drop(study: Study, trial: Trial) -> None:
-    from optuna.trial import TrialState
-
-    trial.set_user_attr(SURPLUS, True)
-    study.tell(trial, state=TrialState.FAIL)
-
-
-def _carry_out(study: Study, trial: Trial, task: Task, folder: Path) -> None:
-    from optuna.trial import TrialState
-
+def _carry_out(trial: Trial, crew: Crew) -> float | None:
+    """Make the runs of a trial and return its value; None where it was pruned."""
+    task, search = crew.task, crew.task.search
     settings = task.space.draw(trial)
     trial.set_user_attr(SETTINGS, settings)
-    runs = _choose_runs(trial, task, folder)
-    trial.set_user_attr(RUNS, {"host": Holder.here().host, "threads": task.threads, "folder": str(runs)})
-    judge = _Judge(trial, task)
-    values = []
-    for repeat in range(task.search.repeats):
-        config = make_trial_config(task.config, task.search, settings, repeat=repeat, threads=task.threads)
-        out = runs if task.search.repeats == 1 else runs / f"seed-{config.seed}"
+    runs = _choose_runs(trial, crew)
+    trial.set_user_attr(RUNS, {"folder": str(runs), "threads": task.threads})
+    judge = _Judge(trial, crew)
+    values: list[float] = []
+    for repeat in range(search.repeats):
+        config = make_trial_config(task.config, search, settings, repeat=repeat, threads=task.threads)
+        out = runs if search.repeats == 1 else runs / f"seed-{config.seed}"
         out.parent.mkdir(parents=True, exist_ok=True)
-        launched = launch_run(config, out, on_validation=judge.ask, on_poll=judge.mark)
+        launched = launch_run(config, out, on_validation=judge.ask, on_poll=judge.look)
         _discard_weights(out)
         value = judge.find_value(launched)
         if launched.state == "pruned" or value is None:
-            study.tell(trial, state=TrialState.PRUNED)
-            return
+            return None
         values.append(value)
         if judge.is_ended_by_run(repeat, value):
             break
     # Optuna's own advice for trials that Wilcoxon ends: their mean so far says more than that they were pruned.
-    study.tell(trial, sum(values) / len(values))
+    return sum(values) / len(values)
 
 
-def _choose_runs(trial: Trial, task: Task, folder: Path) -> Path:
+def _choose_runs(trial: Trial, crew: Crew) -> Path:
     """Return the folder of a trial's runs: the one that an earlier attempt has begun here, or a new one."""
+    trials = crew.files.trials.resolve()
     before = trial.user_attrs.get(RUNS)
-    if before is not None and before["host"] == Holder.here().host and before["threads"] == task.threads:
+    if before is not None and before["threads"] == crew.task.threads and Path(before["folder"]).parent == trials:
         return Path(before["folder"])
-    return SearchDir(folder).trials.resolve() / f"{trial.number:04d}"
+    return trials / f"{trial.number:04d}"
 
 
 def _discard_weights(out: Path) -> None:
@@ -165,13 +167,14 @@ def _discard_weights(out: Path) -> None:
 class _Judge:
     """Reports the validations of a trial's run to the study, and asks whether they end it."""
 
-    def __init__(self, trial: Trial, task: Task) -> None:
+    def __init__(self, trial: Trial, crew: Crew) -> None:
         self._trial = trial
-        self._search = task.search
+        self._search = crew.task.search
+        self._stop = crew.stop
         self._num_reports = 0
-        self._marked_s = 0.0
+        self._marked_s = time.monotonic()
 
-    def ask(self, validation: dict[str, Any]) -> bool:
+    def ask(self, validation: dict[str, float]) -> bool:
         """Report one validation; true ends the run."""
         if self._search.repeats > 1:
             return False
@@ -180,8 +183,10 @@ class _Judge:
         # Nothing is saved by ending a run after its last validation.
         return self._num_reports < self._search.reports and self._trial.should_prune()
 
-    def mark(self) -> None:
-        """Say now and then that this process is still there."""
+    def look(self) -> None:
+        """End the run where all shall end; say now and then that this command is still there."""
+        if self._stop.is_set():
+            raise KeyboardInterrupt
         if time.monotonic() - self._marked_s > MARK_S:
             self._marked_s = time.monotonic()
             self._trial.set_user_attr(SEEN, time.time())
@@ -193,7 +198,7 @@ class _Judge:
             value = float(validation[self._search.metric])
             if is_better(self._search.metric, value, best):
                 best = value
-        if self._search.repeats == 1 and self._num_reports == 0:
+        if self._num_reports == 0:
             # A run that was finished before, and its trial was not told.
             for validation in launched.validations:
                 self.ask(validation)
@@ -208,30 +213,3 @@ class _Judge:
             self._trial.set_user_attr("ended by", "wilcoxon")
             return True
         return False
-
-
-def find_log(folder: Path, worker: int) -> Path:
-    """Return the file for what a worker says; `find_error_file` gives the one for its error."""
-    return folder / "workers" / f"{worker}.log"
-
-
-def main() -> int:
-    """Run a worker as a process of its own: folder, number and the parent's process id are its arguments."""
-    from submillion.launch import find_error_file, follow_parent, sigterm_interrupts, write_error
-
-    folder, number = Path(sys.argv[1]), int(sys.argv[2])
-    follow_parent(int(sys.argv[3]))
-    require_optuna()
-    try:
-        with sigterm_interrupts():
-            work(folder)
-    except KeyboardInterrupt:
-        return 130
-    except SubmillionError as error:
-        write_error(find_error_file(find_log(folder, number)), error)
-        return error.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from submillion.config.run import RunConfig, parse_config
 from submillion.config.search import SearchConfig
@@ -11,7 +10,7 @@ from submillion.search.space import apply_settings
 
 
 def make_trial_config(
-    config: RunConfig, search: SearchConfig, settings: Mapping[str, Any], *, repeat: int, threads: int | None
+    config: RunConfig, search: SearchConfig, settings: Mapping[str, object], *, repeat: int, threads: int | None
 ) -> RunConfig:
     """Return the configuration of one run of a trial.
 
@@ -60,7 +59,7 @@ def _cut(config: RunConfig, rows: int | None, steps: int | None) -> RunConfig:
     return parse_config(values, where="search")
 
 
-def make_tuned_recipe(config: RunConfig, settings: Mapping[str, Any], about: str) -> RunConfig:
+def make_tuned_recipe(config: RunConfig, settings: Mapping[str, object], about: str) -> RunConfig:
     """Return the recipe with a trial's settings, at the recipe's own length: what `train` takes.
 
     Args:
@@ -74,7 +73,7 @@ def make_tuned_recipe(config: RunConfig, settings: Mapping[str, Any], about: str
 
 
 def make_confirming_config(
-    config: RunConfig, search: SearchConfig, settings: Mapping[str, Any], *, seed: int
+    config: RunConfig, search: SearchConfig, settings: Mapping[str, object], *, seed: int
 ) -> RunConfig:
     """Return the configuration of one run of the comparison: cut as asked for, with test rows, without a baseline.
 

@@ -1,70 +1,68 @@
-"""The workers of a search on this machine: started, watched, ended together, their errors told here."""
+"""The workers of a search on this machine: threads that wait for the processes of their trials."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from threading import Thread
+from typing import TYPE_CHECKING
 
-from submillion.launch import end_process, explain_end, find_error_file
-from submillion.search.task import STORAGE_VARIABLE
-from submillion.search.trial_worker import find_log
+from submillion.search.study import make_pruner
+from submillion.search.trial_worker import Crew, work
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.storages import BaseStorage
 
 _POLL_S = 0.5
 
 
-def run_workers(folder: Path, url: str, num_workers: int, *, on_poll: Callable[[], None]) -> None:
+def run_workers(storage: BaseStorage, crew: Crew, num_workers: int, *, on_poll: Callable[[], None]) -> None:
     """Let workers make the trials of a search until none is left to make.
 
     Args:
-        folder: Of the search.
-        url: Its storage.
-        num_workers: Processes, each with one trial at a time.
+        storage: Storage of the study.
+        crew: What the workers share.
+        num_workers: Number of threads, each with one trial at a time.
         on_poll: Called now and then; what it raises ends them.
 
     Raises:
-        SubmillionError: What a worker ended with; the others have been ended.
-        KeyboardInterrupt: Asked to stop; the trials under way are back in the queue.
+        SubmillionError: A worker ended with it; the others have been ended.
+        KeyboardInterrupt: The command was asked to stop; the trials under way are back in the queue. Asked twice, it
+            does not wait for them to save.
     """
-    logs = [find_log(folder, number) for number in range(num_workers)]
-    logs[0].parent.mkdir(exist_ok=True)
-    processes: list[subprocess.Popen[bytes]] = []
+    import optuna
+
+    name, search = crew.task.study, crew.task.search
+    studies = [
+        optuna.load_study(storage=storage, study_name=name, pruner=make_pruner(search)) for _ in range(num_workers)
+    ]
+    ends: list[Future[None]] = []
     try:
-        for number, log in enumerate(logs):
-            find_error_file(log).unlink(missing_ok=True)
-            with log.open("wb") as said:
-                processes.append(_start(folder, url, number, said.fileno()))
-        while any(process.poll() is None for process in processes):
-            time.sleep(_POLL_S)
+        for study in studies:
+            end: Future[None] = Future()
+            # Python waits for the threads of a pool even where Ctrl-C was pressed twice, but not for these.
+            Thread(target=_fill, args=(end, study, crew), daemon=True).start()
+            ends.append(end)
+        while True:
+            done, under_way = wait(ends, timeout=_POLL_S, return_when=FIRST_EXCEPTION)
             on_poll()
-            if any(process.poll() for process in processes):
+            if not under_way or any(end.exception() for end in done):
                 break
     finally:
-        # All are asked first, so that their runs save at the same time.
-        failed = [process.poll() or 0 for process in processes]
-        for process in processes:
-            if process.poll() is None:
-                process.terminate()
-        for process in processes:
-            end_process(process, is_asked=True)
+        crew.stop.set()
+        failed = [end for end in ends if end.done() and end.exception()]
+        wait(ends)
     on_poll()
-    for number, code in enumerate(failed):
-        if code:
-            raise explain_end(code, logs[number], str(folder), "a worker")
-    for number, process in enumerate(processes):
-        if process.returncode:
-            raise explain_end(process.returncode, logs[number], str(folder), "a worker")
+    # The one that failed first has stopped the others.
+    for end in (*failed, *ends):
+        end.result()
 
 
-def _start(folder: Path, url: str, number: int, said: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "submillion.search.trial_worker", str(folder), str(number), str(os.getpid())],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=said,
-        env={**os.environ, STORAGE_VARIABLE: url},
-        start_new_session=True,
-    )
+def _fill(end: Future[None], study: Study, crew: Crew) -> None:
+    try:
+        work(study, crew)
+    except BaseException as error:
+        end.set_exception(error)
+    else:
+        end.set_result(None)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,10 @@ from submillion.launch import LaunchedRun
 from submillion.model.sources import load_base_config
 from submillion.search import trial_worker
 from submillion.search.storage import open_storage, require_optuna
-from submillion.search.study import describe_search, open_study
-from submillion.search.task import STORAGE_VARIABLE, SearchDir, Task
+from submillion.search.study import open_study, put_back_own
+from submillion.search.task import SearchDir, Task
+from submillion.search.worker_pool import run_workers
+from submillion.storage.files import hold_folder
 
 NUM_REPORTS = 4
 
@@ -30,19 +35,19 @@ def make_task(*, study: str = "pretended", **search: Any) -> Task:
     return Task(config, load_base_config(config.model.base), 4, study, 1)
 
 
-def begin(task: Task, folder: Path, url: str) -> Any:
-    """Write the task into a folder and make its study; return the study."""
+def begin(task: Task, url: str) -> Any:
+    """Make the study of a search, or take part in it; return it."""
     require_optuna()
-    folder.mkdir(parents=True, exist_ok=True)
-    task.write(SearchDir(folder).task)
-    agreed = describe_search(task.config.model_dump(mode="json"))
-    return open_study(open_storage(url), task.study, task.search, agreed, task.space.locate_recipe())
+    return open_study(open_storage(url), task.study, task.config, task.space.locate_recipe())
+
+
+def make_crew(task: Task, folder: Path, url: str, owner: str = "us") -> trial_worker.Crew:
+    """Return what the workers of a command share."""
+    return trial_worker.Crew(task, SearchDir(folder), url, owner)
 
 
 def pretend_run(config: RunConfig, out: Path, *, on_validation: Any, on_poll: Any, **_: Any) -> LaunchedRun:
     """Take the place of a run: the nearer the learning rate to 1e-3 and the later, the better."""
-    import math
-
     distance = abs(math.log10(config.train.learning_rate) + 3) + config.seed / 1000
     validations = []
     for number in range(1, NUM_REPORTS + 1):
@@ -55,13 +60,18 @@ def pretend_run(config: RunConfig, out: Path, *, on_validation: Any, on_poll: An
     return LaunchedRun(out, "complete", tuple(validations), {})
 
 
-def work(folder: Path, url: str) -> None:
-    """Work as one worker does, with pretended runs."""
-    trial_worker.launch_run = pretend_run  # type: ignore[assignment]
-    os.environ[STORAGE_VARIABLE] = url
-    trial_worker.work(folder)
+def work(
+    task: Task, folder: Path, url: str, *, num_workers: int = 1, on_poll: Callable[[], None] = lambda: None
+) -> None:
+    """Work as a command does that holds its folder; whoever calls it has put `pretend_run` in the place of runs."""
+    files = SearchDir(folder)
+    folder.mkdir(exist_ok=True)
+    with hold_folder(files.lock, doing="searching"):
+        crew = make_crew(task, folder, url, files.name_owner())
+        put_back_own(begin(task, url), crew.owner)
+        run_workers(open_storage(url), crew, num_workers, on_poll=on_poll)
 
 
 if __name__ == "__main__":
-    require_optuna()
-    work(Path(sys.argv[1]), sys.argv[2])
+    trial_worker.launch_run = pretend_run  # type: ignore[assignment]
+    work(make_task(**json.loads(sys.argv[3])), Path(sys.argv[1]), sys.argv[2], num_workers=2)

@@ -31,15 +31,13 @@ def make_row(number: int, state: str, value: float | None, **changes: Any) -> Tr
 
 
 @pytest.fixture
-def task(tmp_path: Path) -> Task:
+def task() -> Task:
     import sys
 
     sys.path.insert(0, str(Path(__file__).parent))
     from study_workers import make_task
 
     made: Task = make_task(trials=6)
-    made.write(tmp_path / "task.json")
-    assert Task.read(tmp_path / "task.json") == made
     return made
 
 
