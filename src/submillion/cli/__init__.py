@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from typer import Typer
 
 DEBUG_FLAG = "--debug"
-# How often a thread of libgomp looks for work before it sleeps. At the default of 300,000, threads that wait for one
-# another take the cores from those that they wait for as soon as anything else runs on them: of three runs on two
-# cores each trains at 43 rows a second instead of 22, and one that has the cores for itself at 131 instead of 132
-# (2 cores of AMD Zen 4). It is read when torch is loaded.
+# This is how often a thread of libgomp looks for work before it sleeps, read when torch is loaded. At the default of
+# 300,000, waiting threads take the cores from the threads that they wait for as soon as anything else runs. With this
+# value, three runs on two cores of AMD Zen 4 train at 43 rows per second each instead of 22, and a single run at 131
+# instead of 132.
 _SPINS = ("GOMP_SPINCOUNT", "3000")
 
 
 def main(arguments: Sequence[str] | None = None, *, on_error: Callable[[SubmillionError], None] | None = None) -> int:
-    """Run one command of submillion; `run_program` has arguments and exit codes."""
+    """Run one command of submillion; `run_program` describes arguments and exit codes."""
     return run_program(_load_commands, "submillion", arguments, on_error=on_error)
 
 
@@ -42,20 +42,21 @@ def run_program(
     """Run one command of a program.
 
     Args:
-        load_app: Returns the program's commands. What it imports is imported here, so that its errors are explained.
-        name: The program's name.
-        arguments: The words after the program's name; those of the process if absent.
-        on_error: Called with what ends the command, after it has been printed.
+        load_app: Function that returns the program's commands. Its imports happen here, so that their errors are
+            explained.
+        name: Name of the program.
+        arguments: Words after the program's name; those of the process if None.
+        on_error: Function called with the error that ends the command, after it has been printed.
 
     Returns:
-        0 success; 1 a bug; 2 usage or configuration; 3 data; 4 budget; 5 model; 6 run; 130 interrupted; 141 the reader
-        of stdout went away.
+        The exit code: 0 success, 1 bug, 2 usage or configuration, 3 data, 4 budget, 5 model, 6 run, 130 interrupted,
+        141 the reader of stdout has closed it.
     """
     if arguments is None and "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault(*_SPINS)
     words, debug = _take_debug(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a character gets its escape; it is no reason to fail.
+        # A terminal that cannot show a character gets an escape sequence instead of an error.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
@@ -74,7 +75,7 @@ def run_program(
 
 
 def _take_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
-    """Remove ``--debug``, wherever it stands before a ``--``."""
+    """Remove ``--debug`` anywhere before a ``--``."""
     words = list(arguments)
     end = words.index("--") if "--" in words else len(words)
     kept = [word for word in words[:end] if word != DEBUG_FLAG]
@@ -88,7 +89,7 @@ def _run(app: Typer, name: str, words: list[str]) -> object:
 
 
 def _explain(error: Exception) -> tuple[SubmillionError, int]:
-    """Return what went wrong as one message, and the exit code for it."""
+    """Return the error as one message, and its exit code."""
     import typer
 
     if isinstance(error, SubmillionError):
@@ -105,9 +106,7 @@ def _explain(error: Exception) -> tuple[SubmillionError, int]:
             hint=f"{DEBUG_FLAG} shows where this happened.",
         )
     elif isinstance(error, MemoryError):
-        failure = RunError(
-            "out of memory", hint="Use less at a time: --set train.micro_batch_tokens=1024, or fewer rows."
-        )
+        failure = RunError("out of memory", hint="Use less memory: --set train.micro_batch_tokens=1024, or fewer rows.")
     else:
         cause = error.__cause__ if isinstance(error, typer.Abort) and error.__cause__ is not None else error
         failure = SubmillionError(

@@ -1,4 +1,4 @@
-"""The table of commands."""
+"""The commands of the program."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from submillion.cli import (
 
 @contextmanager
 def ending_quietly() -> Iterator[None]:
-    """End in 130 on Ctrl-C and in 141 where the reader of stdout went away, as shells expect.
+    """Exit with 130 on Ctrl-C and with 141 if the reader of stdout has closed it, as shells expect.
 
     Raises:
-        Exit: With that code.
+        Exit: The block was ended in one of these ways.
     """
     from submillion.cli.console import print_note, silence_stdout
 
@@ -47,7 +47,7 @@ class Commands(TyperGroup):
     """The group of all commands."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command until it ends, or the user or the reader of stdout wants no more."""
+        """Run a command until it ends, the user interrupts it or the reader of stdout closes it."""
         with ending_quietly():
             return super().invoke(ctx)
 

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Make synthetic training rows, which `train --extra` trains on.", no_args_is_help=True)
 
-Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the rows go, as JSON lines; a new file.")]
+Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="New file for the rows, as JSON lines.")]
 
 
 @app.callback()
 def _augment() -> None:
-    """Hold the commands together, also where there is only one."""
+    """Make a group of the commands, even if there is only one."""
 
 
 @app.command("synonyms")
@@ -30,21 +30,21 @@ def synonyms(
     ],
     *,
     out: Out,
-    copies: Annotated[int, typer.Option("--copies", metavar="N", help="Different rows made of each record.")] = 1,
+    copies: Annotated[int, typer.Option("--copies", metavar="N", help="Different rows made from each record.")] = 1,
     rate: Annotated[
-        float, typer.Option("--rate", metavar="R", help="Chance of each word that can be replaced; one always is.")
+        float, typer.Option("--rate", metavar="R", help="Chance that a replaceable word is replaced; at least one is.")
     ] = 0.5,
     rows: Annotated[
         int | None,
-        typer.Option("--rows", metavar="N", help="Rows wanted, in the classes' proportions; all that can be made."),
+        typer.Option("--rows", metavar="N", help="Rows in all, in the classes' proportions; by default all possible."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the choices.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed for the choices.")] = 0,
     lexicon: Annotated[
-        Path | None, typer.Option("--lexicon", metavar="DIR", help="Folder of a WordNet database; found if absent.")
+        Path | None, typer.Option("--lexicon", metavar="DIR", help="Folder of a WordNet database; found by default.")
     ] = None,
     tagger: Annotated[
         Literal["context", "nltk"],
-        typer.Option("--tagger", help="Parts of speech by frequency and neighbours, or by nltk's trained tagger."),
+        typer.Option("--tagger", help="Parts of speech from frequency and neighbours, or from nltk's tagger."),
     ] = "context",
     text: options.Text = None,
     label: options.Label = None,
@@ -83,10 +83,10 @@ def _print_summary(summary: SynonymSummary) -> None:
         table.add_row(name, f"{count:,}")
     print_result(table)
     print_result("")
-    print_result(f"{summary.num_rows:,} rows, {summary.num_words / summary.num_rows:.2f} words replaced a row")
-    print_result(f"{summary.num_records:,} records looked at; {summary.num_unchanged:,} had no word to replace")
+    print_result(f"{summary.num_rows:,} rows, {summary.num_words / summary.num_rows:.2f} words replaced per row")
+    print_result(f"{summary.num_records:,} records read, {summary.num_unchanged:,} of them without a word to replace")
     if summary.num_missing:
-        print_result(f"{summary.num_missing:,} rows fewer than wanted: the records have no more")
+        print_result(f"{summary.num_missing:,} rows fewer than requested: the records give no more")
     print_result(f"WordNet {summary.lexicon['version']} from {summary.lexicon['place']}")
     print_result(f"train on them: submillion train RECIPE --extra {summary.out}:0.5")
     print_result(str(summary.out))

@@ -1,4 +1,4 @@
-"""What commands say and where: results on stdout, everything else on stderr, untrusted text never as markup."""
+"""Output of commands: results on stdout, everything else on stderr, and untrusted text never as markup."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from submillion.errors import SubmillionError
 from submillion.plain_text import clean_controls
 
 PIPED_WIDTH = 160
-"""Columns where there is no terminal to ask, so that tables are not folded in files and pipes."""
+"""Width without a terminal, so that tables are not folded in files and pipes."""
 
 
 class CleanConsole(Console):
-    """A console that shows no control character of any text, whatever a command hands to it."""
+    """A console that shows no control characters, whatever text a command prints."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Yield the segments of anything; what rich itself sends to steer the terminal stays as it is."""
+        """Yield the cleaned segments; rich's own control codes for the terminal are unchanged."""
         for segment in super().render(renderable, options):
             if segment.control:
                 yield segment
@@ -32,7 +32,7 @@ class CleanConsole(Console):
 
 
 def make_text(text: object, style: str = "") -> Text:
-    """Return anything as text that is shown as it stands: no markup, no control characters."""
+    """Return anything as text that is shown literally, without markup or control characters."""
     return Text(clean_controls(str(text)), style=style)
 
 
@@ -44,7 +44,7 @@ def open_console(*, stderr: bool = False) -> Console:
 
 
 def print_result(result: RenderableType) -> None:
-    """Print a result on stdout; plain strings are cleaned first and never folded."""
+    """Print a result on stdout; plain strings are cleaned and never folded."""
     if isinstance(result, str):
         open_console().print(make_text(result), soft_wrap=True)
     else:
@@ -52,7 +52,7 @@ def print_result(result: RenderableType) -> None:
 
 
 def print_raw(text: str) -> None:
-    """Write text to stdout as it is, for output that other programs read; a terminal gets it without controls."""
+    """Write text to stdout unchanged, for other programs; a terminal gets it without control characters."""
     sys.stdout.write(clean_controls(text) if sys.stdout.isatty() else text)
     sys.stdout.flush()
 
@@ -63,7 +63,7 @@ def print_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
 
 
 def print_note(note: RenderableType) -> None:
-    """Say something on stderr that is not the result."""
+    """Print a note, which is not part of the result, on stderr."""
     if isinstance(note, str):
         open_console(stderr=True).print(make_text(note), soft_wrap=True)
     else:
@@ -71,7 +71,7 @@ def print_note(note: RenderableType) -> None:
 
 
 def print_error(message: str, *, hint: str = "") -> None:
-    """Print `error: message` on stderr, and what to do about it below."""
+    """Print `error: message` on stderr, with the hint below."""
     text = Text("error: ", style="bold red").append_text(make_text(message))
     if hint:
         text.append("\n").append_text(make_text(hint))
@@ -79,12 +79,12 @@ def print_error(message: str, *, hint: str = "") -> None:
 
 
 def print_submillion_error(error: SubmillionError) -> None:
-    """Print one of this package's own errors: place, message, hint."""
+    """Print one of this package's errors: place, message, hint."""
     where = f"{error.where}: " if error.where else ""
     print_error(f"{where}{error.message}", hint=error.hint)
 
 
 def silence_stdout() -> None:
-    """Send what is left of stdout nowhere, after its reader has gone."""
+    """Discard the rest of stdout after its reader has closed it."""
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())

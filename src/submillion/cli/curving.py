@@ -18,9 +18,9 @@ def curve(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Recipe name or YAML file.", show_default=False)],
     *,
     budgets: Annotated[
-        str, typer.Option("--budgets", metavar="N,N,...", help="Trainable parameters stay below each; 10k, 1M.")
+        str, typer.Option("--budgets", metavar="N,N,...", help="Limits of trainable parameters, such as 10k,1M.")
     ] = "10k,30k,100k,300k,1M",
-    seeds: Annotated[int, typer.Option("--seeds", metavar="N", help="Runs a budget.")] = 3,
+    seeds: Annotated[int, typer.Option("--seeds", metavar="N", help="Runs per budget.")] = 3,
     data: options.RecipeData = None,
     base: options.Base = None,
     seed: options.Seed = None,
@@ -36,7 +36,7 @@ def curve(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Train a recipe at several budgets over several seeds: table, plot and page of accuracy against the budget.
+    """Train a recipe at several budgets and seeds, and show accuracy against the budget as table, plot and page.
 
     The same command continues a curve that was stopped or killed.
     """
@@ -76,7 +76,7 @@ def _print_result(result: CurveResult) -> None:
     from submillion.cli.tables import make_table, show_interval, show_p, show_percent, show_points
 
     figures = result.figures
-    table = make_table("budget", "trainable", "accuracy", "95 % interval", "against the one before", "p", "filled with")
+    table = make_table("budget", "trainable", "accuracy", "95 % interval", "against the previous", "p", "filled with")
     table.columns[-1].justify = "left"
     steps = [None, *figures["tests"]]
     for point, step in zip(figures["points"], steps, strict=True):

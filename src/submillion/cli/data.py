@@ -23,22 +23,22 @@ def check(
     data: Annotated[str, typer.Argument(metavar="DATA", help="File, folder or hf:owner/name.", show_default=False)],
     *,
     against: Annotated[
-        str | None, typer.Option("--against", metavar="DATA", help="Look for rows that stand in this data too.")
+        str | None, typer.Option("--against", metavar="DATA", help="Other data, to look for rows that are in both.")
     ] = None,
     text: options.Text = None,
     label: options.Label = None,
     row_id: options.Id = None,
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", metavar="RECIPE", help="Whose base, max_length and long_texts to check for."),
+        typer.Option("--recipe", metavar="RECIPE", help="Recipe whose base, max_length and long_texts are used."),
     ] = None,
     base: options.Base = None,
     settings: options.Settings = None,
     numbers: options.Numbers = None,
-    strict: Annotated[bool, typer.Option("--strict", help="End in 3 where there are findings.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if there are findings.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Examine data: duplicates, label conflicts, leaks, damage, and what a base (minilm-l6 if absent) can read."""
+    """Examine data: duplicates, label conflicts, leaks, damage, and how much a base (default minilm-l6) can read."""
     from submillion.cli.progress_bars import open_progress
     from submillion.data.check import check_records
     from submillion.data.labels import Numbering
@@ -103,7 +103,7 @@ def _choose_model(recipe: str | None, base: str | None, settings: Sequence[str] 
         model = load_recipe(recipe, overrides).model
     if not isinstance(model.max_length, int):
         raise ConfigError(
-            f"{model.max_length} is chosen when a run has split its data; `check` needs a number",
+            f"{model.max_length} is measured on a run's training rows; `check` needs a number",
             where="model.max_length",
             hint="Give one: --set model.max_length=256",
         )
@@ -111,7 +111,7 @@ def _choose_model(recipe: str | None, base: str | None, settings: Sequence[str] 
 
 
 def _find_encoder(model: ModelConfig, *, is_chosen: bool) -> TextEncoder | None:
-    """Return the tokenizer of a base model; for the default one None, with a note, where that is not installed."""
+    """Return the tokenizer of a base model; for the default base None, with a note, if it is not installed."""
     from submillion.errors import ModelError
     from submillion.model.sources import find_base, load_base_config
 
@@ -124,7 +124,7 @@ def _find_encoder(model: ModelConfig, *, is_chosen: bool) -> TextEncoder | None:
     except ModelError as error:
         if is_chosen:
             raise
-        print_note(f"lengths are in words, not tokens, and unknown tokens are not counted: {error.message}")
+        print_note(f"lengths are in words instead of tokens, and unknown tokens are not counted: {error.message}")
         return None
     from submillion.encoding.text_encoder import TextEncoder
 
@@ -178,7 +178,7 @@ def _print_findings(findings: Mapping[str, Any]) -> None:
     for leak in findings["leaks"]:
         kind = {"exact": "equal texts", "near": "nearly equal texts", "column": "one column equal"}[leak["kind"]]
         print_result("")
-        print_result(f"leak: {leak['num_records']:,} rows of {leak['left']} stand in {leak['right']} ({kind})")
+        print_result(f"leak: {leak['num_records']:,} rows of {leak['left']} are in {leak['right']} ({kind})")
         for example in leak["examples"][:SHOWN_EXAMPLES]:
             print_result(f"  {example['left']} ~ {example['right']}: {example['text']}")
     for example in findings["label_conflicts"]["examples"][:SHOWN_EXAMPLES]:

@@ -16,15 +16,15 @@ def export(
     *,
     format: Annotated[
         options.ExportFormat,
-        typer.Option("--format", help="merged: base and adapter as one model; adapter: PEFT's folder."),
+        typer.Option("--format", help="merged: base and adapter as one model; adapter: a PEFT folder."),
     ] = "merged",
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="The new folder, empty or absent.  [default: RUN/export/FORMAT]"),
+        typer.Option("--out", metavar="DIR", help="New or empty folder.  [default: RUN/export/FORMAT]"),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Export a trained run for other libraries; its logits are compared with the run's before it is handed out."""
+    """Export a trained run for other libraries, and compare the export's logits with the run's."""
     from submillion.cli.progress_bars import open_progress
     from submillion.scoring.exports import export_run
 

@@ -20,43 +20,45 @@ def generate(
     *,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="A new .jsonl file.", show_default=False)],
     target: Annotated[
-        str | None, typer.Option("--target", metavar="FILE", help="Unlabelled rows that the model is adapted to.")
+        str | None, typer.Option("--target", metavar="FILE", help="Unlabelled rows to adapt the model to.")
     ] = None,
     classifier: Annotated[
-        Path | None, typer.Option("--classifier", metavar="RUN", help="Run that must agree with the class of a row.")
+        Path | None, typer.Option("--classifier", metavar="RUN", help="Run that must predict the class of a row.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option("--data", metavar="DATA", help="Labelled data; that of the classifier if absent.")
+        str | None, typer.Option("--data", metavar="DATA", help="Labelled data; by default the classifier's.")
     ] = None,
     test: Annotated[
         list[str] | None,
-        typer.Option("--test", metavar="FILE", help="Test file: its rows are left out of the model; repeatable."),
+        typer.Option("--test", metavar="FILE", help="Test file, whose rows the model is not trained on; repeatable."),
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option("--prompts", metavar="FILE", help="Beginnings by class (YAML); shipped for news.")
+        Path | None, typer.Option("--prompts", metavar="FILE", help="Prompts by class (YAML); by default for news.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", metavar="MODEL", help="Causal language model; gpt2 if absent.")
+        str | None, typer.Option("--model", metavar="MODEL", help="Causal language model; by default gpt2.")
     ] = None,
     from_scratch: Annotated[
-        bool, typer.Option("--from-scratch", help="Train a tiny model on the given rows alone; writes junk.")
+        bool, typer.Option("--from-scratch", help="Train a tiny model on the given rows only; it writes junk.")
     ] = False,
     full: Annotated[bool, typer.Option("--full", help="Train every parameter instead of LoRA.")] = False,
     conditional: Annotated[
-        bool, typer.Option("--conditional", help="No prompts: learn `label: text` from the training rows.")
+        bool, typer.Option("--conditional", help="Learn `label: text` from the training rows, without prompts.")
     ] = False,
-    keep: Annotated[int | None, typer.Option("--keep", metavar="N", help="Rows to keep of each class; 500.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of fine-tuning and of rows.")] = None,
+    keep: Annotated[
+        int | None, typer.Option("--keep", metavar="N", help="Rows to keep per class; by default 500.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed for fine-tuning and rows.")] = None,
     text: options.Text = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. sample.top_p=0.9; repeatable."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as sample.top_p=0.9; repeatable."),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Write labelled rows with a language model, and keep those that pass the screen.
+    """Write labelled rows with a language model, and keep those that pass the filters.
 
-    Killed or interrupted, it goes on where it was when the same command is given again.
+    If it is killed or interrupted, the same command continues it.
     """
     from submillion.augment.generate import generate_rows
     from submillion.augment.prompt_examples import Inputs
@@ -90,7 +92,7 @@ def generate(
             progress=open_progress(),
         )
     except KeyboardInterrupt:
-        print_note("The same command goes on from here.")
+        print_note("The same command continues from here.")
         raise
     if as_json:
         print_json({"out": str(generated.out), **generated.counts})
@@ -115,7 +117,7 @@ def _print_counts(generated: Generated) -> None:
     tuned = counts["language_model"].get("finetuned")
     if tuned and tuned["held_out_loss"] is not None:
         print_result(
-            f"language model: loss a token on {tuned['num_held_out']:,} held-out rows "
+            f"language model: loss per token on {tuned['num_held_out']:,} held-out rows "
             f"{tuned['held_out_loss_before']:.2f} before and {tuned['held_out_loss']:.2f} after "
             f"{tuned['num_steps']:,} steps"
         )
@@ -125,8 +127,8 @@ def _print_counts(generated: Generated) -> None:
         print_note(JUNK)
     if not counts["complete"]:
         print_note(
-            f"Only {counts['num_kept']:,} of {counts['num_wanted']:,} rows: the drafts of a class ended at "
-            "attempts times keep. More: --set attempts=N with another --out."
+            f"Only {counts['num_kept']:,} of {counts['num_wanted']:,} rows: a class reached its limit of drafts, "
+            "attempts times keep. For more, use --set attempts=N with another --out."
         )
     print_note(f"counts: {WorkDir(generated.out).counts}")
     print_result(str(generated.out))
@@ -134,10 +136,10 @@ def _print_counts(generated: Generated) -> None:
 
 def prompts(
     to: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="Where to; stdout if absent.", show_default=False)
+        Path | None, typer.Argument(metavar="FILE", help="File to write; by default stdout.", show_default=False)
     ] = None,
 ) -> None:
-    """Print the shipped prompts, or copy them to a file of your own, to change them there."""
+    """Print the shipped prompts, or copy them to a file that you can change."""
     from submillion.augment.prompt_files import read_shipped_prompts
     from submillion.errors import ConfigError
     from submillion.storage.files import write_text

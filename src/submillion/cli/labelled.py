@@ -1,4 +1,4 @@
-"""Rows for a finished run: read by the columns and with the classes that the run was trained with."""
+"""Rows for a finished run, read with the columns and classes of its training."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 def read_labelled(
     model: RunModel, data: str, asked: Columns, *, labels_file: Path | None, numbers: NumbersChoice | None
 ) -> list[Record]:
-    """Return the labelled records of a file, or of a folder's test split, and print how they were read.
+    """Return the labelled records of a file or of a folder's test split, and print how they were read.
 
     Args:
-        model: The run.
-        data: File, folder or hub data set.
-        asked: Columns that flags name; the run's own otherwise.
-        labels_file: Rows of id and label, where the data has no labels of its own.
-        numbers: What numbers as labels mean; as in the run's training if None.
+        model: The loaded run.
+        data: Path of a file or folder, or name of a hub data set.
+        asked: Columns that flags name; the others are the run's.
+        labels_file: File with rows of id and label, if the data has no labels.
+        numbers: Meaning of numbers as labels; None for the meaning in the run's training.
 
     Raises:
-        DataError: Columns that are missing, or rows without a valid label.
+        DataError: Columns are missing, or rows have no valid label.
     """
     splits = list_columns(data)
     name = "test" if "test" in splits else next(iter(splits))
@@ -53,7 +53,7 @@ def read_labelled(
     )
     for note in (*model.notes, *notes):
         print_note(note)
-    # Numbers in a label column are taken as ids, which a reader should be able to see to be right.
+    # Numbers in a label column are read as ids, and the user should be able to check them.
     if numbering.numbers == "ids":
         print_note(f"label ids: {describe_ids(labels, numbering.first_id)}")
     if labels_file is None:
@@ -63,12 +63,12 @@ def read_labelled(
         official = reading.is_official
         records = join_labels(rows, str(labels_file), labels, numbering, is_official=official, on_note=print_note)
         if len(records) < len(rows):
-            print_note(f"{labels_file}: labels {len(records):,} of {len(rows):,} rows; the others are left out")
+            print_note(f"{labels_file}: has labels for {len(records):,} of {len(rows):,} rows; the others are left out")
     missing = [record.source for record in records if record.label is None]
     if missing or not records:
         raise DataError(
             f"{len(missing):,} rows have no label: {', '.join(missing[:5])}" if missing else "has no labelled rows",
             where=data,
-            hint="Give their labels: --labels FILE with id,label rows; or name the column: --label.",
+            hint="Give a file with id,label rows as --labels FILE, or name the column with --label.",
         )
     return records

@@ -1,4 +1,4 @@
-"""A command that another process has started: it ends with that one, and leaves its error as data."""
+"""A command that another process started: it ends with its parent, and leaves its error as data."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from submillion.launch import follow_parent, write_error
 
 
 def main_launched() -> int:
-    """Run the command whose words follow the parent's process id and the file for an error; return its exit code."""
+    """Run the command whose words follow the parent's process id and the error file, and return its exit code."""
     parent, file, *words = sys.argv[1:]
-    # A shell's background job ignores Ctrl-C, and so would the run; what ends it is SIGTERM from its parent.
+    # A shell's background job ignores Ctrl-C, and so would the run. Its parent ends it with SIGTERM.
     follow_parent(int(parent))
     sys.argv[1:] = words
     return main(on_error=lambda error: write_error(Path(file), error))

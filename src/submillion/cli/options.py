@@ -22,22 +22,22 @@ Text = Annotated[str | None, typer.Option("--text", metavar="A,B", help="Text co
 Label = Annotated[str | None, typer.Option("--label", metavar="COLUMN", help="Label column.")]
 Id = Annotated[
     str | None,
-    typer.Option("--id", metavar="COLUMN", help="Id column; none for row numbers, found by name if absent."),
+    typer.Option("--id", metavar="COLUMN", help="Id column, or none for row numbers; by default found by name."),
 ]
 Numbers = Annotated[
     Literal["names", "ids", "ids-from-1"] | None,
-    typer.Option("--numbers", help="Numbers as labels: class names, or ids from 0 or 1; as in training if absent."),
+    typer.Option("--numbers", help="Meaning of numeric labels: names, or ids from 0 or 1; by default as in training."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON value on stdout; everything else on stderr.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout, and everything else on stderr.")]
 Base = Annotated[str | None, typer.Option("--base", metavar="MODEL", help="Base model: short name, hub id or folder.")]
 Budget = Annotated[int | None, typer.Option("--budget", metavar="N", help="Trainable parameters stay below N.")]
-Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of the training.")]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed for the training.")]
 ScorePrecision = Annotated[
     Literal["bf16", "int8"] | None,
-    typer.Option("--precision", help="Of the encoder's products; as trained if absent. int8 is the fastest."),
+    typer.Option("--precision", help="Precision of the encoder; by default as trained. int8 is the fastest."),
 ]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. train.epochs=2; repeatable.")
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, as train.epochs=2; repeatable.")
 ]
 
 

@@ -1,4 +1,4 @@
-"""`submillion plan`: exact counts before any weight exists."""
+"""`submillion plan`: exact counts before any weight is loaded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def plan(
     budget: options.Budget = None,
     settings: options.Settings = None,
     data: Annotated[
-        str | None, typer.Option("--data", metavar="DATA", help="Takes the number of classes from this data.")
+        str | None, typer.Option("--data", metavar="DATA", help="Data that gives the number of classes.")
     ] = None,
     text: options.Text = None,
     label: options.Label = None,

@@ -1,4 +1,4 @@
-"""Progress on stderr: moving bars on a terminal, now and then a line elsewhere."""
+"""Progress on stderr: moving bars on a terminal, and occasional lines elsewhere."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ LINE_INTERVAL_S = 10.0
 
 
 class BarProgress:
-    """One bar a stage, for terminals; a finished stage leaves its bar behind."""
+    """One bar per stage, for terminals; a finished stage keeps its bar."""
 
     def __init__(self) -> None:
         self._bars: Bars | None = None
         self._task = TaskID(0)
 
     def start(self, stage: str, total: int | None = None, done: int = 0) -> None:
-        """Show a bar; without a total it only pulses and counts."""
+        """Show a bar, which only pulses and counts without a total."""
         self.finish()
         console = open_console(stderr=True)
         columns = [
@@ -61,14 +61,14 @@ class BarProgress:
         _print_plan(plan)
 
     def finish(self) -> None:
-        """Leave the bar as it stands."""
+        """Keep the bar as it is."""
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
 
 
 class LineProgress:
-    """Plain lines for files and pipes: one at the start of a stage, at most one every ten seconds, one at the end."""
+    """Plain lines for files and pipes: one at the start and end of a stage, and at most one every ten seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -88,7 +88,7 @@ class LineProgress:
         print_note(f"{stage}: started" + (f", {total:,} to do" if total is not None else ""))
 
     def advance(self, done: int, **figures: float) -> None:
-        """Print a line where ten seconds have passed since the last one."""
+        """Print a line if ten seconds have passed since the last one."""
         self._done, self._figures = done, figures
         now = self._clock()
         if now - self._shown_s < LINE_INTERVAL_S:
@@ -106,7 +106,7 @@ class LineProgress:
         print_note(f"{self._stage}: {', '.join(parts)}")
 
     def note(self, message: str) -> None:
-        """Print the note on a line of its own."""
+        """Print the note on its own line."""
         print_note(message)
 
     def on_plan(self, plan: Plan) -> None:
@@ -129,12 +129,12 @@ def _print_plan(plan: Plan) -> None:
 
 
 def open_progress() -> Progress:
-    """Return bars where stderr is a terminal, else lines."""
+    """Return bars if stderr is a terminal, otherwise lines."""
     return BarProgress() if sys.stderr.isatty() else LineProgress()
 
 
 def format_figures(figures: dict[str, float]) -> str:
-    """Return figures as ``loss 0.31, rows/s 102``, four significant digits each."""
+    """Return figures as ``loss 0.31, rows/s 102``, with four significant digits each."""
     return ", ".join(f"{name.replace('_per_s', '/s').replace('_', ' ')} {value:.4g}" for name, value in figures.items())
 
 

@@ -11,7 +11,7 @@ from submillion.cli.console import make_text, print_note, print_raw, print_resul
 
 app = typer.Typer(help="List, show or copy the shipped recipes.", invoke_without_command=True)
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A shipped recipe.", show_default=False)]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a shipped recipe.", show_default=False)]
 
 
 @app.callback()
@@ -48,10 +48,10 @@ def show(name: Name) -> None:
 def copy(
     name: Name,
     to: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="Where to; ./NAME.yaml if absent.", show_default=False)
+        Path | None, typer.Argument(metavar="FILE", help="File to write; by default ./NAME.yaml.", show_default=False)
     ] = None,
 ) -> None:
-    """Copy a recipe to a file of your own, to change it there."""
+    """Copy a recipe to a file that you can change."""
     from submillion.errors import ConfigError
     from submillion.recipes import read_recipe
     from submillion.storage.files import write_text

@@ -15,16 +15,16 @@ def report(
         list[Path],
         typer.Argument(
             metavar="RUN...",
-            help="Run folders; also a trainer_state.json of transformers.Trainer, or a folder that holds one.",
+            help="Run folders, or a trainer_state.json of transformers.Trainer, or its folder.",
             show_default=False,
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE_OR_DIR", help="Where to; into the (first) run if absent.")
+        Path | None, typer.Option("--out", metavar="FILE_OR_DIR", help="Place to write to; by default the (first) run.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: report, plots.")] = False,
 ) -> None:
-    """Write a self-contained HTML report of one run, or of several side by side, and its plots as PNG."""
+    """Write a self-contained HTML report of one run, or of several side by side, with its plots as PNG."""
     from submillion.cli.progress_bars import open_progress
     from submillion.report.write import write_pages
 

@@ -30,7 +30,7 @@ def evaluate(
     data: Data,
     *,
     labels: Annotated[
-        Path | None, typer.Option("--labels", metavar="FILE", help="id,label rows, where DATA has no labels.")
+        Path | None, typer.Option("--labels", metavar="FILE", help="File with id,label rows, if DATA has no labels.")
     ] = None,
     text: options.Text = None,
     label: options.Label = None,
@@ -39,7 +39,7 @@ def evaluate(
     precision: options.ScorePrecision = None,
     as_json: options.Json = False,
 ) -> None:
-    """Evaluate a run on labelled data: metrics with 95 % intervals, confusion, calibration."""
+    """Evaluate a run on labelled data: metrics with 95 % intervals, confusion and calibration."""
     from submillion.cli.labelled import read_labelled
     from submillion.cli.progress_bars import open_progress
     from submillion.cli.tables import tabulate_evaluation
@@ -74,7 +74,7 @@ def compare(
     data: Data,
     *,
     labels: Annotated[
-        Path | None, typer.Option("--labels", metavar="FILE", help="id,label rows, where DATA has no labels.")
+        Path | None, typer.Option("--labels", metavar="FILE", help="File with id,label rows, if DATA has no labels.")
     ] = None,
     text: options.Text = None,
     label: options.Label = None,
@@ -82,7 +82,7 @@ def compare(
     numbers: options.Numbers = None,
     as_json: options.Json = False,
 ) -> None:
-    """Compare two runs on the same rows: paired McNemar test and bootstrap."""
+    """Compare two runs on the same rows, with a paired McNemar test and a bootstrap."""
     from submillion.cli.labelled import read_labelled
     from submillion.cli.progress_bars import open_progress
     from submillion.cli.tables import make_table, show_p, show_percent, show_points
@@ -145,7 +145,7 @@ def predict(
     ],
     labels: Annotated[
         Literal["ids", "names"] | None,
-        typer.Option("--labels", help="Positions from 0, or class names.  [default: as the training rows had them]"),
+        typer.Option("--labels", help="Positions from 0, or class names.  [default: as in the training rows]"),
     ] = None,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Add a column probability_<class> for every class.")
@@ -177,18 +177,18 @@ def predict(
 
 def classify(
     run: options.Run,
-    texts: Annotated[list[str], typer.Argument(metavar="TEXT...", help="Texts; - reads lines from stdin.")],
+    texts: Annotated[list[str], typer.Argument(metavar="TEXT...", help="Texts to classify; - reads lines from stdin.")],
     precision: options.ScorePrecision = None,
     as_json: options.Json = False,
 ) -> None:
-    """Classify texts: label and probabilities. A text that begins with a dash goes after --."""
+    """Classify texts, and print labels and probabilities. Put texts that begin with a dash after --."""
     from submillion.data.texts import list_texts
     from submillion.errors import DataError
     from submillion.scoring.run_model import load_run
 
     lines = _read_stdin() if texts == ["-"] else texts
     if not lines:
-        raise DataError("no text is given", where="stdin", hint="Write one text a line.")
+        raise DataError("no text is given", where="stdin", hint="Write one text per line.")
     lines = list_texts(lines)
     model = load_run(run, precision=precision)
     for note in model.notes:
@@ -226,7 +226,7 @@ def _describe_prediction(prediction: Prediction, labels: LabelSet) -> dict[str, 
 def _print_prediction(text: str, prediction: Prediction, labels: LabelSet) -> None:
     print_result(text if len(text) <= 200 else f"{text[:199]}\N{HORIZONTAL ELLIPSIS}")
     if not prediction.has_text:
-        print_note("this text is empty once it is cleaned, so its label says nothing")
+        print_note("this text is empty after cleaning, so its label is meaningless")
     width = max(len(name) for name in labels)
     for name, share in zip(labels, prediction.probabilities, strict=True):
         bar = "\N{FULL BLOCK}" * round(BAR_WIDTH * share)

@@ -1,4 +1,4 @@
-"""Tables of figures, for people."""
+"""Tables of figures for people."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def show_percent(value: float) -> str:
 
 
 def show_interval(interval: Sequence[float] | None) -> str:
-    """Return an interval of shares as ``93.0 .. 94.1 %``; a dash where there is none."""
+    """Return an interval of shares as ``93.0 .. 94.1 %``, or a dash if there is none."""
     return "-" if interval is None else f"{100 * interval[0]:.2f} .. {100 * interval[1]:.2f} %"
 
 
@@ -43,7 +43,7 @@ def show_p(p: float) -> str:
 
 
 def tabulate_plan(plan: Plan, *, details: bool = False) -> list[Table | Text]:
-    """Return where a plan's trainable parameters are; with details, every adapted module too."""
+    """Return a table of a plan's trainable parameters by part; with details, one of every adapted module too."""
     table = make_table("part", "parameters", "share")
     for part, params in plan.parts:
         table.add_row(make_text(part), f"{params:,}", f"{params / plan.trainable_params:.1%}")
@@ -72,7 +72,7 @@ def _join_range(numbers: Sequence[int]) -> str:
 
 
 def tabulate_evaluation(figures: Mapping[str, Any]) -> list[Table | Text]:
-    """Return the figures of one scored set: summary, classes, confusion."""
+    """Return tables of the figures of one scored set: summary, classes and confusion."""
     summary = make_table("figure", "value", "95 % interval")
     for name in ("accuracy", "macro_f1"):
         summary.add_row(
@@ -100,7 +100,7 @@ def _shorten(name: str) -> str:
 
 
 def tabulate_run(evaluations: Mapping[str, Mapping[str, Any]], baselines: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Return one row a scored set: the model, its interval, the TF-IDF baseline, and model minus baseline."""
+    """Return a table with one row per scored set: model, interval, TF-IDF baseline, and model minus baseline."""
     table = make_table("set", "records", "accuracy", "95 % interval", "TF-IDF", "difference", "p")
     for name, figures in evaluations.items():
         beside = ["-", "-", "-"]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Out = Annotated[
     Path | None,
-    typer.Option("--out", metavar="DIR", help="The run folder, empty or absent.  [default: runs/NAME-TIME]"),
+    typer.Option("--out", metavar="DIR", help="New or empty run folder.  [default: runs/NAME-TIME]"),
 ]
 
 
@@ -38,21 +38,21 @@ def train(
     extra: Annotated[
         list[str] | None,
         typer.Option(
-            "--extra", metavar="FILE[:WEIGHT]", help="Synthetic rows to train on too, as `augment` writes; repeatable."
+            "--extra", metavar="FILE[:WEIGHT]", help="Synthetic rows from `augment` to train on as well; repeatable."
         ),
     ] = None,
     settings: options.Settings = None,
     out: Out = None,
     start_from: Annotated[
         str | None,
-        typer.Option("--from", metavar="RUN", help="Begin with the weights of a run, checkpoint or adapter folder."),
+        typer.Option("--from", metavar="RUN", help="Start from the weights of a run, checkpoint or adapter folder."),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option("--resume", metavar="DIR", help="Continue the run in this folder; needs no recipe.")
+        Path | None, typer.Option("--resume", metavar="DIR", help="Continue the run in this folder, without a recipe.")
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Train a classifier: read, clean, check, split, plan, train, test, report. Prints the run folder last."""
+    """Train a classifier: read, clean, check, split, plan, train, test, report. The run folder is printed last."""
     from submillion.errors import ConfigError
 
     if resume is not None:
@@ -74,7 +74,7 @@ def train(
         useless = [name for name, value in given.items() if value is not None]
         if useless:
             raise ConfigError(
-                f"{', '.join(useless)} cannot change a run that is continued",
+                f"{', '.join(useless)} cannot be changed in a run that is continued",
                 where="--resume",
                 hint=f"Give only --resume {resume}; or start a new run without it.",
             )
@@ -82,7 +82,7 @@ def train(
         return
     if recipe is None:
         raise ConfigError(
-            "no recipe is given", where="train", hint="`submillion recipes` lists them; --resume DIR needs none."
+            "no recipe is given", where="train", hint="`submillion recipes` lists them. --resume DIR needs none."
         )
     config = options.resolve(
         recipe,
@@ -102,7 +102,7 @@ def train(
 
 
 def _split_weight(given: str) -> tuple[str, float]:
-    """Return file and weight of ``FILE`` or ``FILE:WEIGHT``; a file that is there is taken by its whole name."""
+    """Return file and weight of ``FILE`` or ``FILE:WEIGHT``; if the whole text is an existing file, that is used."""
     path, colon, weight = given.rpartition(":")
     if not colon or Path(given).exists():
         return given, 1.0
@@ -150,9 +150,9 @@ def _resume(folder: Path) -> RunSummary:
 
 @contextmanager
 def _resumable(folder: Path) -> Iterator[None]:
-    """Take SIGTERM for Ctrl-C, and tell after either how the run is continued.
+    """Treat SIGTERM as Ctrl-C, and print after either how to continue the run.
 
-    Of several processes the first one tells: what ends one of them ends all.
+    With several processes, only the first one prints, since a signal to one of them ends all.
     """
     from submillion.errors import SubmillionError
     from submillion.launch import sigterm_interrupts

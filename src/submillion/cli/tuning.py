@@ -29,22 +29,24 @@ def tune(
     numbers: options.Numbers = None,
     settings: options.Settings = None,
     trials: Annotated[
-        int | None, typer.Option("--trials", metavar="N", help="Trials of the study, earlier ones included.")
+        int | None, typer.Option("--trials", metavar="N", help="Trials of the study, including earlier ones.")
     ] = None,
-    rows: Annotated[int | None, typer.Option("--rows", metavar="N", help="Training rows of a trial.")] = None,
+    rows: Annotated[int | None, typer.Option("--rows", metavar="N", help="Training rows per trial.")] = None,
     validation_rows: Annotated[
-        int | None, typer.Option("--validation-rows", metavar="N", help="Validation rows, the same for all trials.")
+        int | None, typer.Option("--validation-rows", metavar="N", help="Validation rows, equal for all trials.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option("--steps", metavar="N", help="Steps of a trial at the recipe's batch size.")
+        int | None, typer.Option("--steps", metavar="N", help="Steps per trial at the recipe's batch size.")
     ] = None,
-    sampler: Annotated[Literal["tpe", "random"] | None, typer.Option("--sampler", help="What draws settings.")] = None,
+    sampler: Annotated[
+        Literal["tpe", "random"] | None, typer.Option("--sampler", help="Sampler that draws settings.")
+    ] = None,
     pruner: Annotated[
         Literal["hyperband", "median", "wilcoxon", "none"] | None,
-        typer.Option("--pruner", help="What ends trials early."),
+        typer.Option("--pruner", help="Rule that ends trials early."),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option("--seeds", metavar="N", help="Seeds of the comparison with the recipe; 0 for none.")
+        int | None, typer.Option("--seeds", metavar="N", help="Seeds for the comparison with the recipe; 0 for none.")
     ] = None,
     storage: Annotated[
         str | None,
@@ -59,7 +61,7 @@ def tune(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Search for better settings below the budget, confirm the best over seeds, write it as a recipe.
+    """Search for better settings below the budget, confirm the best over seeds and write it as a recipe.
 
     The same command continues a search that was stopped or killed.
     """

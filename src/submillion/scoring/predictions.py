@@ -1,4 +1,4 @@
-"""Predictions to a file, as they come: csv, jsonl or parquet, in the order of the rows, whole or not at all."""
+"""Predictions written to csv, jsonl or parquet as they arrive, in the order of the rows, completely or not at all."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from submillion.storage.files import write_atomically
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 ROW_GROUP = 8192
-"""Rows of a parquet row group; what is held in memory at once."""
+"""Number of rows in a parquet row group, which are held in memory at once."""
 
 SHOWN_BLANK = 5
 
-# What makes a spreadsheet compute a cell instead of showing it.
+# A spreadsheet computes a cell that starts with one of these instead of showing it.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
 class Written:
-    """What a file of predictions holds.
+    """Facts about a file of predictions.
 
     Attributes:
-        num_rows: Its rows.
-        num_blank: Rows without any text, whose labels say nothing.
-        blank_ids: Ids of the first of these.
+        num_rows: Number of rows.
+        num_blank: Number of rows without any text, whose labels are meaningless.
+        blank_ids: Ids of the first rows without text.
     """
 
     num_rows: int
@@ -147,16 +147,16 @@ def predict_file(
 
 
 def check_out(out: Path, *, defuse_formulas: bool, inputs: Iterable[Path] = ()) -> None:
-    """Refuse an output file that could not be written or would destroy something, before any work is done.
+    """Refuse an output file that cannot be written or would overwrite something important, before any work is done.
 
     Args:
-        out: The file.
-        defuse_formulas: Whether cells are to be defused.
-        inputs: Files that are read.
+        out: The output file.
+        defuse_formulas: Whether cells will be defused.
+        inputs: Input files.
 
     Raises:
-        ConfigError: An unknown ending, a missing folder, a folder in its place, defusing where there are no cells, or
-            a file that is read or belongs to a run.
+        ConfigError: The ending is unknown, the folder is missing, the name is a folder, the format has no cells to
+            defuse, or the file is an input or belongs to a run.
     """
     if out.suffix not in FORMATS:
         raise ConfigError(
@@ -172,7 +172,7 @@ def check_out(out: Path, *, defuse_formulas: bool, inputs: Iterable[Path] = ()) 
         raise ConfigError(
             f"has no effect on {out.suffix}",
             where="--defuse-formulas",
-            hint="Only csv cells can be taken for formulas; leave the flag out.",
+            hint="Only csv cells can be read as formulas; leave the flag out.",
         )
     refuse_overwriting(out, inputs, where=str(out))
 
@@ -187,16 +187,16 @@ def write_predictions(
     probabilities: bool,
     defuse_formulas: bool,
 ) -> Written:
-    """Predict records and write one row for each, in order; the file appears when the last one is done.
+    """Predict records and write one row for each, in order. The file appears when the last row is done.
 
     Args:
-        out: The file; its ending is the format.
-        records: Rows of any number; few are held at once.
-        predict: Yields one prediction a record, in order.
-        labels: The classes.
-        spelling: What the column `Label` holds for each class.
-        probabilities: Add one column a class.
-        defuse_formulas: Put a quote before csv cells that a spreadsheet would compute.
+        out: The file, whose ending gives the format.
+        records: Records of any number; only a few are held at once.
+        predict: Function that yields one prediction per record, in order.
+        labels: Classes of the run.
+        spelling: Value of the column `Label` for each class.
+        probabilities: Whether to add one column per class.
+        defuse_formulas: Whether to put a quote before csv cells that a spreadsheet would compute.
 
     Raises:
         RunError: The disk is full, or a prediction does not belong to its row.
@@ -242,15 +242,15 @@ def write_predictions(
         write_atomically(out, writers[out.suffix])
     except RunError as error:
         if error.hint:
-            # The general advice is about runs; a prediction is simply made again.
-            hint = "Free some space and run the command again; a file that was there before is as it was."
+            # The general advice is about runs, but a prediction can simply be repeated.
+            hint = "Free some space and run the command again; an existing file is unchanged."
             raise RunError(error.message, where=error.where, hint=hint) from error
         raise
     return Written(num_rows, num_blank, tuple(blank_ids))
 
 
 def defuse(cell: object) -> object:
-    """Return a cell with a quote before it where a spreadsheet would take its text for a formula."""
+    """Return a cell with a quote before it if a spreadsheet would read its text as a formula."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) else cell
 
 
