@@ -1,4 +1,4 @@
-"""A scikit-learn classifier of texts, whose `fit` is a whole run: planned, trained, validated, its files counted."""
+"""A scikit-learn classifier of texts, whose `fit` is a whole run: it plans, trains, validates and counts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from submillion.run.folder import RunDir
 from submillion.scoring.pickled_run import StoredRun
 from submillion.storage.files import read_json
 
-# Parameters of the estimator and the settings that they stand for.
+# Parameters of the estimator, and the settings that they give.
 _SETTINGS: Mapping[str, str] = {
     "budget": "budget",
     "rank": "adapter.rank",
@@ -44,7 +44,7 @@ _SETTINGS: Mapping[str, str] = {
     "validation_size": "data.validation_size",
     "threads": "threads",
 }
-# Settings that `fit` decides: they follow from X, y and the parameters, or make what nobody would see.
+# Settings that `fit` decides: they follow from X, y and the parameters, or make outputs that nobody would see.
 _OWN = (
     *("data.source", "data.text", "data.label", "data.id", "data.labels", "data.numbers", "data.split_seed"),
     *("seed", "baseline"),
@@ -56,42 +56,43 @@ class SubmillionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     """A text classifier with fewer trainable parameters than its budget.
 
     `X` is a list, array or Series of texts, or a table of text columns (a DataFrame, or an array of shape
-    (n, columns)), which are joined by a space. `y` holds one hashable label a text. `fit` sets a stratified part of
-    the rows aside, trains on the others and keeps the checkpoint that is best on the part. The budget is checked before
-    anything is written, and the trained numbers are counted in the saved files.
+    (n, columns)), which are joined by a space. `y` holds one hashable label per text. `fit` sets a stratified part of
+    the rows aside, trains on the others and keeps the checkpoint that is best on that part. The budget is checked
+    before anything is written, and the trained parameters are counted in the saved files.
 
-    A fitted classifier holds its run as the bytes of its files, safetensors and JSON, and no temporary folder. So a
-    pickle of it is as large as the run and holds strings, bytes and numbers; but unpickling runs code whatever the
-    pickle holds. `save_run` and `from_run` carry a classifier to others without that risk.
+    A fitted classifier holds its run as the bytes of its files (safetensors and JSON) and needs no folder. Its pickle
+    is as large as the run and holds strings, bytes and numbers, but unpickling can run any code that a pickle holds.
+    `save_run` and `from_run` pass a classifier to others without that risk.
 
-    Every parameter that is None is the recipe's.
+    Every parameter that is None takes the recipe's value.
 
     Args:
-        budget: Trainable parameters, head included, stay strictly below this.
+        budget: Limit that the trainable parameters, including the head, stay strictly below.
         base: Base model: a short name, a hub id or a folder.
-        recipe: Name of a shipped recipe, path of a YAML file, or nested settings: where all other settings are from.
+        recipe: Name of a shipped recipe, path of a YAML file, or nested settings, which give all other settings.
         rank: Rank of the adapter, or ``auto`` for the largest that fits the budget.
         targets: Kinds of linear layers, ``all``, or full module names.
         head: ``native`` or ``linear``.
-        max_length: Tokens kept of a text.
-        epochs: Passes over the training rows.
-        max_steps: Optimizer steps; overrides epochs.
-        batch_size: Records a step.
-        learning_rate: Of the adapter.
-        head_learning_rate: Of the head.
+        max_length: Number of tokens kept of a text.
+        epochs: Number of passes over the training rows.
+        max_steps: Number of optimizer steps; overrides epochs.
+        batch_size: Number of records per step.
+        learning_rate: Learning rate of the adapter.
+        head_learning_rate: Learning rate of the head.
         validation_size: Share (below 1) or number of rows set aside for validation.
         settings: Any other setting by dotted path, such as ``{"train.label_smoothing": 0.1}``.
-        threads: CPU threads; what the process may use if None.
-        random_state: Of the split, initialisation, order and dropout. An integer repeats; None draws from numpy.
+        threads: Number of CPU threads; None takes the process's allowance.
+        random_state: Seed for split, initialisation, order and dropout. An integer gives repeatable runs; None draws a
+            seed from numpy.
 
     Attributes:
         classes_: The labels, in the order of the columns of `predict_proba`.
         n_features_in_: Number of text columns, if `X` was a table.
-        feature_names_in_: Their names, if `X` was a DataFrame with names that are strings.
-        plan_: Where every trainable parameter is (`submillion.budget.plan.Plan`).
-        validation_: Figures on the rows set aside, which chose the checkpoint and the temperature: too good an
-            estimate of the accuracy on other rows.
-        run_: The run as bytes.
+        feature_names_in_: Names of the text columns, if `X` was a DataFrame with names that are strings.
+        plan_: List of every trainable parameter (`submillion.budget.plan.Plan`).
+        validation_: Figures on the rows set aside. They are too optimistic for other rows, since these rows chose the
+            checkpoint and the temperature.
+        run_: The run as the bytes of its files.
 
     Examples:
         >>> from submillion import SubmillionClassifier
@@ -137,7 +138,7 @@ class SubmillionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         self.random_state = random_state
 
     def __sklearn_tags__(self) -> Any:
-        """Say that X is text: one text a row, or a table of text columns."""
+        """Declare that X is text: one text per row, or a table of text columns."""
         tags = super().__sklearn_tags__()
         tags.input_tags.one_d_array = True
         tags.input_tags.two_d_array = True
@@ -148,13 +149,13 @@ class SubmillionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         """Train on texts and their labels.
 
         Args:
-            X: Texts, or a table of text columns; n rows.
-            y: Labels, n of them, at least two kinds and two rows of each.
+            X: Texts, or a table of text columns, with n rows.
+            y: The n labels, with at least two classes and two rows of each.
 
         Raises:
-            DataError: Rows that are no texts, labels that are no classes, or too few of them.
-            ConfigError: Parameters that do not fit each other or the base model.
-            BudgetError: The plan reaches the budget; says what would fit.
+            DataError: Rows are not texts, labels are not classes, or there are too few of them.
+            ConfigError: Parameters do not fit each other or the base model.
+            BudgetError: The plan reaches the budget. The message says what would fit.
             ModelError: The base model cannot be found.
             RunError: The loss is not finite, or the disk is full.
         """
@@ -167,14 +168,14 @@ class SubmillionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         with tempfile.TemporaryDirectory(prefix="submillion-fit-") as folder:
             data, run = Path(folder) / "train.jsonl", Path(folder) / "run"
             config = self._make_config(data.parent, columns, names)
-            # Before any file is written: settings, budget and base model.
+            # This checks settings, budget and base model before any file is written.
             api.plan(config)
             _write_rows(data, rows, columns, [names[label] for label in ids])
             summary = api.train(config, out=run)
             num_saved = sum_saved_params(RunDir(run))
             if num_saved != summary.plan.trainable_params:
                 planned = summary.plan.trainable_params
-                raise RunError(f"the files hold {num_saved:,} trained numbers, planned were {planned:,}")
+                raise RunError(f"the files hold {num_saved:,} trained parameters, but {planned:,} were planned")
             stored = StoredRun.read(run)
         self.classes_ = labels
         self.plan_ = summary.plan
@@ -183,11 +184,11 @@ class SubmillionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         return self
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return calibrated probabilities, shape (n, C), float64; columns in the order of `classes_`.
+        """Return calibrated probabilities, shape (n, C), float64, with columns in the order of `classes_`.
 
         Raises:
-            NotFittedError: Before `fit`.
-            DataError: Rows that are no texts, or another table than `fit` had.
+            NotFittedError: `fit` has not been called.
+            DataError: Rows are not texts, or the table differs from that of `fit`.
         """
         check_is_fitted(self)
         rows = self._read_texts(X, is_fit=False)
@@ -196,7 +197,7 @@ class SubmillionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         return stats.softmax(scored.logits, model.temperature)
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the most probable label of each text, shape (n,), of the type of the labels."""
+        """Return the most probable label of each text, shape (n,), with the type of the labels."""
         best = self.predict_proba(X).argmax(axis=1)
         return np.asarray(self.classes_[best])
 
@@ -213,7 +214,7 @@ class SubmillionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         """Write the run into a new or empty folder, for `submillion evaluate`, `predict`, `load` and `from_run`.
 
         Raises:
-            NotFittedError: Before `fit`.
+            NotFittedError: `fit` has not been called.
             ConfigError: The folder is not empty.
         """
         check_is_fitted(self)
@@ -225,7 +226,7 @@ class SubmillionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         """Return a fitted classifier from the folder of a finished run; its classes are the run's class names.
 
         Raises:
-            RunError: No run folder, or one that has not come to its end.
+            RunError: It is not a run folder, or the run has not finished.
         """
         stored = StoredRun.read(Path(folder))
         model = stored.load(None)
@@ -241,7 +242,7 @@ class SubmillionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         return classifier
 
     def _read_texts(self, X: Any, *, is_fit: bool) -> list[tuple[str, ...]]:
-        """Return the text columns of each row, and set or check what is known of a table's columns."""
+        """Return the text columns of each row, and set or check the attributes of a table's columns."""
         if isinstance(X, str):
             raise DataError(f"{X[:60]!r} is one text", where="X", hint="Give a list of texts, even for a single one.")
         try:
@@ -250,7 +251,7 @@ class SubmillionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             raise DataError(str(error), where="X") from None
         is_table = cells.ndim == 2
         if not is_fit and is_table != hasattr(self, "n_features_in_"):
-            kinds = ("one text a row", "a table of text columns")
+            kinds = ("one text per row", "a table of text columns")
             raise DataError(f"is {kinds[is_table]}, fit had {kinds[not is_table]}", where="X")
         if is_table:
             validate_data(self, X, skip_check_array=True, reset=is_fit)
@@ -262,14 +263,14 @@ class SubmillionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             for cell in row:
                 if not isinstance(cell, str):
                     raise DataError(
-                        f"row {number} holds {cell!r:.60} ({type(cell).__name__}), which is no text",
+                        f"row {number} holds {cell!r:.60} ({type(cell).__name__}), which is not a text",
                         where="X",
-                        hint="X is one text a row or a table of text columns; numbers are for other estimators.",
+                        hint="X is one text per row or a table of text columns; numbers are for other estimators.",
                     )
         return [tuple(row) for row in rows]
 
     def _name_columns(self, count: int) -> tuple[str, ...]:
-        """Return names of the text columns in the run: those of the table, where they can be."""
+        """Return names for the text columns in the run: those of the table if possible."""
         if not hasattr(self, "n_features_in_"):
             return ("text",)
         names = tuple(str(name).strip() for name in getattr(self, "feature_names_in_", ()))
@@ -286,7 +287,7 @@ class SubmillionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
                 raise ConfigError(
                     f"{path!r} cannot be set here",
                     where="settings",
-                    hint="X, y, random_state and the parameters of the classifier say it.",
+                    hint="X, y, random_state and the parameters of the classifier determine it.",
                 )
         own: dict[str, Any] = {
             "data.text": list(columns),
@@ -296,7 +297,7 @@ class SubmillionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             "data.numbers": "names",
             "data.split_seed": seed,
             "seed": seed,
-            # Nobody reads a page, and the files are counted and loaded here anyway.
+            # Nobody would read the page, and the files are counted and loaded here anyway.
             "baseline": False,
             "final.test": False,
             "final.proof": False,
@@ -307,12 +308,12 @@ class SubmillionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
 
 
 def _as_labels(y: Any) -> NDArray[Any]:
-    """Return labels as a one-dimensional array; such as numpy would take for rows, tuples for example, as objects."""
+    """Return labels as a one-dimensional array, with objects such as tuples, which numpy would read as rows."""
     if isinstance(y, (list, tuple)) and any(isinstance(label, (tuple, frozenset)) for label in y):
         labels = np.empty(len(y), dtype=object)
         labels[:] = y
         return labels
-    # Labels of several kinds stay what they are: numpy would turn them all into strings.
+    # Labels of several types keep them: numpy would turn them all into strings.
     is_mixed = isinstance(y, (list, tuple)) and len({isinstance(label, str) for label in y}) > 1
     array = np.array(y, dtype=object) if is_mixed else np.asarray(y)
     return np.asarray(column_or_1d(array, warn=True))
@@ -334,10 +335,10 @@ def _encode_labels(y: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
     for number, label in enumerate(labels.tolist()):
         is_missing = label is None or (isinstance(label, float) and math.isnan(label))
         if is_missing or not isinstance(label, Hashable):
-            raise DataError(f"row {number} holds {label!r:.60}, which is no label", where="y")
+            raise DataError(f"row {number} holds {label!r:.60}, which is not a label", where="y")
     try:
         classes, ids = np.unique(labels, return_inverse=True)
-    except TypeError:  # kinds that know no order among each other
+    except TypeError:  # the types cannot be compared with each other
         known = sorted(set(labels.tolist()), key=lambda label: (type(label).__name__, repr(label)))
         classes = _as_objects(known)
         places = {label: place for place, label in enumerate(known)}
@@ -362,16 +363,16 @@ def _require_classes(labels: NDArray[Any], ids: NDArray[np.int64]) -> None:
     if counts.min() < 2:
         rare = labels.tolist()[int(counts.argmin())]
         raise DataError(
-            f"class {rare!r:.60} has only one row, which cannot stand on both sides of a split",
+            f"class {rare!r:.60} has only one row, which cannot be on both sides of a split",
             where="y",
             hint="Add rows of this class or leave it out: a part of each class is set aside for validation.",
         )
 
 
 def _name_classes(labels: NDArray[Any]) -> tuple[str, ...]:
-    """Return the names of classes in the run: the labels as text, where these are names; else their numbers."""
+    """Return the names of classes in the run: the labels as text if these are valid names, otherwise their numbers."""
     names = tuple(str(label).strip() for label in labels.tolist())
-    # Names that a reader takes for one, such as 1 and 1.0, are none.
+    # Names that are read as equal, such as 1 and 1.0, are not valid.
     are_apart = len({normalise_label(name) for name in names}) == len(names)
     is_usable = are_apart and all(name and name.isprintable() and name != "-1" for name in names)
     return LabelSet(names if is_usable else tuple(f"class-{number}" for number in range(len(labels)))).names

@@ -1,7 +1,7 @@
-"""One training run in a process of its own: started, followed, ended early where asked, its errors passed on.
+"""One training run in its own process, which is started, followed and ended early on request; errors are passed on.
 
-Searches and curves make many runs one after the other. A process for each gives its memory back, cannot disturb the
-next one, and can be killed without harm: a run continues from its last checkpoint when it is launched again.
+Searches and curves make many runs one after the other. A separate process frees its memory, cannot disturb the next
+run, and can be killed without harm: a run continues from its last checkpoint when it is launched again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from submillion.run.reader import read_config, read_manifest
 from submillion.storage.files import open_plain, read_json, read_log, remove_leftovers, write_json, write_text
 
 _POLL_S = 0.2
-# A run that is asked to stop finishes its step and saves; a step of a large model on few cores takes a while.
+# A run that is asked to stop finishes its step and saves. A step of a large model on few cores takes a while.
 _GRACE_S = 120.0
 _WATCH_S = 1.0
 _CHILD = "submillion.cli.launched"
@@ -39,13 +39,13 @@ _NUM_LINES = 6
 
 @dataclass(frozen=True)
 class LaunchedRun:
-    """What became of a launched run.
+    """The outcome of a launched run.
 
     Attributes:
-        run: Its folder.
-        state: ``complete``, or ``pruned`` where a validation ended it.
-        validations: The validation lines of its log, in order of steps: step, loss, accuracy and the other figures.
-        evaluations: Figures by split or watched name, as ``evaluation/<split>.json`` has them; none if it was pruned.
+        run: Run folder.
+        state: ``complete``, or ``pruned`` if a validation ended it.
+        validations: Validation lines of the log in order of steps, with step, loss, accuracy and the other figures.
+        evaluations: Figures by split or watched name, from ``evaluation/<split>.json``; empty if it was pruned.
     """
 
     run: Path
@@ -62,25 +62,25 @@ def launch_run(
     on_poll: Callable[[], None] | None = None,
     threads: int | None = None,
 ) -> LaunchedRun:
-    """Carry out a run in a process of its own, or continue it, or take it as it stands where it is finished.
+    """Carry out a run in its own process, or continue it, or read it if it is finished.
 
-    The configuration is written to ``<out>.yaml`` and what the process says to ``<out>.log``. Ctrl-C and SIGTERM are
-    passed on, and the run saves before they take effect here; where this process is killed, the run notices, saves and
-    ends as well. So the same call continues it, which needs the same configuration.
+    The configuration is written to ``<out>.yaml`` and the output of the process to ``<out>.log``. Ctrl-C and SIGTERM
+    are passed on, and the run saves before they take effect here. If this process is killed, the run notices, saves and
+    ends as well. The same call with the same configuration continues the run.
 
     Args:
         config: The complete configuration.
-        out: The run folder: absent, empty, or that of the same configuration.
-        on_validation: Called with each validation line of the log, once and in order, those of an earlier attempt
-            included; true ends the run, which is then marked as pruned for good.
-        on_poll: Called several times a second while the run goes on; what it raises ends the run.
-        threads: CPU threads of the run; as the configuration says if None.
+        out: The run folder, which is new, empty or of the same configuration.
+        on_validation: Function called with each validation line of the log, once and in order, including those of an
+            earlier attempt. If it returns true, the run ends and is marked as pruned for good.
+        on_poll: Function called several times a second during the run; an exception from it ends the run.
+        threads: Number of CPU threads of the run; None takes the configuration's.
 
     Raises:
         ConfigError: The folder holds another run or other files, or the settings cannot be used.
-        SubmillionError: Of the kind that the process ended with, with its message.
-        RunError: It was killed or interrupted from outside, or ended in a bug.
-        KeyboardInterrupt: This process was asked to stop; the run has saved.
+        SubmillionError: The process ended with an error, which is raised here with its kind and message.
+        RunError: The process was killed or interrupted from outside, or ended in a bug.
+        KeyboardInterrupt: This process was asked to stop, and the run has saved.
     """
     if threads is not None:
         config = config.model_copy(update={"threads": threads})
@@ -105,10 +105,11 @@ def launch_run(
         finally:
             end_process(process)
     if process.returncode == 0:
-        # The last validations may have come after the last look.
+        # The last validations may have been written after the last poll.
         follower.is_ended()
     elif is_pruned and process.returncode in {_INTERRUPTED, -signal.SIGTERM}:
-        # By the signal itself where a validation of an earlier attempt ended it before it could listen.
+        # The signal itself ended the process if a validation of an earlier attempt pruned it before it could handle
+        # signals.
         replace(read_manifest(run), state="pruned").write(run.manifest)
     else:
         raise explain_end(process.returncode, log, str(out))
@@ -144,7 +145,7 @@ def _find_state(run: RunDir, config: RunConfig) -> RunState:
 
 
 def _await_release(run: RunDir) -> None:
-    """Wait for a process that is about to end: its own parent is gone, and it saves before it lets go of the folder."""
+    """Wait for a process whose parent is gone: it saves before it releases the folder."""
     if not run.lock.exists():
         return
     until = time.monotonic() + _GRACE_S
@@ -173,7 +174,7 @@ def _is_validation(entry: dict[str, Any]) -> bool:
 
 
 class _Follower:
-    """Reads a growing log, and asks of each new validation whether it ends the run."""
+    """Reader of a growing log, which asks for each new validation whether it ends the run."""
 
     def __init__(self, path: Path, on_validation: Callable[[dict[str, Any]], bool] | None) -> None:
         self._path = path
@@ -186,14 +187,14 @@ class _Follower:
         if self._ask is None or not self._path.exists():
             return False
         with self._path.open("rb") as file:
-            # A run that is continued cuts the log back to its checkpoint; steps that were told of come again.
+            # A resumed run truncates the log to its checkpoint, so steps that were already reported appear again.
             self._offset = min(self._offset, os.fstat(file.fileno()).st_size)
             file.seek(self._offset)
             new = file.read()
         whole, _, _ = new.rpartition(b"\n")
         self._offset += len(whole) + 1 if whole else 0
         for line in whole.splitlines():
-            # The cut can fall into the middle of what was read before; that line is told of when it comes whole.
+            # The cut can be in the middle of text that was read before. That line is reported when it is complete.
             with contextlib.suppress(ValueError):
                 entry = json.loads(line)
                 if _is_validation(entry) and entry["step"] > self._step:
@@ -204,8 +205,8 @@ class _Follower:
 
 
 def _start(words: list[str], log: Path, said: Any) -> subprocess.Popen[bytes]:
-    # In a session of its own: a terminal's Ctrl-C reaches this process alone, which passes it on once. Twice would
-    # end the run without saving.
+    # The process gets its own session, so that a terminal's Ctrl-C reaches only this process, which passes it on once.
+    # A second signal would end the run without saving.
     return subprocess.Popen(
         [sys.executable, "-P", "-m", _CHILD, str(os.getpid()), str(find_error_file(log)), *words],
         stdin=subprocess.DEVNULL,
@@ -216,11 +217,11 @@ def _start(words: list[str], log: Path, said: Any) -> subprocess.Popen[bytes]:
 
 
 def end_process(process: subprocess.Popen[bytes], *, is_asked: bool = False) -> None:
-    """Ask a process that still runs to save and end; kill it where it does not, or where asked to hurry.
+    """Ask a running process to save and end, and kill it if it does not, or on another Ctrl-C.
 
     Args:
-        process: In a session of its own.
-        is_asked: Whether it was asked already; asked twice, it would not save.
+        process: Process in its own session.
+        is_asked: Whether it was already asked; if asked twice, it would not save.
     """
     if process.poll() is None and not is_asked:
         process.terminate()
@@ -235,23 +236,24 @@ def end_process(process: subprocess.Popen[bytes], *, is_asked: bool = False) -> 
 
 
 def find_error_file(log: Path) -> Path:
-    """Return the file in which a process leaves the error that ends it, beside the log of what it says."""
+    """Return the file, beside the log, in which a process leaves the error that ends it."""
     return log.with_suffix(".error.json")
 
 
 def write_error(file: Path, error: SubmillionError) -> None:
-    """Leave the error that ends this process for the one that started it."""
+    """Write the error that ends this process for the process that started it."""
     write_json(file, error.to_json())
 
 
 def explain_end(code: int, log: Path, where: str, what: str = "the run") -> SubmillionError:
-    """Return the error that a process has left, or one that says how it ended without leaving any.
+    """Return the error that a process has left, or an error that says how it ended without one.
 
     Args:
-        code: As `subprocess` tells it: negative where a signal ended the process.
-        log: What it wrote on stderr; its error is beside it.
-        where: The process's folder, named in the hint of its own error and as the place of one that it has not left.
-        what: The process, for the message.
+        code: Return code from `subprocess`, which is negative if a signal ended the process.
+        log: File with the stderr of the process; the error file is beside it.
+        where: Folder of the process. It is named in the hint of an error that the process left, and is the place of an
+            error that it did not leave.
+        what: Name of the process in messages.
     """
     file = find_error_file(log)
     if code > 0 and file.exists():
@@ -271,7 +273,7 @@ def explain_end(code: int, log: Path, where: str, what: str = "the run") -> Subm
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """Take SIGTERM for Ctrl-C, where a handler is possible: in the main thread."""
+    """Treat SIGTERM as Ctrl-C in the main thread, where a handler is possible."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -287,10 +289,10 @@ def sigterm_interrupts() -> Iterator[None]:
 
 
 def follow_parent(parent: int) -> None:
-    """From now on, ask this process to save and end once the one that started it is gone.
+    """Make this process save and end as soon as its parent is gone.
 
     Args:
-        parent: Process id of the one that started it.
+        parent: Process id of the parent.
     """
 
     def watch() -> None:

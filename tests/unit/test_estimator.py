@@ -108,7 +108,7 @@ def test_a_table_of_text_columns_keeps_its_columns(make: Callable[..., Submillio
     assert classifier.score(table, LABELS) > 0.9
     joined = classifier.run_.load(None).classify([f"{TEXTS[0]} {TEXTS[0].upper()}"])[0]
     np.testing.assert_allclose(classifier.predict_proba(table[:1])[0], joined.probabilities, rtol=1e-4)
-    with pytest.raises(DataError, match="is one text a row, fit had a table"):
+    with pytest.raises(DataError, match="is one text per row, fit had a table"):
         classifier.predict(TEXTS)
     with pytest.raises(ValueError, match="feature names should match"):
         classifier.predict(table[["description", "title"]])
@@ -222,8 +222,8 @@ def test_bad_parameters_are_refused_before_anything_is_trained(
         ("one text", ["a"], "is one text"),
         ([*TEXTS[:2], None], ["a", "b", "a"], "None"),
         (pd.DataFrame({"a": ["x", np.nan], "b": ["y", "z"]}), ["a", "b"], "NaN"),
-        ([1.5, 2.5], ["a", "b"], r"row 0 holds 1.5 \(float\), which is no text"),
-        ([b"bytes", b"more"], ["a", "b"], "which is no text"),
+        ([1.5, 2.5], ["a", "b"], r"row 0 holds 1.5 \(float\), which is not a text"),
+        ([b"bytes", b"more"], ["a", "b"], "which is not a text"),
         (TEXTS[:3], ["a", "b", "a"], "class 'b' has only one row"),
         (TEXTS[:3], ["a", "a", "a"], "1 class"),
         (TEXTS[:3], ["a", "b", None], "row 2 holds None"),

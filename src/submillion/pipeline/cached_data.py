@@ -1,4 +1,4 @@
-"""Clean rows and the doctor's findings that are kept between runs, by the files and settings that they follow from."""
+"""Clean rows and data findings that are cached between runs, keyed by the files and settings that they depend on."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class CleanRows:
 
     Attributes:
         dataset: The rows, cleaned.
-        repairs: How many rows each cleaning rule changed, or would have changed if it were on.
-        key: Digest of all that they follow from; None where the files changed while they were read.
+        repairs: Number of rows that each cleaning rule changed, or would change if it were on.
+        key: Digest of everything that the rows depend on; None if the files changed while they were read.
     """
 
     dataset: Dataset
@@ -50,12 +50,12 @@ def recall_rows(source: str, data: DataConfig, cache: Cache) -> CleanRows:
     """Return the clean rows of a data source from the cache, or read and clean them and keep the result.
 
     Args:
-        source: File, folder or hub data set.
-        data: What to read of it and how to clean.
-        cache: Where results are kept.
+        source: Path of a file or folder, or name of a hub data set.
+        data: Settings for reading and cleaning.
+        cache: Cache for the result.
 
     Raises:
-        DataError: As `read_dataset`.
+        DataError: `read_dataset` refuses the data.
     """
     key = _digest_rows(source, data)
     stored = None if key is None else cache.load(_ROWS, key)
@@ -85,7 +85,7 @@ def recall_rows(source: str, data: DataConfig, cache: Cache) -> CleanRows:
 def _digest_rows(source: str, data: DataConfig) -> str | None:
     try:
         content = digest_source(source, columns_of(data), revision=data.revision)
-    except (OSError, DataError):  # reading it says what is wrong, and where
+    except (OSError, DataError):  # the reader raises an error that says what is wrong and where
         return None
     settings = data.model_dump(mode="json", include={"labels", "numbers", "unlabelled", "clean"})
     code = digest_code("data", "tables", "pipeline/cached_data.py", "records.py")
@@ -132,12 +132,12 @@ def _unpack_rows(arrays: Arrays) -> Dataset:
 
 
 def recall_similar(key: str | None, cache: Cache, find: Callable[[], SimilarTexts]) -> SimilarTexts:
-    """Return which rows of a data source are similar from the cache, or find it and keep the result.
+    """Return the similar rows of a data source from the cache, or find them and keep the result.
 
     Args:
-        key: Digest of the rows; None where nothing is to be kept.
-        cache: Where results are kept.
-        find: Compares the rows.
+        key: Digest of the rows; None if nothing should be kept.
+        cache: Cache for the result.
+        find: Function that compares the rows.
     """
     if key is not None:
         key = digest_parts(digest_code("data", "tables", "pipeline/cached_data.py"), key)
@@ -158,15 +158,15 @@ def recall_similar(key: str | None, cache: Cache, find: Callable[[], SimilarText
 def recall_findings(
     key: str | None, cache: Cache, examine: Callable[[], DataReport]
 ) -> tuple[dict[str, Any], set[str]]:
-    """Return the doctor's findings from the cache, or have the rows examined and keep the result.
+    """Return the data findings from the cache, or examine the rows and keep the result.
 
     Args:
-        key: Digest of the rows, their split and what counts their tokens; None where nothing is to be kept.
-        cache: Where results are kept.
-        examine: Examines the splits of a run.
+        key: Digest of the rows, their split and the tokenizer; None if nothing should be kept.
+        cache: Cache for the result.
+        examine: Function that examines the splits of a run.
 
     Returns:
-        The findings as JSON values, and the ids of the training rows that stand in another split.
+        The findings as JSON values, and the ids of the training rows that are also in another split.
     """
     if key is not None:
         code = digest_code(
@@ -183,7 +183,7 @@ def recall_findings(
         stored = {"values": _pack_json({"findings": report.to_json(), "leaking": leaking})}
         if key is not None:
             cache.store(_FINDINGS, key, stored)
-    # What is computed takes the same way as what is recalled, so that both are the same to the last comma.
+    # Computed results take the same path as cached ones, so that both are exactly equal.
     values = _unpack_json(stored["values"])
     return values["findings"], set(values["leaking"])
 

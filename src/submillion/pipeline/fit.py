@@ -1,4 +1,4 @@
-"""Fitting: consumes the training loop, validates, keeps the best, writes checkpoints and the log."""
+"""Fitting: it consumes the training loop, validates, keeps the best parameters, and writes checkpoints and the log."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from submillion.training.track import Trackers
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop, and has saved; `folder` resumes it."""
+    """The run was asked to stop and has saved; `folder` is the run to resume."""
 
     def __init__(self, folder: str) -> None:
         super().__init__(folder)
@@ -47,14 +47,14 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class FitResult:
-    """What fitting came to.
+    """The result of fitting.
 
     Attributes:
         best_step: Step whose parameters the classifier now holds.
-        best_value: Its validation figure.
-        num_steps: Steps made.
-        train_s: Seconds, validations and checkpoints included, over all attempts.
-        rows_per_s: Training rows per second of the steps made by this process; None if it made none.
+        best_value: Validation figure of that step.
+        num_steps: Number of steps made.
+        train_s: Seconds over all attempts, including validations and checkpoints.
+        rows_per_s: Training rows per second over the steps of this process; None if it made none.
     """
 
     best_step: int
@@ -65,14 +65,14 @@ class FitResult:
 
 
 class RunLog:
-    """Appends JSON lines to log.jsonl.
+    """Writer of JSON lines to log.jsonl.
 
     Args:
         run: The run folder.
-        at: Where the run stands; an existing log is cut back to its length then.
+        at: Position of the run; an existing log is truncated to its length at that position.
 
     Raises:
-        RunError: The log is not that of a run that stands there.
+        RunError: The log does not belong to a run at this position.
     """
 
     def __init__(self, run: RunDir, at: Position) -> None:
@@ -82,7 +82,7 @@ class RunLog:
         self._file = os.fdopen(open_plain(run.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
         if os.fstat(self._file.fileno()).st_nlink > 1:
             self._file.close()
-            raise RunError("has another name elsewhere, so it is not cut", where=str(run.log), hint=ODD_HINT)
+            raise RunError("has another name elsewhere, so it is not truncated", where=str(run.log), hint=ODD_HINT)
         self._file.truncate(at.log_bytes)
 
     def write(self, entry: Mapping[str, Any]) -> None:
@@ -107,16 +107,16 @@ class RunLog:
 
 
 def check_log(path: Path, at: Position) -> None:
-    """Refuse a log whose beginning does not tell of just the steps up to a checkpoint.
+    """Refuse a log whose beginning does not have exactly the steps up to a checkpoint.
 
-    Cutting a shorter file would fill it with zeros, and what is drawn and reported of a run comes from here.
+    Truncating a shorter file would fill it with zeros, and plots and reports of a run are made from the log.
 
     Args:
-        path: The file.
-        at: Where the checkpoint stands.
+        path: The log file.
+        at: Position of the checkpoint.
 
     Raises:
-        RunError: It is missing, too short, damaged, or of another run.
+        RunError: The log is missing, too short, damaged or from another run.
     """
     hint = "The run cannot be continued without its log; restore the file, or start again in a new folder."
     try:
@@ -129,26 +129,26 @@ def check_log(path: Path, at: Position) -> None:
     entries = read_log(path, num_bytes=at.log_bytes)
     steps = [entry.get("step") for entry in entries if entry.get("kind") == "step"]
     if steps != list(range(1, at.step + 1)):
-        raise RunError(f"does not tell of the steps from 1 to {at.step:,}, each once", where=str(path), hint=hint)
+        raise RunError(f"does not have the steps from 1 to {at.step:,}, each once", where=str(path), hint=hint)
 
 
 def list_events(interval: float, unit: str, steps_per_epoch: int, num_steps: int) -> set[int]:
-    """Return the steps after which something happens every `interval` steps or epochs; the last one always."""
+    """Return the steps at the end of every `interval` steps or epochs, always with the last step."""
     every = max(1.0, interval * steps_per_epoch if unit == "epochs" else interval)
     events = {round(every * count) for count in range(1, int(num_steps / every) + 1)}
     return {step for step in events if 1 <= step <= num_steps} | {num_steps}
 
 
 class Fitting:
-    """One run's fitting under way.
+    """The fitting of one run.
 
     Args:
-        classifier: Made by `build_classifier`; ends with the best parameters.
-        config: The run's configuration.
-        run: Its folder.
-        progress: Told of steps and validations.
-        labels: The classes, for a metric that names one.
-        processes: Those that fit together. All read the run folder, and the first one writes.
+        classifier: Classifier from `build_classifier`, which has the best parameters at the end.
+        config: Configuration of the run.
+        run: Run folder.
+        progress: Receiver of steps and validations.
+        labels: Classes of the run, for a metric that names one.
+        processes: Processes that fit together. All read the run folder, and the first one writes.
     """
 
     def __init__(
@@ -201,10 +201,10 @@ class Fitting:
         return position
 
     def _require_same_position(self) -> None:
-        # A shared folder may show one machine what another one has not seen yet.
+        # A shared folder may show files to one machine before another.
         content = b"".join(value.detach().cpu().numpy().tobytes() for value in self.parameters.values())
         values = {"step": self.position.step, "parameters": hashlib.sha256(content).hexdigest()}
-        hint = "Every machine must see the same files, those of the run folder too."
+        hint = "Every machine must see the same files, including those of the run folder."
         self.processes.require_same(values, hint)
 
     def fit(
@@ -213,13 +213,13 @@ class Fitting:
         """Train to the end, from the last checkpoint if there is one, and load the best parameters.
 
         Args:
-            train: Training rows.
-            validation: Chooses the best parameters.
-            watched: Extra sets, scored at every validation and without any influence.
+            train: Features of the training rows.
+            validation: Features of the rows that choose the best parameters.
+            watched: Extra sets, which are scored at every validation but have no influence.
 
         Raises:
-            Interrupted: A signal asked this process, or another one, to stop; everything is saved.
-            RunError: Non-finite loss, full disk, damaged checkpoint.
+            Interrupted: A signal asked this process or another one to stop. Everything is saved.
+            RunError: The loss is not finite, the disk is full or a checkpoint is damaged.
         """
         settings = self.config.train
         per_epoch, num_steps = count_steps(len(train), settings)
@@ -239,8 +239,9 @@ class Fitting:
                     self.progress.advance(result.step, loss=result.loss, rows_per_s=num_rows / step_s)
                     if result.step in evaluations:
                         self._validate(result, validation, watched)
-                    # Read once: a signal that comes while saving is answered after the next step, which is saved.
-                    # Several processes go by what all of them saw in the step, or they would stop at different ones.
+                    # This is read once: a signal during saving takes effect after the next step, which is saved.
+                    # Several processes use the value that all of them saw in the step, or they would stop at different
+                    # steps.
                     stopping = stop.is_set if self.processes.count == 1 else result.is_stopping
                     if result.step in saves or stopping or self.position.stopped:
                         self._save()
@@ -285,7 +286,7 @@ class Fitting:
         )
 
     def _reuse_prefix(self, train: Sequence[Features], is_repeated: bool) -> AbstractContextManager[str]:
-        # In several processes a record comes to another one in every epoch.
+        # With several processes, each epoch gives a record to another process.
         if not is_repeated or self.processes.count > 1:
             return nullcontext("")
         return reuse_prefix(self.classifier, train, self.run.path)
@@ -327,7 +328,7 @@ class Fitting:
                     processes=self.processes,
                     label_id=self._label_id,
                 )
-        # Machines of unlike kinds may round a figure differently, and then would not agree on the best.
+        # Different machines may round a figure differently, and would then disagree on the best step.
         figures = self.processes.share(figures)
         metric = self.config.train.metric
         value = figures["validation"][metric]
@@ -374,11 +375,11 @@ class Fitting:
         )
 
     def _load_best(self) -> None:
-        # The position is the authority on which step is best: a kill can come between a checkpoint and its pointer.
+        # The position decides which step is best, since the process can be killed between a checkpoint and its pointer.
         best = self.run.checkpoints / f"step-{self.position.best_step}"
         with self.processes.acting_together():
             if not best.is_dir():
-                raise RunError("the best checkpoint is not there", where=str(best), hint="Start the run again.")
+                raise RunError("the best checkpoint does not exist", where=str(best), hint="Start the run again.")
             if self.processes.is_first:
                 checkpoint.point_to(self.run.checkpoints, "best", self.position.best_step)
             checkpoint.load_parameters(best, self.parameters, averaged=self.average is not None)

@@ -1,4 +1,4 @@
-"""From a data source to clean, checked, split records, with the data doctor's findings written down."""
+"""Preparation of a data source: records are cleaned, checked, split and encoded, and the findings are recorded."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class Prepared:
     """The records of a run.
 
     Attributes:
-        splits: Disjoint training, validation and test rows; the training rows end with the synthetic ones, if any.
+        splits: Disjoint training, validation and test rows; synthetic rows, if any, are last in the training rows.
         watched: Extra labelled sets by name.
-        report: What data.json holds.
-        features: Token ids of all these rows: train, validation, test and the watched sets, where they have rows.
-        encoder: What made them.
-        length: How the encoder's limit was chosen; None where the configuration gives a number.
-        legibility: How much of the texts of each set that is scored reaches the model.
+        report: Contents of data.json.
+        features: Token ids of all these rows by set: train, validation, test and the watched sets, if they have rows.
+        encoder: Text encoder that made the features.
+        length: Choice of the encoder's limit; None if the configuration gives a number.
+        legibility: Counts of how much of the texts reaches the model, for each scored set.
         trained_rows: Digests of the training rows, and of those that the starting weights were trained on.
     """
 
@@ -67,25 +67,26 @@ def prepare_data(
 ) -> Prepared:
     """Read, clean, split, check and encode the data of a run.
 
-    The test rows are the data's own, or, where the data is a single file, a stratified part of it. Validation rows
-    are the data's own or a stratified part of the training rows. Equal and near texts stay together where rows are
-    split here; training rows that appear in given validation or test rows are treated as `data.leaks` says. Synthetic
-    rows (`data.extra`, `data.synonyms`) join the training rows last, but for those that are too close to what is
-    scored. Every class that had training rows has some left. What does not change from run to run is taken from the
-    cache, with the same result.
+    The test rows are the data's test split or, for a single file, a stratified part of it. The validation rows are the
+    data's validation split or a stratified part of the training rows. When rows are split here, equal and near texts
+    are kept together. Training rows that appear in given validation or test rows are treated as `data.leaks` says.
+    Synthetic rows (`data.extra`, `data.synonyms`) join the training rows last, except those that are too close to
+    scored rows. Every class that had training rows has some left. Results that do not change between runs are taken
+    from the cache.
 
     Args:
-        config: The run's configuration.
-        encoder: The tokenizer of its base model. Where `model.max_length` is a rule, its limit is replaced by what
-            the rule gives for the training rows, those that leaks may cost them included.
-        progress: Told of the stages, and of every finding.
-        window: Positions of the base model, which bound what a rule gives; None for no bound.
-        inherited: Digests of the rows that the starting weights were trained on: no validation or test rows.
+        config: Configuration of the run.
+        encoder: Text encoder of the base model. If `model.max_length` is a rule, the limit becomes the rule's result
+            for the training rows, including rows that leaks may remove later.
+        progress: Receiver of the stages and of every finding.
+        window: Number of positions of the base model, which bounds the result of a rule; None for no bound.
+        inherited: Digests of the rows that the starting weights were trained on; they cannot be validation or test
+            rows.
 
     Raises:
-        ConfigError: No data source.
-        DataError: Unreadable files, unlabelled rows, leaks where they are refused or cost a class most of its rows, or
-            synthetic rows that do not fit.
+        ConfigError: No data source is given.
+        DataError: Files are unreadable, rows are unlabelled, leaks are refused or would remove most rows of a class, or
+            synthetic rows do not fit.
     """
     cache = open_cache(progress.note)
     source = read_source(config, cache, progress)
@@ -232,7 +233,7 @@ def _make_report(
 
 
 def _tell_dropped(dropped: set[str], train: list[Record], labels: LabelSet, progress: Progress) -> Counter[int]:
-    """Return how many training rows of each class leaks cost, and say so."""
+    """Report and return how many training rows of each class are left out for leaks."""
     counts = count_classes(record for record in train if record.id in dropped)
     if dropped:
         progress.note(
@@ -275,7 +276,7 @@ def _count_tokens(wait: Callable[[], Tokens]) -> TokenCounts:
 
 
 def _digest_splits(rows: str | None, data: DataConfig, encoder: TextEncoder, inherited: Digests) -> str | None:
-    """Return a digest of all that the doctor's findings follow from."""
+    """Return a digest of everything that the findings depend on."""
     if rows is None:
         return None
     keys = {"validation_size", "test_size", "split_seed", "min_words", "max_words", "leaks"}

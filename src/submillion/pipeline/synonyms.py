@@ -1,4 +1,4 @@
-"""Synonym rows that a run makes of its own training rows, kept between runs."""
+"""Synonym rows that a run makes from its training rows, cached between runs."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def recall_synonyms(
     """Return the synonym rows of training rows from the cache, or make them and keep them.
 
     Args:
-        settings: How they are made.
-        train: The rows that the run trains on: nothing that is scored, and nothing that stands there.
-        dataset: Where they come from.
-        cache: Where results are kept.
-        progress: Told of the stages.
+        settings: Settings for making them.
+        train: The training rows, without rows that are also in a scored set.
+        dataset: Data set of the training rows.
+        cache: Cache for the result.
+        progress: Receiver of the stages.
 
     Raises:
-        ConfigError: nltk is not installed, or fewer rows are wanted than there are classes.
+        ConfigError: nltk is not installed, or fewer rows are requested than there are classes.
         DataError: There is no lexicon, or no word could be replaced.
     """
     assert dataset.labels is not None

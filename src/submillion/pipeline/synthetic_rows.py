@@ -1,4 +1,4 @@
-"""Synthetic rows that a run trains on beside its own: read, cleaned, and held apart from all that is scored."""
+"""Synthetic rows that a run also trains on: read, cleaned, and kept away from all scored rows."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class ExtraRows:
     """The synthetic rows of a run.
 
     Attributes:
-        records: Those that are trained on, file by file.
-        weights: Of each in the loss, shape (n,).
-        report: What data.json holds of each file.
+        records: Records to train on, file by file.
+        weights: Weight of each record in the loss, shape (n,).
+        report: Entry of each file in data.json.
     """
 
     records: list[Record]
@@ -52,7 +52,7 @@ class ExtraRows:
 
 @dataclass(frozen=True)
 class _File:
-    """One file as read, or what stands for one."""
+    """One file that was read, or the rows made in place of one."""
 
     settings: ExtraConfig
     sha256: str
@@ -70,21 +70,21 @@ def prepare_extra_rows(
     cache: Cache,
     progress: Progress,
 ) -> ExtraRows:
-    """Read or make the synthetic rows of a run and leave out those that are too close to what is scored.
+    """Read or make the synthetic rows of a run, and leave out those that are too close to scored rows.
 
     Args:
-        data: Names the files, says what to make, and how texts are cleaned.
-        dataset: Where the training rows come from. Labels of synthetic rows are matched by name.
-        train: The data's own training rows, the leaking ones included.
-        leaking: Ids of those training rows that stand exactly or nearly in validation or test: what was made from
-            them is left out, too, and nothing is made of them.
-        held_out: Validation, test and the watched sets.
-        cache: Where the comparison is kept, and the rows that are made.
-        progress: Told of the stages, and what became of each file.
+        data: Settings that name the files, the rows to make and the cleaning rules.
+        dataset: Data set of the training rows. Labels of synthetic rows are matched by name.
+        train: The data's training rows, including leaking ones.
+        leaking: Ids of training rows that are equal or near to validation or test rows. Rows made from them are left
+            out as well, and no rows are made from them.
+        held_out: Validation rows, test rows and the watched sets.
+        cache: Cache for the comparison and for rows that are made.
+        progress: Receiver of the stages and of the outcome of each file.
 
     Raises:
-        ConfigError: What rows are to be made with is not installed.
-        DataError: Files that are damaged, labels that are no class, ids that other rows have, or no lexicon.
+        ConfigError: A library for making rows is not installed.
+        DataError: Files are damaged, labels are not classes, ids belong to other rows, or there is no lexicon.
     """
     records: list[Record] = []
     weights: list[float] = []
@@ -130,7 +130,7 @@ def _read_file(extra: ExtraConfig, data: DataConfig, labels: LabelSet) -> _File:
     if strangers:
         shown = ", ".join(f"{row.label!r} ({row.id})" for row in strangers[:_SHOWN_ROWS])
         raise DataError(
-            f"{len(strangers):,} of {len(rows):,} rows have labels that are no class: {shown}",
+            f"{len(strangers):,} of {len(rows):,} rows have labels that are not classes: {shown}",
             where=str(path),
             hint=f"The classes of the data are {', '.join(labels)[:400]}.",
         )
@@ -138,7 +138,7 @@ def _read_file(extra: ExtraConfig, data: DataConfig, labels: LabelSet) -> _File:
 
 
 def _make_file(data: DataConfig, rows: list[SyntheticRow], labels: LabelSet) -> _File:
-    """Return what stands for a file where the rows are the run's own."""
+    """Return an entry in place of a file for rows that the run made."""
     assert data.synonyms is not None
     named = ExtraConfig(data=SYNONYMS_PLACE, weight=data.synonyms.weight)
     digest = hashlib.sha256("".join(map(format_row, rows)).encode()).hexdigest()
@@ -157,22 +157,22 @@ def _refuse_repeated_ids(files: Sequence[_File], train: Sequence[Record]) -> Non
         repeated = [row.id for row in file.rows if row.id in seen]
         if repeated:
             raise DataError(
-                f"{len(repeated):,} ids belong to other training rows too: {', '.join(repeated[:_SHOWN_ROWS])}",
+                f"{len(repeated):,} ids also belong to other training rows: {', '.join(repeated[:_SHOWN_ROWS])}",
                 where=file.settings.data,
-                hint="Is the same file given twice? Rows made with other settings or another seed have other ids.",
+                hint="Was the same file given twice? Rows made with other settings or another seed have other ids.",
             )
         seen |= {row.id for row in file.rows}
 
 
 class _Sources:
-    """Records from which no synthetic row may come, by their texts and by their ids and places."""
+    """Records that no synthetic row may be made from, by their texts and by their ids and places."""
 
     def __init__(self, records: Sequence[Record]) -> None:
         self._digests = {digest_text(record.text) for record in records}
         self._places = {(record.id, record.source) for record in records if record.source}
 
     def hold(self, row: SyntheticRow) -> bool:
-        """Return whether a row was made from one of them; a row without a source was not."""
+        """Return whether a row was made from one of these records; a row without a source was not."""
         origin = row.provenance
         if "source_sha256" not in origin:
             return False
@@ -181,7 +181,7 @@ class _Sources:
 
 
 def _recall_leaks(records: Sequence[Record], held_out: Mapping[str, Sequence[Record]], cache: Cache) -> dict[str, str]:
-    """Return why records stand in what is scored, ``exact`` or ``near``, by their ids."""
+    """Return the reason why records are in scored sets, ``exact`` or ``near``, by their ids."""
     parts = {"extra": records, **held_out}
     key = digest_parts(
         digest_code("data", "pipeline/synthetic_rows.py"),
@@ -194,7 +194,7 @@ def _recall_leaks(records: Sequence[Record], held_out: Mapping[str, Sequence[Rec
         stored = {"values": np.frombuffer(json.dumps(found).encode(), np.uint8)}
         cache.store(_KIND, key, stored)
     reasons: dict[str, list[str]] = json.loads(stored["values"].tobytes())
-    # A row can be near one set and stand in another.
+    # A row can be near to one set and equal to a row of another.
     return {record_id: reason for reason in reversed(list(REASONS)) for record_id in reasons[reason]}
 
 

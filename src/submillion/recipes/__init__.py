@@ -21,7 +21,7 @@ def read_recipe(name: str) -> str:
     """Return a recipe's YAML text, by shipped name or by path to a file.
 
     Raises:
-        ConfigError: Unknown recipe, with the nearest name.
+        ConfigError: The recipe is unknown. The message suggests the nearest name.
     """
     if name in list_recipes():
         return (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
@@ -43,7 +43,7 @@ def load_recipe(name: str, overrides: Mapping[str, object] = {}) -> RunConfig:
     """Return a recipe as a validated configuration, with overrides by dotted path applied.
 
     Raises:
-        ConfigError: Unknown recipe, broken YAML or settings that do not fit.
+        ConfigError: The recipe is unknown, its YAML is broken or its settings do not fit.
     """
     values = load_yaml(read_recipe(name), where=name)
     return parse_config(apply_overrides(values, overrides), where=name)

@@ -161,11 +161,11 @@ def test_the_comparison_is_kept_and_follows_from_the_rows(
 
 
 def test_labels_that_are_no_class_and_repeated_ids_are_refused(run: Callable[..., Prepared]) -> None:
-    with pytest.raises(DataError, match=r"1 of 3 rows have labels that are no class: 'sports' \(x-9\)"):
+    with pytest.raises(DataError, match=r"1 of 3 rows have labels that are not classes: 'sports' \(x-9\)"):
         run([*make_fresh(2), make_row(9, FRESH, "sports")])
-    with pytest.raises(DataError, match="2 ids belong to other training rows too: x-0, x-1"):
+    with pytest.raises(DataError, match="2 ids also belong to other training rows: x-0, x-1"):
         run(make_fresh(2), count=2)
-    with pytest.raises(DataError, match="1 ids belong to other training rows too: 3"):
+    with pytest.raises(DataError, match="1 ids also belong to other training rows: 3"):
         run([replace(make_fresh(1)[0], id="3")])
 
 

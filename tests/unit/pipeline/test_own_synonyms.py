@@ -111,7 +111,7 @@ def test_fewer_rows_than_wanted_are_told_each_time(
     monkeypatch.setattr(Silent, "note", lambda _, text: told.append(text))
     for _ in range(2):  # made, and taken from the cache
         run({"rows": 500})
-        assert [note for note in told if "rows fewer than wanted" in note]
+        assert [note for note in told if "rows fewer than requested" in note]
         told.clear()
 
 
