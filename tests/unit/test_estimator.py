@@ -157,7 +157,7 @@ def test_a_run_is_saved_for_the_commands_and_read_back(fitted: SubmillionClassif
     assert again.validation_ == fitted.validation_
     with pytest.raises(ConfigError, match="not an empty folder"):
         fitted.save_run(folder)
-    with pytest.raises(RunError, match="no finished run"):
+    with pytest.raises(RunError, match="not a finished run"):
         SubmillionClassifier.from_run(tmp_path)
     # What came from a run can be trained again with the run's settings.
     refitted = clone(again).fit(TEXTS, LABELS)
@@ -255,6 +255,6 @@ def test_a_fit_that_fails_leaves_the_fitted_state_alone(
     before = classifier.run_
     with monkeypatch.context() as patch:
         patch.setattr("submillion.estimator.sum_saved_params", lambda _: 1)
-        with pytest.raises(RunError, match="the files hold 1 trained numbers"):
+        with pytest.raises(RunError, match="the files hold 1 trained parameters"):
             classifier.fit(TEXTS, LABELS)
     assert classifier.run_ is before
