@@ -30,7 +30,7 @@ class Job:
         num_rounds: Rounds to make.
         round_rows: Rows of one round.
         batch_size: Records of a training step.
-        max_length: Tokens kept of a text.
+        max_length: Number of tokens kept of a text.
         threads: CPU threads.
         device: ``cpu`` or ``cuda``.
         dropout: Of encoder and adapters; None leaves the base model's own and none in the adapters.

@@ -208,7 +208,7 @@ def test_python_predicts_what_the_command_does(cli: Cli, trained: Any, tmp_path:
     assert [said.label for said in model.predict(records)] == [said.label for said in model.predict(source)] == labels
     with pytest.raises(ConfigError, match="is read by this command"):
         submillion.predict(model, expected, out=expected)
-    with pytest.raises(ConfigError, match="no format that predictions are written in"):
+    with pytest.raises(ConfigError, match="not a format for predictions"):
         submillion.predict(model, source, out=tmp_path / "out.xlsx")
     with pytest.raises(ConfigError, match="belongs to the run"):
         submillion.predict(model, source, out=trained.folder / "log.jsonl")

@@ -226,9 +226,9 @@ def test_places_that_are_taken_and_runs_that_are_none(train: Train, tmp_path: Pa
     with pytest.raises(ConfigError, match="exists and is not an empty folder"):
         export_run(run, out=tmp_path / "taken")
     assert (tmp_path / "taken" / "mine.txt").read_text() == "mine"
-    with pytest.raises(RunError, match="no run folder"):
+    with pytest.raises(RunError, match="not a run folder"):
         export_run(tmp_path / "none")
-    with pytest.raises(RunError, match="no run folder"):
+    with pytest.raises(RunError, match="not a run folder"):
         export_run(RunDir(run).adapter)
 
 

@@ -208,7 +208,7 @@ def test_other_data_is_refused(scene: Scene, tmp_path: Path) -> None:
     content = scene.data.read_bytes()
     try:
         scene.data.write_bytes(content.replace(b"derby", b"contest", 1))
-        with pytest.raises(RunError, match="data is not what the run began with"):
+        with pytest.raises(RunError, match="data differs from the data that the run started with"):
             resume_run(run)
     finally:
         scene.data.write_bytes(content)

@@ -1,4 +1,4 @@
-"""What a PEFT adapter folder says of itself: its settings, read whole, and those that are not supported refused."""
+"""The settings of a PEFT adapter folder: all are read, and unsupported ones are refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from submillion.budget.patterns import explain_slow
 from submillion.errors import ModelError
 
 CONFIG_NAME = "adapter_config.json"
-# Characters of the longest module name, and ways of all patterns together: a module's name takes a second at most.
+# Limits for the characters of a module name and for the ways of all patterns together: one name takes at most a second.
 _MAX_NAME, _MAX_WAYS = 100, 1e6
 _PATTERN_HINT = "Name the modules in full, or by patterns without repeats inside repeats."
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -29,21 +29,21 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "use_dora": (bool,),
 }
 _WHOLE_PATTERNS = ("target_modules", "exclude_modules")
-# Each computes something else than one low-rank update of a linear layer, or reads another base.
+# Each of these computes something else than one low-rank update of a linear layer, or reads another base.
 _UNSUPPORTED = {
     "lora_bias": "adds biases to matrices B",
     "trainable_token_indices": "trains rows of the embeddings",
-    "target_parameters": "adapts parameters that are no linear layers",
+    "target_parameters": "adapts parameters that are not linear layers",
     "layer_replication": "uses layers of the base more than once",
     "alora_invocation_tokens": "adapts only the tokens after an invocation",
-    "use_qalora": "pools what the adapters read",
+    "use_qalora": "pools the inputs of the adapters",
     "use_bdlora": "divides matrices into blocks",
     "arrow_config": "chooses among several adapters",
     "kasa_config": "adds singular values to the update",
     "monteclora_config": "draws weights at random",
     "megatron_config": "divides layers among processes",
 }
-# Settings that are supported, or that say nothing of what a loaded adapter computes.
+# These settings are supported, or do not affect the computation of a loaded adapter.
 _KNOWN = frozenset(
     {
         *_TYPES,
@@ -54,19 +54,19 @@ _KNOWN = frozenset(
         *("runtime_config", "ensure_weight_tying", "layers_per_block", "enable_lora", "merge_weights"),
     }
 )
-# Initial values that leave the base as it is; the others take from the base what they put into the adapter.
+# These initial values do not change the base. The others move parts of the base into the adapter.
 _PLAIN_INITS = (None, True, False, "gaussian", "eva", "orthogonal")
 _TASKS = (None, "SEQ_CLS", "FEATURE_EXTRACTION")
 _HEADS = ("classifier", "score")
 
 
 def read_adapter_config(folder: Path) -> dict[str, Any]:
-    """Read a PEFT adapter's configuration and check that it is one that can be counted and computed.
+    """Read a PEFT adapter's configuration and check that it can be counted and computed.
 
-    What PEFT adds to ``modules_to_save`` by itself is added: the head of a model that classifies texts.
+    The head of a text classifier is added to ``modules_to_save``, as PEFT does.
 
     Raises:
-        ModelError: No such file, damaged, an adapter of another type than LoRA, or one that computes something else.
+        ModelError: The file is missing or damaged, or the adapter is not a LoRA or computes something else.
     """
     path = folder / CONFIG_NAME
     try:
@@ -96,9 +96,9 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
 
 
 def _check_patterns(values: Mapping[str, Any], path: Path) -> None:
-    """Refuse patterns that would be matched for ever, before one is matched with anything."""
+    """Refuse patterns that would take too long to match, before any of them is matched."""
     keys = [*(values.get("rank_pattern") or ()), *(values.get("alpha_pattern") or ())]
-    # PEFT matches these keys at the end of a name, and these settings with the whole of it.
+    # PEFT matches these keys with the end of a name, and these settings with the whole name.
     patterns = {key: rf"(.*\.)?({key})" for key in keys}
     patterns |= {values[key]: values[key] for key in _WHOLE_PATTERNS if isinstance(values.get(key), str)}
     reason = explain_slow(patterns, _MAX_NAME, _MAX_WAYS)
@@ -107,7 +107,7 @@ def _check_patterns(values: Mapping[str, Any], path: Path) -> None:
 
 
 def _check_supported(values: Mapping[str, Any], path: Path) -> None:
-    """Refuse what would be loaded as if it were a plain update, and give other probabilities than PEFT does."""
+    """Refuse settings that would be loaded as a plain update and give other probabilities than in PEFT."""
     for key, effect in _UNSUPPORTED.items():
         if values.get(key):
             raise ModelError(f"{key} {effect}, which is not supported", where=str(path))
@@ -124,27 +124,27 @@ def _check_supported(values: Mapping[str, Any], path: Path) -> None:
         raise ModelError(
             f"init_lora_weights is {start!r:.60}: it took parts of the base into the adapter, and the rest is not here",
             where=str(path),
-            hint="Give one that began with true, gaussian or pissa: PEFT's conversion to LoRA leaves out the head.",
+            hint="Give one that started with true, gaussian or pissa: PEFT's conversion leaves out the head.",
         )
 
 
 def check_head_kind(config: Mapping[str, Any]) -> None:
-    """Refuse a base whose head gives no probabilities of classes of which one is right.
+    """Refuse a base whose head does not predict exactly one class for each text.
 
     Raises:
-        ModelError: Its configuration names another kind of problem.
+        ModelError: The configuration names another kind of problem.
     """
     kind = config.get("problem_type")
     if kind not in (None, "single_label_classification"):
         raise ModelError(
-            f"problem_type of the base is {kind!r:.60}, and only one class of each text is told here",
+            f"problem_type of the base is {kind!r:.60}, but only single-label classification is supported",
             where="config.json",
             hint="Give an adapter whose base says single_label_classification, or nothing.",
         )
 
 
 def describe_unknown(folder: Path) -> tuple[str, ...]:
-    """Return a sentence about the settings that no version known here has, and that are set; none, none."""
+    """Return a sentence about settings that are set but unknown here, or nothing."""
     values = read_adapter_config(folder)
     unknown = sorted(key for key, value in values.items() if key not in _KNOWN and value)
     if not unknown:
@@ -152,7 +152,7 @@ def describe_unknown(folder: Path) -> tuple[str, ...]:
     version = values.get("peft_version")
     return (
         f"{CONFIG_NAME} has settings that are not known here and were not used: {', '.join(unknown):.200}"
-        f"{f' (PEFT {version})' if version else ''}; compare some predictions with PEFT's own",
+        f"{f' (PEFT {version})' if version else ''}; compare some predictions with PEFT's",
     )
 
 
@@ -160,21 +160,21 @@ def read_adapter_base(folder: Path) -> str:
     """Return the name of the base model that an adapter was trained on.
 
     Raises:
-        ModelError: The configuration is missing, damaged, or names none.
+        ModelError: The configuration is missing, is damaged or names no base.
     """
     base = read_adapter_config(folder).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise ModelError(
-            f"base_model_name_or_path is {base!r}", where=str(folder / CONFIG_NAME), hint="Name the base by --base."
+            f"base_model_name_or_path is {base!r}", where=str(folder / CONFIG_NAME), hint="Name the base with --base."
         )
     return base
 
 
 def choose_base(folder: Path, base: str | None) -> tuple[str, str | None]:
-    """Return the base model of an adapter folder and its revision: the one asked for, else the one it names.
+    """Return the base model of an adapter folder and its revision: the given one, otherwise the one that it names.
 
     Raises:
-        ModelError: As `read_adapter_base`.
+        ModelError: `read_adapter_base` finds no base.
     """
     if base is not None:
         return base, None
@@ -189,13 +189,13 @@ def is_saved_whole(name: str, settings: Mapping[str, Any]) -> bool:
 
 
 def find_nested(name: str, settings: Mapping[str, Any]) -> str | None:
-    """Return the saved module inside of which a module is saved once more, or None."""
+    """Return the saved module that contains another saved module, or None."""
     owners = _list_saved_owners(name, settings)
     return owners[0] if len(owners) > 1 else None
 
 
 def _list_saved_owners(name: str, settings: Mapping[str, Any]) -> list[str]:
-    # PEFT compares the entries with the endings of names.
+    # PEFT compares the entries with the ends of names.
     parts = name.split(".")
     owners = [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
     roots = settings.get("modules_to_save") or ()

@@ -51,7 +51,7 @@ def synonyms(
     row_id: options.Id = None,
     as_json: options.Json = False,
 ) -> None:
-    """Replace words of training rows by WordNet synonyms; labels stay, and every row says what it came from."""
+    """Replace words of training rows by WordNet synonyms; rows keep their labels and name their source."""
     from submillion.cli.progress_bars import open_progress
     from submillion.run.folder import refuse_overwriting
     from submillion.wordnet.synonym_rows import write_synonym_rows

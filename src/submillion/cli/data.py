@@ -90,7 +90,7 @@ def _name_splits(against: str | None, dataset: Dataset | None) -> dict[str, Sequ
 
 
 def _choose_model(recipe: str | None, base: str | None, settings: Sequence[str] | None) -> ModelConfig:
-    """Return the model that texts are checked for."""
+    """Return the model settings that texts are checked for."""
     from submillion.config.nested import add_overrides, apply_overrides
     from submillion.config.run import parse_config
     from submillion.errors import ConfigError

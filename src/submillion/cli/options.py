@@ -47,7 +47,7 @@ def split_names(text: str | None) -> tuple[str, ...]:
 
 
 def choose_columns(text: str | None, label: str | None, row_id: str | None) -> Columns:
-    """Return the columns asked for."""
+    """Return the requested columns."""
     from submillion.data.columns import make_columns
 
     return make_columns(split_names(text), label, row_id)
@@ -67,7 +67,7 @@ def resolve(recipe: str, **arguments: Any) -> RunConfig:
 
 
 def read_settings(given: Sequence[str] | None) -> dict[str, object]:
-    """Return what ``--set KEY=VALUE`` gives as settings by dotted path, each value read as YAML.
+    """Return the ``--set KEY=VALUE`` options as settings by dotted path, with values read as YAML.
 
     Of a path that is given twice the last value counts.
 
@@ -87,7 +87,7 @@ def read_settings(given: Sequence[str] | None) -> dict[str, object]:
                 where="--set",
                 hint="For example --set train.learning_rate=2e-4",
             )
-        # What comes later goes behind what came before, whatever section that was.
+        # A later value is placed after earlier ones, whatever their section.
         settings.pop(path, None)
         settings[path] = parse_yaml(raw, where=f"--set {path[:80]}")
     return settings

@@ -157,7 +157,7 @@ def predict(
     row_id: options.Id = None,
     precision: options.ScorePrecision = None,
 ) -> None:
-    """Predict the labels of a file, row by row in its order, as the columns ID,Label."""
+    """Predict the labels of a file's rows, in order, and write them as columns ID,Label."""
     from submillion.cli.progress_bars import open_progress
     from submillion.scoring.predictions import predict_file
     from submillion.scoring.run_model import load_run

@@ -123,7 +123,7 @@ def parse_config(text: str, *, where: str) -> dict[str, Any]:
     try:
         config = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"is no JSON: {error}", where=where, hint="Get the file again.") from None
+        raise ModelError(f"is not JSON: {error}", where=where, hint="Get the file again.") from None
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise ModelError("names no model_type", where=where, hint="Is it the configuration of a transformers model?")
     for name, value in config.items():

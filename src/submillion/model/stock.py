@@ -94,7 +94,7 @@ def build_stock_config(values: Mapping[str, Any], *, where: str) -> Any:
     try:
         return kind(**taken)
     except Exception as error:  # the classes check their fields with errors of several libraries
-        raise ModelError(f"is no configuration of a {family}: {_first_line(error)}", where=where) from None
+        raise ModelError(f"is not the configuration of a {family}: {_first_line(error)}", where=where) from None
 
 
 def _is_plain(name: str, value: Any) -> bool:

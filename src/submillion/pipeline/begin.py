@@ -1,4 +1,4 @@
-"""The beginning of a run: all that it makes before its first step, or finds again where it continues."""
+"""The beginning of a run: everything that it makes before its first step, or reads again when it is resumed."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from submillion.training.track import check_trackers
 
 @dataclass(frozen=True)
 class Ready:
-    """All that a run has made before its first step, and needs at its end.
+    """Everything that a run makes before its first step and needs at its end.
 
     Attributes:
-        config: The configuration, with a number in the place of a rule for the length.
-        device: Where and how it computes.
+        config: Configuration, in which a number replaces a rule for the length.
+        device: Device and precision to compute with.
         base: The base model.
-        prepared: The records.
-        plan: What is trained.
+        prepared: Prepared records of the run.
+        plan: Plan of the trained parameters.
         sets: The rows that are scored at the end, by split or watched name.
-        train: Token ids of the training rows, the synthetic ones last.
+        train: Token ids of the training rows, with the synthetic ones last.
         features: Token ids of all rows, by split or watched name.
         classifier: The model.
     """
@@ -66,7 +66,7 @@ class Ready:
 def open_base(
     run: RunDir, config: RunConfig, processes: Processes, progress: Progress
 ) -> tuple[Device, BaseModel, dict[str, Any]]:
-    """Return the device, the base model and its configuration; write the manifest, or hold them against it."""
+    """Return the device, the base model and its configuration; write the manifest, or compare them with it."""
     check_trackers(config.track)
     device = open_device(config.model.precision, config.threads, num_sharing=processes.local_count)
     base = find_base(config.model.base, config.model.revision)
@@ -92,25 +92,25 @@ def make_ready(
     processes: Processes,
     progress: Progress,
 ) -> Ready:
-    """Prepare the data, make the plan, and build the model with the weights that it begins with.
+    """Prepare the data, make the plan, and build the model with its initial weights.
 
     Args:
         run: The run folder.
-        config: The run's configuration.
-        device: Where and how to compute.
+        config: Configuration of the run.
+        device: Device and precision to compute with.
         base: The base model.
-        base_config: Its configuration.
+        base_config: Configuration of the base model.
         processes: The processes of the run; the first one writes.
-        progress: Told of stages, of every finding, and of the plan.
+        progress: Receiver of stages, of every finding, and of the plan.
 
     Raises:
-        SubmillionError: Data, plan or weights that do not fit, or differ from what the run began with.
+        SubmillionError: Data, plan or weights do not fit, or differ from those that the run started with.
     """
     if processes.is_first:
         remove_leftovers(run.path)
     window = find_window(base_config)
     limit = config.model.max_length
-    # Where a rule is to choose the limit, nothing is encoded with this one.
+    # If a rule will choose the limit, nothing is encoded with this one.
     length = limit if isinstance(limit, int) else window or sys.maxsize
     tokens = TextEncoder(base.folder, length, config.model.long_texts)
     inherited = _find_inherited_rows(run, config, progress)
@@ -157,13 +157,13 @@ def _make_plan(config: RunConfig, base: BaseModel, base_config: dict[str, Any], 
 
 def _note_origin(run: RunDir, origin: Origin, processes: Processes, progress: Progress) -> None:
     steps = "" if origin.step is None else f" after {origin.step:,} steps"
-    progress.note(f"begins with the weights of {origin.kind} {origin.folder}{steps}")
+    progress.note(f"starts from the weights of {origin.kind} {origin.folder}{steps}")
     if processes.is_first:
         replace(read_manifest(run), started_from=origin.describe()).write(run.manifest)
 
 
 def _find_origin(run: RunDir, config: RunConfig, base: BaseModel, plan: Plan, labels: LabelSet) -> Origin | None:
-    """Return the weights to begin with; None where there are none, or where a checkpoint already follows from them."""
+    """Return the starting weights, or None if there are none or a checkpoint already follows from them."""
     if config.start_from is None or find_checkpoint(run.checkpoints, "last") is not None:
         return None
     origin = find_origin(config.start_from, base)
@@ -172,7 +172,7 @@ def _find_origin(run: RunDir, config: RunConfig, base: BaseModel, plan: Plan, la
 
 
 def _find_inherited_rows(run: RunDir, config: RunConfig, progress: Progress) -> Digests:
-    """Return the digests of the rows that the starting weights were trained on, as this run first found them."""
+    """Return the digests of the rows that the starting weights were trained on, as first read by this run."""
     if run.data.exists():
         return read_trained_rows(run).inherited
     if config.start_from is None:
@@ -187,7 +187,7 @@ def _find_inherited_rows(run: RunDir, config: RunConfig, progress: Progress) -> 
 
 
 def _fix_length(run: RunDir, config: RunConfig, prepared: Prepared, processes: Processes) -> RunConfig:
-    """Put the chosen limit in the rule's place, here and in the run folder: what is resumed or replayed keeps it."""
+    """Replace the rule by the chosen limit, here and in the run folder, so that resumed and repeated runs keep it."""
     if prepared.length is None:
         return config
     model = config.model.model_copy(update={"max_length": prepared.length.max_length})
@@ -199,7 +199,7 @@ def _fix_length(run: RunDir, config: RunConfig, prepared: Prepared, processes: P
 
 
 def _note_modules(run: RunDir, classifier: Classifier, progress: Progress) -> None:
-    """Write down what computes the encoder, or hold it against what the run began with: they round differently."""
+    """Record which modules compute the encoder, or compare them with the run's earlier ones: they round differently."""
     if is_to_be_built():
         progress.note("building the CPU kernels: some seconds, once on this machine")
     now = classifier.describe_modules()
@@ -207,9 +207,9 @@ def _note_modules(run: RunDir, classifier: Classifier, progress: Progress) -> No
     before = manifest.modules or now
     if (before == KERNELS) != (now == KERNELS):
         raise RunError(
-            f"its encoder ran on {before}, here it would run on {now}",
+            f"its encoder ran on {before}, but here it would run on {now}",
             where=str(run.manifest),
-            hint="Continue where these are as before, or start the run again in a new folder.",
+            hint="Continue it where the encoder runs as before, or start the run again in a new folder.",
         )
     replace(manifest, modules=now).write(run.manifest)
     if now != KERNELS:
@@ -217,26 +217,26 @@ def _note_modules(run: RunDir, classifier: Classifier, progress: Progress) -> No
 
 
 def _write_data_report(run: RunDir, prepared: Prepared) -> None:
-    # A run that is resumed must see the rows that it began with.
+    # A resumed run must see the same rows as before.
     if run.data.exists():
         before, now = read_data_report(run), prepared.report
-        before.setdefault("extra", [])  # runs of earlier versions had none
+        before.setdefault("extra", [])  # runs of earlier versions have none
         keys = ("files", "num_train", "test_sha256", "train_sha256", "extra")
         changed = [key for key in keys if before[key] != now[key]]
         if changed and "files" not in changed and before.get("split_rule") != now["split_rule"]:
             raise RunError(
-                "was begun by an earlier version, which put these rows into other parts, since it split and cleaned "
-                "them otherwise",
+                "was started by an earlier version, which split and cleaned rows differently and so put them into "
+                "other parts",
                 where=str(run.path),
                 hint="Continue it with that version, or start the run again in a new folder.",
             )
         if changed:
             raise RunError(
-                f"the data is not what the run began with: {', '.join(changed)} differ",
+                f"the data differs from the data that the run started with, in {', '.join(changed)}",
                 where=str(now["source"]),
                 hint="Restore the data, or start the run again in a new folder.",
             )
         return
-    # First the rows: where there is a report, another process of this run relies on them.
+    # The rows are written first: if there is a report, another process of this run relies on them.
     write_bytes(run.trained_rows, prepared.trained_rows.to_bytes())
     write_json(run.data, prepared.report)

@@ -1,4 +1,4 @@
-"""The rows of a run: read, split, and chosen before leaks are left out of them."""
+"""The rows of a run: they are read, split and chosen, before leaks are left out."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from submillion.records import LabelSet, Record
 
 @dataclass(frozen=True)
 class Source:
-    """What a run reads.
+    """The data that a run reads.
 
     Attributes:
-        settings: What it was asked to read.
-        rows: The rows of its data source, cleaned.
-        labels: Their classes.
-        reading: How they were read.
+        settings: Settings of the data.
+        rows: Cleaned rows of the data source.
+        labels: Classes of the rows.
+        reading: Way in which the rows were read.
         watched: Extra labelled sets by name.
     """
 
@@ -52,8 +52,8 @@ def read_source(config: RunConfig, cache: Cache, progress: Progress) -> Source:
     """Read and clean the rows of a run's data source and of the sets that it watches.
 
     Raises:
-        ConfigError: No data source.
-        DataError: The files cannot be read, or have no label column.
+        ConfigError: No data source is given.
+        DataError: The files cannot be read or have no label column.
     """
     data = config.data
     if data.source is None:
@@ -77,13 +77,13 @@ class Chosen:
 
     Attributes:
         splits: Training, validation and test rows.
-        parts: How they came about.
-        similar: What is known of the texts of the whole data set, where that was needed to split it.
+        parts: Origin of each split.
+        similar: Similar texts of the whole data set, if they were needed to split it.
         absent: Names of the classes without rows in validation and test.
-        num_short: Training rows left out for too few words.
-        num_long: Those with too many.
-        had: Training rows of each class before any were left out.
-        losses: How many of each class were left out, by setting.
+        num_short: Number of training rows left out for too few words.
+        num_long: Number of training rows left out for too many words.
+        had: Number of training rows of each class before any were left out.
+        losses: Number of rows of each class that were left out, by setting.
     """
 
     splits: dict[str, list[Record]]
@@ -97,21 +97,21 @@ class Chosen:
 
 
 def choose_rows(source: Source, inherited: Digests, cache: Cache, progress: Progress) -> Chosen:
-    """Split the rows and leave out those that settings leave out; say what became of them.
+    """Split the rows, leave out rows as the settings say, and report it.
 
     Args:
-        source: What was read.
+        source: The data that was read.
         inherited: Digests of the rows that the starting weights were trained on.
-        cache: Where the comparison of texts is kept.
-        progress: Told of the stages.
+        cache: Cache for the comparison of texts.
+        progress: Receiver of the stages.
 
     Raises:
-        DataError: Rows without a label, or too few of them.
+        DataError: Rows have no label, or there are too few of them.
     """
     data, sets = source.settings, source.rows.dataset.splits
     refuse_unlabelled(sets, str(data.source))
     similar = None
-    # With `data.leaks=keep` every row is on its own.
+    # With `data.leaks=keep`, similar rows need not be kept together.
     if find_set_to_split(sets) is not None and data.leaks != "keep":
         progress.start("compare texts")
         similar = recall_similar(source.rows.key, cache, lambda: find_similar_texts(sets))

@@ -37,7 +37,7 @@ class Origin:
     Attributes:
         kind: A finished ``run``, a ``checkpoint`` of any run, or an ``adapter`` folder in PEFT's format.
         folder: The run, the checkpoint or the adapter.
-        plan: What was trained.
+        plan: Plan of the trained run.
         files: The files with the weights.
         step: Optimizer steps that they have seen, where that is known.
         run: The run that they are part of; None for an adapter folder.
@@ -99,7 +99,7 @@ def find_origin(path: str, base: BaseModel) -> Origin:
         return _describe_checkpoint(RunDir(folder.parent.parent), folder)
     if (folder / CONFIG_NAME).exists():
         config = load_base_config(base.name, base.revision)
-        # The budget binds what is trained here, not what others trained.
+        # The budget limits runs trained with this tool, not adapters from elsewhere.
         plan = plan_adapter_folder(folder, config, budget=sys.maxsize, base=read_adapter_base(folder))
         return Origin("adapter", folder, plan, _list_adapter_files(folder, plan), None, None)
     raise _explain_no_weights(path)

@@ -141,7 +141,7 @@ def _limit_length(
 
 @dataclass(frozen=True)
 class _Examined:
-    """What the doctor finds in the rows of a run, and their token ids.
+    """The findings on the rows of a run, and their token ids.
 
     Attributes:
         findings: The findings, as data.json has them.
@@ -161,7 +161,7 @@ class _Examined:
 def _examine(
     source: Source, chosen: Chosen, encoder: TextEncoder, *, inherited: Digests, cache: Cache, progress: Progress
 ) -> _Examined:
-    """Examine and encode all rows; tokens are counted beside the rest."""
+    """Examine and encode all rows; tokens are counted at the same time."""
     data = source.settings
     splits, labels, dataset = chosen.splits, source.labels, source.rows.dataset
     sets = {**splits, **source.watched}
@@ -200,7 +200,7 @@ def _examine(
 def _make_report(
     source: Source, chosen: Chosen, read: _Examined, *, train: Sequence[Record], num_train: int, extra: ExtraRows
 ) -> dict[str, Any]:
-    """Return what data.json holds."""
+    """Return the contents of data.json."""
     data = source.settings
     dataset, parts, test = source.rows.dataset, chosen.parts, chosen.splits["test"]
     return {

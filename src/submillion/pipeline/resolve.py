@@ -1,4 +1,4 @@
-"""How a recipe becomes the configuration of a run: its values, then the arguments of a call, then the settings."""
+"""The configuration of a run from a recipe's values, then the arguments of a call, then the settings."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ ExtraRows = str | PathLike[str] | tuple[str | PathLike[str], float]
 """A file of synthetic rows, with the weight of its rows in the loss if that is not 1."""
 
 NUM_HUB_LABELS: Mapping[str, int] = {"hf:fancyzhx/ag_news": 4}
-"""Number of classes of the hub data sets that shipped recipes name, so that they can be planned with no network."""
+"""Number of classes of the hub data sets in shipped recipes, so that they can be planned without a network."""
 
 
 @dataclass(frozen=True)
 class ResolvedConfig:
-    """The configuration of a run, and what its user should know of how it came about.
+    """The configuration of a run, with remarks on how it was made.
 
     Attributes:
-        config: Complete and valid.
-        notes: One line for everything that was changed to fit another base model.
+        config: Complete and valid configuration.
+        notes: One line for every change that was made to fit another base model.
     """
 
     config: RunConfig
@@ -59,12 +59,13 @@ def resolve_config(
 ) -> ResolvedConfig:
     """Return the configuration of a run: a recipe, then the arguments, then the settings.
 
-    A new `data` or `base` drops the revision that pinned the old one. On another base model than the recipe's, its
-    layers and module names are mapped, which `about` then records. The recipe ``demo`` gets the shipped news items
-    where it has no other data. The arguments are those of `submillion.train`.
+    A new `data` or `base` drops the revision that pinned the old one. For another base model than the recipe's, layers
+    and module names are mapped, which `about` then records. The recipe ``demo`` gets the shipped news items if it has
+    no other data. The arguments are those of `submillion.train`.
 
     Raises:
-        ConfigError: Unknown recipe, broken YAML, or settings that do not fit, all of them at once.
+        ConfigError: The recipe is unknown, its YAML is broken or settings do not fit. All such settings are named at
+            once.
         ModelError: A recipe's names must be mapped, and the configuration of a base model cannot be found.
     """
     given, where = _read_values(recipe)
@@ -105,7 +106,7 @@ def resolve_config(
 def _map_names(
     values: Mapping[str, Any], original: RunConfig, config: RunConfig
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return a recipe's values with its layers and module names mapped to another base model, and what was changed."""
+    """Return a recipe's values with layers and module names mapped to another base model, and the changes."""
     adapter, notes = adapt_to_base(
         original.adapter,
         recipe_config=load_base_config(original.model.base, original.model.revision),
@@ -128,7 +129,7 @@ def _pair_with_weight(
 
 
 def _names_modules(adapter: AdapterConfig) -> bool:
-    """Return whether an adapter names layers or modules of one particular base model."""
+    """Return whether an adapter names layers or modules of a particular base model."""
     return adapter.layers is not None or any("." in name for name in (*adapter.targets, *adapter.ranks))
 
 
@@ -147,7 +148,7 @@ def _merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 
 
 def _read_values(recipe: Recipe) -> tuple[dict[str, Any], str]:
-    """Return a recipe's settings and where they come from."""
+    """Return a recipe's settings and their origin."""
     if isinstance(recipe, RunConfig):
         return recipe.model_dump(mode="json"), "settings"
     if isinstance(recipe, Mapping):
@@ -160,16 +161,16 @@ def _read_values(recipe: Recipe) -> tuple[dict[str, Any], str]:
 
 
 def _make_name(stem: str) -> str:
-    """Turn a file's stem into a name that a run folder may begin with."""
+    """Turn a file's stem into a valid beginning for the name of a run folder."""
     kept = "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "-" for c in stem.lower()).lstrip("_.-")
     return kept or "run"
 
 
 def count_labels(config: RunConfig) -> int:
-    """Return the number of classes, from the settings, the data, or what is known of the data.
+    """Return the number of classes, from the settings, the data, or the table of known data sets.
 
     Raises:
-        ConfigError: None of them says.
+        ConfigError: None of them gives the number.
         DataError: The data cannot be read.
     """
     source = config.data.source
@@ -186,7 +187,7 @@ def count_labels(config: RunConfig) -> int:
         if labels is not None:
             return len(labels)
     raise ConfigError(
-        "the number of classes is unknown: there are no labels in the settings and none in the data",
+        "the number of classes is unknown: neither the settings nor the data have labels",
         where="data.labels",
         hint="Give the data, or name the classes: --set 'data.labels=[good, bad]'",
     )

@@ -53,7 +53,7 @@ def recall_synonyms(
         raise DataError(
             f"no word of {made.num_records:,} training rows could be replaced",
             where=SYNONYMS_PLACE,
-            hint="The lexicon is English; text in capitals only is left alone. Leave data.synonyms out.",
+            hint="The lexicon is English; text that is all in capitals is not changed. Leave data.synonyms out.",
         )
     values, ends = pack_strings([format_row(row) for row in made.rows])
     cache.store(_KIND, key, {"values": values, "ends": ends})
@@ -64,4 +64,4 @@ def recall_synonyms(
 def _note_missing(rows: Sequence[SyntheticRow], settings: SynonymConfig, progress: Progress) -> None:
     if settings.rows is not None and len(rows) < settings.rows:
         lacking = settings.rows - len(rows)
-        progress.note(f"{SYNONYMS_PLACE}: {lacking:,} rows fewer than wanted, the training rows have no more")
+        progress.note(f"{SYNONYMS_PLACE}: {lacking:,} rows fewer than requested, as no more can be made")

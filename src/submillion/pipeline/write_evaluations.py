@@ -41,7 +41,7 @@ def write_results(
         logits: Shape (n, C), row i for record i.
         label_set: The classes.
         temperature: Fitted on validation.
-        num_truncated: Records cut to the model's length.
+        num_truncated: Number of records cut to the model's length.
         legibility: How much of their texts reached the model.
     """
     labels = labels_of(records)

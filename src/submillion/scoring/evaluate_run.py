@@ -1,4 +1,4 @@
-"""A trained run evaluated on labelled records; what is scored of its own test rows is counted."""
+"""Evaluation of a trained run on labelled records; evaluations on the run's test rows are counted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder of an export: it appears whole or not at all, and one process at a time makes it."""
+"""The folder of an export, which appears complete or not at all and is made by one process at a time."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from submillion.storage.files import ODD_HINT, explain_odd_file, full_disk_is_ru
 
 @contextmanager
 def write_folder(final: Path) -> Iterator[Path]:
-    """Yield an empty folder to be filled, which takes its name when the block ends, and goes when the block fails.
+    """Yield an empty folder to fill, which gets its name when the block ends and is removed when the block fails.
 
-    What a killed process left of the same folder is removed. A folder that has the name already is replaced.
+    Files that a killed process left of the same folder are removed. A folder that already has the name is replaced.
 
     Args:
-        final: The name.
+        final: Path of the finished folder.
 
     Raises:
         RunError: Another process is making the same folder, something else is in its place, or the disk is full.
@@ -41,7 +41,7 @@ def write_folder(final: Path) -> Iterator[Path]:
 
 @contextmanager
 def _hold_new(temporary: Path, final: Path) -> Iterator[None]:
-    """Make a folder, or empty the one that a killed process left, and keep others from it, also while it is renamed."""
+    """Make a folder or empty one that a killed process left, and lock it, also while it is renamed."""
     while True:
         if reason := explain_odd_file(temporary, is_folder=True):
             raise RunError(reason, where=str(temporary), hint=ODD_HINT)
@@ -49,7 +49,7 @@ def _hold_new(temporary: Path, final: Path) -> Iterator[None]:
         try:
             handle = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except FileNotFoundError:
-            continue  # another process has ended since
+            continue  # another process has ended in the meantime
         try:
             _lock(handle, final)
             if _is_folder_at(handle, temporary):
@@ -67,7 +67,7 @@ def _lock(handle: int, final: Path) -> None:
         hint = "Wait for it, or name another folder with --out."
         raise RunError("another process is exporting into this folder", where=str(final), hint=hint) from None
     except OSError:
-        return  # some file systems lock no folders
+        return  # some file systems cannot lock folders
 
 
 def _is_folder_at(handle: int, path: Path) -> bool:

@@ -54,7 +54,7 @@ class Written:
             return []
         more = ", ..." if self.num_blank > len(self.blank_ids) else ""
         return [
-            f"{self.num_blank:,} of {self.num_rows:,} rows hold no text, so their labels say nothing: "
+            f"{self.num_blank:,} of {self.num_rows:,} rows have no text, so their labels are meaningless: "
             f"ID {', '.join(self.blank_ids)}{more}"
         ]
 
@@ -65,9 +65,9 @@ class PredictedFile:
 
     Attributes:
         out: The file.
-        num_rows: Its rows: one for each row that was read, in the same order.
-        num_blank: Rows without any text, whose labels say nothing.
-        notes: What was guessed in reading, how classes are spelled, and how much of the texts reached the model.
+        num_rows: Number of rows, one for each row that was read, in the same order.
+        num_blank: Number of rows without any text, whose labels are meaningless.
+        notes: Remarks on guesses in reading, the spelling of classes, and how much of the texts reached the model.
     """
 
     out: Path
@@ -87,20 +87,20 @@ def predict_file(
     defuse_formulas: bool = False,
     progress: Progress | None = None,
 ) -> PredictedFile:
-    """Predict the rows of a file and write one row for each, in order; the new file is whole or not there.
+    """Predict the rows of a file and write one row for each, in order. The new file is complete or does not exist.
 
     Args:
-        load: Gives the model, once the output is known to be possible.
-        source: The file to read, of any format that training reads.
-        out: The file to write, a .csv, .jsonl or .parquet.
-        asked: Columns to read, where they are not the run's own.
-        labels: ``ids`` for positions from 0, ``names`` for class names; as the training rows had them if None.
-        probabilities: Whether each class gets a column ``probability_<class>``.
-        defuse_formulas: Whether csv cells that a spreadsheet would compute get a quote before them.
-        progress: Receives stages, counts and notes.
+        load: Function that loads the model, called once the output is known to be possible.
+        source: The file to read, in any format that training reads.
+        out: The file to write: .csv, .jsonl or .parquet.
+        asked: Columns to read, if they are not the run's.
+        labels: ``ids`` for positions from 0, ``names`` for class names; None for the spelling in the training rows.
+        probabilities: Whether to add a column ``probability_<class>`` per class.
+        defuse_formulas: Whether to put a quote before csv cells that a spreadsheet would compute.
+        progress: Receiver of stages, counts and notes.
 
     Raises:
-        ConfigError: An output that could not be written, or would destroy something.
+        ConfigError: The output cannot be written or would overwrite something important.
         DataError: The file is missing or damaged, or lacks a column of the run.
         RunError: The disk is full.
     """
@@ -160,7 +160,7 @@ def check_out(out: Path, *, defuse_formulas: bool, inputs: Iterable[Path] = ()) 
     """
     if out.suffix not in FORMATS:
         raise ConfigError(
-            f"{out.suffix or out.name!r} is no format that predictions are written in",
+            f"{out.suffix or out.name!r} is not a format for predictions",
             where=str(out),
             hint=f"End the name with one of {', '.join(FORMATS)}.",
         )

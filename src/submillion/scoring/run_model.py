@@ -140,7 +140,7 @@ class RunModel:
         return ScoredRecords(logits, sum(f.truncated for f in features), legibility, is_blank)
 
     def choose_columns(self, source: str, asked: Columns, on_note: Tell) -> Columns:
-        """Return the columns by which the run reads a file to predict, and tell what is to be known of them.
+        """Return the columns that the run reads from a file to predict, and report remarks about them.
 
         Raises:
             DataError: The file lacks a text column of the run.
@@ -165,11 +165,11 @@ class RunModel:
         Args:
             rows: A file, which is read by the columns of the run, or records, labelled or not, such as
                 `submillion.read_records` returns. `classify` takes texts.
-            progress: Receiver of the number of records done, and of notes on what was guessed in reading a file.
+            progress: Receiver of the number of records done, and of notes on guesses in reading a file.
             on_read: Function called with each window's legibility counts, whose sum is that of the stream.
 
         Raises:
-            DataError: A file cannot be read or lacks a column of the run, or an item is no record.
+            DataError: A file cannot be read or lacks a column of the run, or an item is not a record.
         """
         on_note = (progress or Silent()).note
         if isinstance(rows, (str, PathLike)):
@@ -187,7 +187,7 @@ class RunModel:
         while window := list(islice(iterator, STREAM_WINDOW)):
             odd = next((row for row in window if not isinstance(row, Record)), None)
             if odd is not None:
-                raise DataError(f"{odd!r:.60} is no record", where="rows", hint="Texts are for classify.")
+                raise DataError(f"{odd!r:.60} is not a record", where="rows", hint="Texts are for classify.")
             scored = self.score_records(window)
             if on_read is not None:
                 on_read(scored.legibility)
@@ -212,7 +212,7 @@ def load_run(
     Args:
         folder: The run folder or the adapter folder.
         base: Base model of an adapter folder, if it is not the one that the adapter names.
-        threads: CPU threads; None takes the process's allowance.
+        threads: Number of CPU threads; None takes the process's allowance.
         precision: Precision of the encoder's products; None takes the run's. ``int8`` is about twice as fast.
 
     Raises:

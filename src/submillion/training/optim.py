@@ -105,9 +105,9 @@ class LearningRates:
     """The learning rates of a run, step by step.
 
     Args:
-        optimizer: Made by `build_optimizer`.
+        optimizer: Optimizer from `build_optimizer`.
         config: Training settings.
-        num_steps: Steps of the whole run.
+        num_steps: Number of steps of the whole run.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, config: TrainConfig, num_steps: int) -> None:
