@@ -122,7 +122,7 @@ def _check_supported(values: Mapping[str, Any], path: Path) -> None:
     start = values.get("init_lora_weights")
     if start not in _PLAIN_INITS and (start != "pissa" or values.get("use_dora")):
         raise ModelError(
-            f"init_lora_weights is {start!r:.60}: it took parts of the base into the adapter, and the rest is not here",
+            f"init_lora_weights is {start!r:.60}: it moved parts of the base into the adapter, the rest is not here",
             where=str(path),
             hint="Give one that started with true, gaussian or pissa: PEFT's conversion leaves out the head.",
         )
