@@ -234,7 +234,7 @@ def test_other_adapter_types_are_named(folder: Path, kind: str | None) -> None:
         ({"use_rslora": "yes"}, "use_rslora is 'yes'"),
         ({"lora_bias": True}, "lora_bias adds biases"),
         ({"trainable_token_indices": [1]}, "trains rows of the embeddings"),
-        ({"target_parameters": ["x"]}, "no linear layers"),
+        ({"target_parameters": ["x"]}, "not linear layers"),
         ({"layer_replication": [[0, 1]]}, "more than once"),
         ({"alora_invocation_tokens": [1]}, "only the tokens after an invocation"),
         ({"use_qalora": True}, "use_qalora"),
