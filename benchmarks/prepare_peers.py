@@ -38,7 +38,7 @@ def make_random_base(name: str, folder: Path) -> Path:
     from transformers import AutoConfig, AutoModel
 
     values = dict(load_base_config(RANDOM_BASES[name]))
-    config = AutoConfig.for_model(values.pop("model_type"), **values)
+    config = AutoConfig.for_model(str(values.pop("model_type")), **values)
     torch.manual_seed(0)
     AutoModel.from_config(config, add_pooling_layer=False).save_pretrained(folder)
     tokenizer = find_base(_TOKENIZER_BASE).folder

@@ -27,6 +27,7 @@ from submillion.errors import ConfigError, RunError, SubmillionError, from_json
 from submillion.run.folder import RunDir, RunState, refuse_odd_files
 from submillion.run.reader import read_config, read_manifest
 from submillion.storage.files import open_plain, read_json, read_log, remove_leftovers, write_json, write_text
+from submillion.storage.json_shapes import JsonObject
 
 _POLL_S = 0.2
 # A run that is asked to stop finishes its step and saves. A step of a large model on few cores takes a while.
@@ -50,15 +51,15 @@ class LaunchedRun:
 
     run: Path
     state: Literal["complete", "pruned"]
-    validations: tuple[dict[str, Any], ...]
-    evaluations: dict[str, dict[str, Any]]
+    validations: tuple[JsonObject, ...]
+    evaluations: dict[str, JsonObject]
 
 
 def launch_run(
     config: RunConfig,
     out: Path,
     *,
-    on_validation: Callable[[dict[str, Any]], bool] | None = None,
+    on_validation: Callable[[JsonObject], bool] | None = None,
     on_poll: Callable[[], None] | None = None,
     threads: int | None = None,
 ) -> LaunchedRun:
@@ -169,14 +170,14 @@ def _describe(run: RunDir) -> LaunchedRun:
     return LaunchedRun(run.path, "pruned" if is_pruned else "complete", validations, evaluations)
 
 
-def _is_validation(entry: dict[str, Any]) -> bool:
+def _is_validation(entry: JsonObject) -> bool:
     return entry.get("kind") == "evaluation" and entry.get("split") == "validation"
 
 
 class _Follower:
     """Reader of a growing log, which asks for each new validation whether it ends the run."""
 
-    def __init__(self, path: Path, on_validation: Callable[[dict[str, Any]], bool] | None) -> None:
+    def __init__(self, path: Path, on_validation: Callable[[JsonObject], bool] | None) -> None:
         self._path = path
         self._ask = on_validation
         self._offset = 0

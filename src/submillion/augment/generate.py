@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from submillion.data.synthetic import SyntheticRow, describe_origin, digest_sett
 from submillion.errors import ConfigError, DataError
 from submillion.progress import Progress, Silent
 from submillion.storage.files import read_json, write_json
+from submillion.storage.json_shapes import JsonObject
 
 if TYPE_CHECKING:
     from submillion.augment.language_model import LanguageModel
@@ -47,14 +48,14 @@ class Generated:
     """
 
     out: Path
-    counts: dict[str, Any]
+    counts: JsonObject
 
 
 @dataclass(frozen=True)
 class _Origin:
     """What every row of a generation says of its origin."""
 
-    settings: dict[str, Any]
+    settings: JsonObject
     model: str
     model_sha256: str
     classifier: str | None
@@ -92,7 +93,7 @@ def generate_rows(
     material = read_material(inputs, settings, classifier, progress)
     device = open_device("auto", settings.threads)
     work = WorkDir(out)
-    begun: dict[str, Any] = {
+    begun: JsonObject = {
         "settings": settings.model_dump(mode="json"),
         "files": material.digests,
         "classifier": None if classifier is None else digest_classifier(classifier),
@@ -144,7 +145,7 @@ def _note_material(
 
 def _prepare_model(
     work: WorkDir, material: Material, settings: GenerateSettings, device: Device, progress: Progress
-) -> tuple[LanguageModel, dict[str, Any]]:
+) -> tuple[LanguageModel, JsonObject]:
     """Return the language model to sample from, and what is known of it."""
     from submillion.augment.finetune import FIGURES_NAME, MODEL_NAME, finetune
     from submillion.augment.language_model import (
@@ -156,7 +157,7 @@ def _prepare_model(
     )
 
     folder = work.language_model
-    figures: dict[str, Any] = {"name": SCRATCH_NAME, "revision": None, "base_sha256": None}
+    figures: JsonObject = {"name": SCRATCH_NAME, "revision": None, "base_sha256": None}
     if settings.from_scratch:
         base = work.scratch
         if not base.is_dir():
@@ -282,7 +283,7 @@ class _Generation:
                 break
         return chosen
 
-    def _sample(self, chosen: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+    def _sample(self, chosen: Sequence[tuple[int, int]]) -> list[JsonObject]:
         from submillion.augment.sample import sample_rows
 
         beginnings = [self.beginnings[label][attempt % len(self.beginnings[label])] for label, attempt in chosen]
@@ -321,7 +322,7 @@ class _Generation:
             whole = whole[len(self.language_model.decode(ids)) :]
         return clean_text(whole, self.material.clean)
 
-    def _take(self, entry: dict[str, Any]) -> None:
+    def _take(self, entry: JsonObject) -> None:
         """Count a draft that was judged, and make a row of it where it was kept."""
         label = entry["label"]
         self.num_attempts[label] += 1
@@ -345,8 +346,8 @@ class _Generation:
         self.rows.append(SyntheticRow(row_id, entry["text"], self.names[label], provenance))
 
 
-def _count(generation: _Generation, material: Material, settings: GenerateSettings) -> dict[str, Any]:
-    def describe(reasons: Counter[str]) -> dict[str, Any]:
+def _count(generation: _Generation, material: Material, settings: GenerateSettings) -> JsonObject:
+    def describe(reasons: Counter[str]) -> JsonObject:
         return {
             "num_drafts": reasons.total(),
             "num_kept": reasons["kept"],
@@ -367,7 +368,7 @@ def _describe_classifier(inputs: Inputs, digest: str | None) -> dict[str, str] |
     return None if digest is None else {"run": str(inputs.classifier), "sha256": digest}
 
 
-def _explain_nothing_kept(counts: dict[str, Any], work: WorkDir, settings: GenerateSettings) -> DataError:
+def _explain_nothing_kept(counts: JsonObject, work: WorkDir, settings: GenerateSettings) -> DataError:
     dropped = ", ".join(_list_reasons(counts["dropped"]))
     again = (
         f" To sample it again: --model {work.path / MODEL_PATH} --set finetune.epochs=0" if settings.is_tuned else ""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from submillion.config.nested import list_changes
 from submillion.errors import ConfigError
@@ -20,6 +19,7 @@ from submillion.storage.files import (
     remove_leftovers,
     write_json,
 )
+from submillion.storage.json_shapes import JsonObject, JsonView
 
 WORK_FORMAT = 1
 MODEL_PATH = "language-model/model"
@@ -68,7 +68,7 @@ class WorkDir:
 
 
 @contextmanager
-def open_work(work: WorkDir, begun: Mapping[str, Any]) -> Iterator[bool]:
+def open_work(work: WorkDir, begun: JsonView) -> Iterator[bool]:
     """Hold the work folder for this process; yield whether it was begun before.
 
     Args:
@@ -97,7 +97,7 @@ def open_work(work: WorkDir, begun: Mapping[str, Any]) -> Iterator[bool]:
         yield is_resumed
 
 
-def _compare(before: Mapping[str, Any], now: Mapping[str, Any], work: WorkDir) -> None:
+def _compare(before: JsonView, now: JsonView, work: WorkDir) -> None:
     changes = [f"{path}: {old!r:.80} before, {new!r:.80} now" for path, old, new in list_changes(before, now)]
     if changes:
         raise ConfigError(
@@ -107,7 +107,7 @@ def _compare(before: Mapping[str, Any], now: Mapping[str, Any], work: WorkDir) -
         )
 
 
-def read_batches(work: WorkDir) -> list[dict[str, Any]]:
+def read_batches(work: WorkDir) -> list[JsonObject]:
     """Return the batches that were sampled and judged before, and cut off a line that a kill has left unfinished.
 
     Raises:
@@ -121,7 +121,7 @@ def read_batches(work: WorkDir) -> list[dict[str, Any]]:
     return batches
 
 
-def append_batch(work: WorkDir, batch: Mapping[str, Any]) -> None:
+def append_batch(work: WorkDir, batch: JsonView) -> None:
     """Write down a batch; when this returns, it is on the disk.
 
     Raises:

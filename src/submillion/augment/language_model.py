@@ -138,7 +138,7 @@ def _load_fast_tokenizer(folder: Path, config: Any) -> Any:
         token = tokenizer.id_to_token(number) if type(number) is int and 0 <= number < 1 << 32 else None
         if key not in specials and token is not None:
             specials[key] = token
-    unknown = sorted(token for token in specials.values() if tokenizer.token_to_id(token) is None)
+    unknown = sorted(token for token in map(str, specials.values()) if tokenizer.token_to_id(token) is None)
     if unknown:
         raise ModelError(f"its vocabulary lacks the special token {unknown[0]!r}", where=str(folder))
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **specials)

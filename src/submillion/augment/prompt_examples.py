@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from submillion.augment.prompt_files import Prompts, load_prompts, read_shipped_prompts
 from submillion.cache import digest_parts
@@ -24,6 +24,7 @@ from submillion.model.base_files import digest_file
 from submillion.progress import Progress
 from submillion.records import LabelSet, Record
 from submillion.run.trained_rows import read_trained_rows
+from submillion.storage.json_shapes import JsonObject
 
 if TYPE_CHECKING:
     from submillion.scoring.run_model import RunModel
@@ -71,8 +72,8 @@ class Material:
     labels: LabelSet
     prompts: Prompts | None
     clean: CleanConfig
-    counts: dict[str, Any]
-    digests: dict[str, Any]
+    counts: JsonObject
+    digests: JsonObject
 
 
 def check_inputs(inputs: Inputs, settings: GenerateSettings) -> None:
@@ -117,7 +118,7 @@ def read_material(
     progress.start("read")
     sets: dict[str, list[Record]] = {}
     labels = classifier.labels if classifier is not None else None
-    digests: dict[str, Any] = {}
+    digests: JsonObject = {}
     if source is not None:
         dataset = read_dataset(source, columns, labels=labels, revision=None if inputs.data else config.revision)
         if dataset.labels is None:
@@ -204,7 +205,7 @@ def _digest_prompts(path: Path | None) -> str:
 
 def _choose_rows(
     sets: Mapping[str, Sequence[Record]], inputs: Inputs, settings: GenerateSettings, progress: Progress
-) -> tuple[list[Record], dict[str, Any]]:
+) -> tuple[list[Record], JsonObject]:
     """Return the rows to train the language model on, and how many were left out and why."""
     name = "train" if settings.conditional else "target"
     rows = [record for record in sets.get(name, ()) if record.text.strip()]

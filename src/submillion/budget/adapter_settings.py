@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from submillion.budget.patterns import explain_slow
 from submillion.errors import ModelError
+from submillion.storage.json_shapes import JsonObject, JsonView
 
 CONFIG_NAME = "adapter_config.json"
 # Limits for the characters of a module name and for the ways of all patterns together: one name takes at most a second.
@@ -60,7 +59,7 @@ _TASKS = (None, "SEQ_CLS", "FEATURE_EXTRACTION")
 _HEADS = ("classifier", "score")
 
 
-def read_adapter_config(folder: Path) -> dict[str, Any]:
+def read_adapter_config(folder: Path) -> JsonObject:
     """Read a PEFT adapter's configuration and check that it can be counted and computed.
 
     The head of a text classifier is added to ``modules_to_save``, as PEFT does.
@@ -95,7 +94,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     return values
 
 
-def _check_patterns(values: Mapping[str, Any], path: Path) -> None:
+def _check_patterns(values: JsonView, path: Path) -> None:
     """Refuse patterns that would take too long to match, before any of them is matched."""
     keys = [*(values.get("rank_pattern") or ()), *(values.get("alpha_pattern") or ())]
     # PEFT matches these keys with the end of a name, and these settings with the whole name.
@@ -106,7 +105,7 @@ def _check_patterns(values: Mapping[str, Any], path: Path) -> None:
         raise ModelError(reason, where=str(path), hint=_PATTERN_HINT)
 
 
-def _check_supported(values: Mapping[str, Any], path: Path) -> None:
+def _check_supported(values: JsonView, path: Path) -> None:
     """Refuse settings that would be loaded as a plain update and give other probabilities than in PEFT."""
     for key, effect in _UNSUPPORTED.items():
         if values.get(key):
@@ -128,7 +127,7 @@ def _check_supported(values: Mapping[str, Any], path: Path) -> None:
         )
 
 
-def check_head_kind(config: Mapping[str, Any]) -> None:
+def check_head_kind(config: JsonView) -> None:
     """Refuse a base whose head does not predict exactly one class for each text.
 
     Raises:
@@ -183,18 +182,18 @@ def choose_base(folder: Path, base: str | None) -> tuple[str, str | None]:
     return name, None if Path(name).is_dir() else read_adapter_config(folder).get("revision") or None
 
 
-def is_saved_whole(name: str, settings: Mapping[str, Any]) -> bool:
+def is_saved_whole(name: str, settings: JsonView) -> bool:
     """Return whether modules_to_save covers a module."""
     return bool(_list_saved_owners(name, settings))
 
 
-def find_nested(name: str, settings: Mapping[str, Any]) -> str | None:
+def find_nested(name: str, settings: JsonView) -> str | None:
     """Return the saved module that contains another saved module, or None."""
     owners = _list_saved_owners(name, settings)
     return owners[0] if len(owners) > 1 else None
 
 
-def _list_saved_owners(name: str, settings: Mapping[str, Any]) -> list[str]:
+def _list_saved_owners(name: str, settings: JsonView) -> list[str]:
     # PEFT compares the entries with the ends of names.
     parts = name.split(".")
     owners = [".".join(parts[:count]) for count in range(1, len(parts) + 1)]

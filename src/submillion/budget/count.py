@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from submillion.budget.families import Family, FusedLayerNames, LayerNames, read_family
 from submillion.config.run import KINDS
@@ -60,7 +59,7 @@ class Module:
 class _Facts:
     """Checked reading of a configuration mapping."""
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Mapping[str, object]) -> None:
         self._config = config
 
     def find_name(self, names: Sequence[str]) -> str:
@@ -89,7 +88,7 @@ class _Facts:
         return [str(part).strip().lower() for part in parts]
 
 
-def read_num_layers(config: Mapping[str, Any]) -> int:
+def read_num_layers(config: Mapping[str, object]) -> int:
     """Return the number of layers with their own weights (ALBERT's layers share theirs)."""
     family = read_family(config)
     facts = _Facts(config)
@@ -98,14 +97,14 @@ def read_num_layers(config: Mapping[str, Any]) -> int:
     return facts.get_size(facts.find_name(family.sizes.layers), family.defaults.layers)
 
 
-def read_hidden_size(config: Mapping[str, Any]) -> int:
+def read_hidden_size(config: Mapping[str, object]) -> int:
     """Return the width of the encoder's output."""
     family = read_family(config)
     facts = _Facts(config)
     return facts.get_size(facts.find_name(family.sizes.hidden), family.defaults.hidden)
 
 
-def list_modules(config: Mapping[str, Any], *, pooler: bool = False) -> list[Module]:
+def list_modules(config: Mapping[str, object], *, pooler: bool = False) -> list[Module]:
     """List every encoder module that holds parameters, in no particular order.
 
     Args:
@@ -126,7 +125,7 @@ def list_modules(config: Mapping[str, Any], *, pooler: bool = False) -> list[Mod
     return modules
 
 
-def list_linears(config: Mapping[str, Any]) -> list[Linear]:
+def list_linears(config: Mapping[str, object]) -> list[Linear]:
     """List the linear layers inside the transformer layers, layer by layer.
 
     Raises:
@@ -135,7 +134,7 @@ def list_linears(config: Mapping[str, Any]) -> list[Linear]:
     return [module.linear for module in list_modules(config) if module.linear]
 
 
-def count_encoder(config: Mapping[str, Any], *, pooler: bool = False) -> int:
+def count_encoder(config: Mapping[str, object], *, pooler: bool = False) -> int:
     """Count all parameters of an encoder without a head.
 
     Args:
@@ -145,7 +144,7 @@ def count_encoder(config: Mapping[str, Any], *, pooler: bool = False) -> int:
     return sum(module.weight + module.bias for module in list_modules(config, pooler=pooler))
 
 
-def count_biases(config: Mapping[str, Any], *, pooler: bool = False) -> int:
+def count_biases(config: Mapping[str, object], *, pooler: bool = False) -> int:
     """Count all encoder biases, including those of normalisation layers.
 
     PEFT trains these with ``bias="all"``: parameters whose last name is ``bias``
@@ -164,7 +163,7 @@ def _make_norm(name: str, size: int, bias: bool = True) -> Module:
     return Module(name, size, size if bias else 0)
 
 
-def _list_encoder(family: Family, names: LayerNames, config: Mapping[str, Any]) -> Iterator[Module]:
+def _list_encoder(family: Family, names: LayerNames, config: Mapping[str, object]) -> Iterator[Module]:
     facts = _Facts(config)
     hidden = read_hidden_size(config)
     ffn = facts.get_size(facts.find_name(family.sizes.intermediate), family.defaults.intermediate)
@@ -239,7 +238,7 @@ def _list_disentangled(facts: _Facts, hidden: int, positions: int) -> Iterator[M
         yield _make_norm("encoder.conv.LayerNorm", hidden)
 
 
-def _list_fused_encoder(family: Family, names: FusedLayerNames, config: Mapping[str, Any]) -> Iterator[Module]:
+def _list_fused_encoder(family: Family, names: FusedLayerNames, config: Mapping[str, object]) -> Iterator[Module]:
     facts = _Facts(config)
     hidden = read_hidden_size(config)
     ffn = facts.get_size(facts.find_name(family.sizes.intermediate), family.defaults.intermediate)

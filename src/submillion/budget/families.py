@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from submillion.errors import ModelError
 
@@ -377,7 +377,7 @@ def get_family(name: str) -> Family:
     return FAMILIES[name]
 
 
-def read_family(config: Mapping[str, Any]) -> Family:
+def read_family(config: Mapping[str, object]) -> Family:
     """Return the family that a configuration's ``model_type`` names.
 
     Raises:

@@ -17,6 +17,7 @@ from submillion.budget.headers import read_tensor_shapes
 from submillion.budget.plan import Plan, PlannedModule
 from submillion.config.run import Variant
 from submillion.errors import BudgetError, ModelError
+from submillion.storage.json_shapes import JsonView
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 HEAD_NAME = "head.safetensors"
@@ -25,7 +26,7 @@ _ROOT = "base_model.model."
 _DEFAULT = 8
 
 
-def plan_adapter_folder(folder: Path, config: Mapping[str, Any], *, budget: int, base: str | None = None) -> Plan:
+def plan_adapter_folder(folder: Path, config: JsonView, *, budget: int, base: str | None = None) -> Plan:
     """Count the trained parameters of a PEFT adapter folder.
 
     Shapes in the weights' header give ranks, classes and counts. adapter_config.json gives scalings, and everything
@@ -115,7 +116,7 @@ def _read_weights(folder: Path) -> dict[str, tuple[int, ...]]:
     return read_tensor_shapes(path)
 
 
-def _sort_tensors(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], folder: Path) -> _Tensors:
+def _sort_tensors(shapes: Mapping[str, tuple[int, ...]], config: JsonView, folder: Path) -> _Tensors:
     tensors = _Tensors()
     lora_parts = {".lora_A.weight": tensors.a, ".lora_B.weight": tensors.b}
     lora_parts |= dict.fromkeys((".lora_magnitude_vector", ".lora_magnitude_vector.weight"), tensors.magnitudes)
@@ -152,14 +153,14 @@ def is_copy(name: str) -> bool:
     return ".original_module." in name or ".modules_to_save." in name or name.endswith("relative_attention_bias.weight")
 
 
-def _list_biases(config: Mapping[str, Any], prefix: str) -> dict[str, int]:
+def _list_biases(config: JsonView, prefix: str) -> dict[str, int]:
     """Return the size of every bias that ``bias="all"`` may train, by parameter name."""
     sizes = {f"{prefix}{m.name}.bias": m.bias for m in list_modules(config, pooler=True) if m.bias}
     native = list_head_modules(config, head="native", num_labels=2)
     return sizes | {f"{m.name}.bias": m.num_biases for m in native if m.provided and m.num_biases}
 
 
-def _list_targets(config: Mapping[str, Any]) -> list[Linear]:
+def _list_targets(config: JsonView) -> list[Linear]:
     """List the linear layers that an adapter may target: first those in layers, then the pooler of a native head."""
     linears, family = list_linears(config), read_family(config)
     if family.pooler and family.head_reads_pooler:
@@ -168,7 +169,7 @@ def _list_targets(config: Mapping[str, Any]) -> list[Linear]:
     return linears
 
 
-def _check_targets(tensors: _Tensors, settings: Mapping[str, Any], config: Mapping[str, Any], folder: Path) -> None:
+def _check_targets(tensors: _Tensors, settings: JsonView, config: JsonView, folder: Path) -> None:
     names = {tensors.prefix + linear.name for linear in _list_targets(config)}
     unknown = sorted(tensors.a.keys() - names)
     if unknown:
@@ -208,7 +209,7 @@ def _match_pattern(pattern: str, name: str, folder: Path) -> bool:
         raise _fail(folder, f"{pattern!r} is not a valid pattern: {error}") from None
 
 
-def _find_by_pattern(settings: Mapping[str, Any], key: str, default: Any, name: str, folder: Path) -> float:
+def _find_by_pattern(settings: JsonView, key: str, default: Any, name: str, folder: Path) -> float:
     """Return a module's rank or alpha as PEFT does: by the first pattern that matches, otherwise the default."""
     value = default
     for pattern, candidate in (settings.get(key) or {}).items():
@@ -220,9 +221,7 @@ def _find_by_pattern(settings: Mapping[str, Any], key: str, default: Any, name: 
     return value
 
 
-def _plan_modules(
-    tensors: _Tensors, settings: Mapping[str, Any], config: Mapping[str, Any], folder: Path
-) -> tuple[PlannedModule, ...]:
+def _plan_modules(tensors: _Tensors, settings: JsonView, config: JsonView, folder: Path) -> tuple[PlannedModule, ...]:
     dora = bool(settings.get("use_dora"))
     if tensors.a.keys() != tensors.b.keys():
         raise _fail(folder, f"{sorted(tensors.a.keys() ^ tensors.b.keys())[0]!r} has only one of its two matrices")
@@ -232,7 +231,7 @@ def _plan_modules(
     return tuple(_plan_module(tensors, linear, settings, folder) for linear in targets)
 
 
-def _plan_module(tensors: _Tensors, linear: Linear, settings: Mapping[str, Any], folder: Path) -> PlannedModule:
+def _plan_module(tensors: _Tensors, linear: Linear, settings: JsonView, folder: Path) -> PlannedModule:
     name = tensors.prefix + linear.name
     rank = int(_find_by_pattern(settings, "rank_pattern", settings.get("r", _DEFAULT), name, folder))
     alpha = _find_by_pattern(settings, "alpha_pattern", settings.get("lora_alpha", _DEFAULT), name, folder)
@@ -258,7 +257,7 @@ def _plan_module(tensors: _Tensors, linear: Linear, settings: Mapping[str, Any],
     )
 
 
-def _read_variant(settings: Mapping[str, Any]) -> Variant:
+def _read_variant(settings: JsonView) -> Variant:
     if settings.get("use_dora"):
         return "dora"
     # PiSSA changes the base's weights, rsLoRA only the scalings, which the modules of the plan have.
@@ -268,7 +267,7 @@ def _read_variant(settings: Mapping[str, Any]) -> Variant:
 
 
 def _read_head(
-    tensors: _Tensors, settings: Mapping[str, Any], config: Mapping[str, Any], folder: Path
+    tensors: _Tensors, settings: JsonView, config: JsonView, folder: Path
 ) -> tuple[HeadKind, tuple[HeadModule, ...], int]:
     modules = _group_modules(tensors.saved)
     wanted = settings.get("modules_to_save") or []
@@ -311,7 +310,7 @@ def _group_modules(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, HeadModul
     return {name: HeadModule(name, tuple(sorted(group, reverse=True))) for name, group in groups.items()}
 
 
-def _check_biases(tensors: _Tensors, bias: str, config: Mapping[str, Any], folder: Path) -> None:
+def _check_biases(tensors: _Tensors, bias: str, config: JsonView, folder: Path) -> None:
     found = tensors.biases.keys()
     least: set[str] = set()
     most: set[str] = set()
@@ -332,7 +331,7 @@ def _check_biases(tensors: _Tensors, bias: str, config: Mapping[str, Any], folde
 
 
 def _count_model(
-    tensors: _Tensors, head: HeadKind, saved: Sequence[HeadModule], num_labels: int, config: Mapping[str, Any]
+    tensors: _Tensors, head: HeadKind, saved: Sequence[HeadModule], num_labels: int, config: JsonView
 ) -> int:
     """Count encoder and head once, no matter which of their modules were trained."""
     native = list_head_modules(config, head=head, num_labels=num_labels)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from submillion.budget.count import read_hidden_size
 from submillion.budget.families import read_family
@@ -43,17 +43,17 @@ class HeadModule:
         return sum(math.prod(shape) for name, shape in self.tensors if name == "bias")
 
 
-def get_model_prefix(config: Mapping[str, Any]) -> str:
+def get_model_prefix(config: Mapping[str, object]) -> str:
     """Return the name under which a stock classification model holds its encoder, such as ``roberta``."""
     return read_family(config).prefix
 
 
-def uses_pooler(config: Mapping[str, Any], head: HeadKind) -> bool:
+def uses_pooler(config: Mapping[str, object], head: HeadKind) -> bool:
     """Return whether the head reads the encoder's pooler, which then belongs to the (frozen) encoder."""
     return head == "native" and read_family(config).head_reads_pooler
 
 
-def list_head_modules(config: Mapping[str, Any], *, head: HeadKind, num_labels: int) -> list[HeadModule]:
+def list_head_modules(config: Mapping[str, object], *, head: HeadKind, num_labels: int) -> list[HeadModule]:
     """List the modules of a head in the order of computation.
 
     The last module gives the C class logits. Poolers inside the encoder are not part of the list.
@@ -82,7 +82,7 @@ def list_head_modules(config: Mapping[str, Any], *, head: HeadKind, num_labels: 
     return modules
 
 
-def _list_prediction_head(config: Mapping[str, Any], hidden: int, num_labels: int) -> list[HeadModule]:
+def _list_prediction_head(config: Mapping[str, object], hidden: int, num_labels: int) -> list[HeadModule]:
     # The masked-language checkpoint contains head.dense and head.norm under the same names.
     dense = _make_linear("head.dense", hidden, hidden, bias=bool(config.get("classifier_bias", False)), provided=True)
     norm: tuple[tuple[str, tuple[int, ...]], ...] = (("weight", (hidden,)),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -94,13 +94,13 @@ class Plan:
             rows.append((f"biases ({self.bias})", self.bias_params))
         return tuple(rows)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the plan as JSON types; `from_json` reads it back."""
-        values: dict[str, Any] = _PLAN_TYPE.dump_python(self, mode="json")
+        values: dict[str, object] = _PLAN_TYPE.dump_python(self, mode="json")
         return values
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any], *, where: str = "plan.json") -> Plan:
+    def from_json(cls, values: Mapping[str, object], *, where: str = "plan.json") -> Plan:
         """Rebuild a plan and check that its sums hold.
 
         Raises:
@@ -135,7 +135,7 @@ def _label_head(module: HeadModule) -> str:
 
 
 def make_plan(
-    config: Mapping[str, Any], *, base: str, num_labels: int, model: ModelConfig, adapter: AdapterConfig, budget: int
+    config: Mapping[str, object], *, base: str, num_labels: int, model: ModelConfig, adapter: AdapterConfig, budget: int
 ) -> Plan:
     """Choose and count every trainable parameter.
 
@@ -228,7 +228,7 @@ class _Sizes:
         return min(cap, (budget - 1 - self.count(0)) // self.per_rank)
 
 
-def _measure(config: Mapping[str, Any], num_labels: int, head: HeadKind, adapter: AdapterConfig) -> _Sizes:
+def _measure(config: Mapping[str, object], num_labels: int, head: HeadKind, adapter: AdapterConfig) -> _Sizes:
     targets = list_targets(config, adapter)
     head_modules = list_head_modules(config, head=head, num_labels=num_labels)
     bias = 0
@@ -283,7 +283,7 @@ def _explain_excess(
     sizes: _Sizes,
     rank: int,
     *,
-    config: Mapping[str, Any],
+    config: Mapping[str, object],
     num_labels: int,
     model: ModelConfig,
     adapter: AdapterConfig,

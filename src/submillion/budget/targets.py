@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from submillion.budget.count import ENCODER_KINDS, Linear, list_linears, read_num_layers
 from submillion.budget.families import read_family
@@ -15,7 +14,7 @@ from submillion.errors import ConfigError
 _FUSED = ("query", "key", "value")
 
 
-def list_targets(config: Mapping[str, Any], adapter: AdapterConfig) -> list[Linear]:
+def list_targets(config: Mapping[str, object], adapter: AdapterConfig) -> list[Linear]:
     """List the linear layers that an adapter configuration targets, in model order.
 
     Kinds are narrowed by ``adapter.layers``; a full name (with or without the stock model's prefix, such as
@@ -34,7 +33,7 @@ def list_targets(config: Mapping[str, Any], adapter: AdapterConfig) -> list[Line
     return [linear for linear in linears if linear.name in chosen]
 
 
-def list_fixed_ranks(config: Mapping[str, Any], adapter: AdapterConfig, targets: Sequence[Linear]) -> dict[str, int]:
+def list_fixed_ranks(config: Mapping[str, object], adapter: AdapterConfig, targets: Sequence[Linear]) -> dict[str, int]:
     """Resolve ``adapter.ranks`` to one rank per module name; a full name wins over a kind.
 
     Raises:
@@ -56,7 +55,7 @@ def list_fixed_ranks(config: Mapping[str, Any], adapter: AdapterConfig, targets:
     return by_kind | by_name
 
 
-def check_layers(config: Mapping[str, Any], adapter: AdapterConfig) -> frozenset[int]:
+def check_layers(config: Mapping[str, object], adapter: AdapterConfig) -> frozenset[int]:
     """Return the layer numbers that an adapter configuration allows.
 
     Raises:
@@ -84,12 +83,12 @@ def check_layers(config: Mapping[str, Any], adapter: AdapterConfig) -> frozenset
     return frozenset(adapter.layers)
 
 
-def is_full_name(config: Mapping[str, Any], target: str, linear: Linear) -> bool:
+def is_full_name(config: Mapping[str, object], target: str, linear: Linear) -> bool:
     """Return whether a target is this linear layer's module name, with or without the stock model's prefix."""
     return target in (linear.name, f"{get_model_prefix(config)}.{linear.name}")
 
 
-def find_linears(config: Mapping[str, Any], target: str, linears: Sequence[Linear], *, where: str) -> list[Linear]:
+def find_linears(config: Mapping[str, object], target: str, linears: Sequence[Linear], *, where: str) -> list[Linear]:
     """Find the linear layers in all layers that a kind, ``all`` or a full module name means.
 
     Raises:

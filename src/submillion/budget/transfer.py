@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from submillion.budget.count import Linear, list_linears, read_num_layers
 from submillion.budget.families import read_family
@@ -26,7 +25,7 @@ def map_layer(layer: int, num_layers: int, new_num_layers: int) -> int:
 
 
 def adapt_to_base(
-    adapter: AdapterConfig, *, recipe_config: Mapping[str, Any], config: Mapping[str, Any]
+    adapter: AdapterConfig, *, recipe_config: Mapping[str, object], config: Mapping[str, object]
 ) -> tuple[AdapterConfig, list[str]]:
     """Rewrite an adapter's layers and names from one base model to another.
 
@@ -47,14 +46,15 @@ def adapt_to_base(
     """
     depth, new_depth = read_num_layers(recipe_config), read_num_layers(config)
     lines: list[str] = []
-    updates: dict[str, Any] = {}
+    updates: dict[str, object] = {}
     if adapter.layers is not None and depth != new_depth:
         check_layers(recipe_config, adapter)
         mapped = {layer: map_layer(layer, depth, new_depth) for layer in sorted(set(adapter.layers))}
-        updates["layers"] = tuple(sorted(set(mapped.values())))
+        layers = tuple(sorted(set(mapped.values())))
+        updates["layers"] = layers
         lines.append(f"layers of {depth} to {new_depth}: {', '.join(f'{old} -> {new}' for old, new in mapped.items())}")
-        if len(updates["layers"]) < len(mapped):
-            lines.append(f"layers that became equal were merged: {len(mapped)} -> {len(updates['layers'])}")
+        if len(layers) < len(mapped):
+            lines.append(f"layers that became equal were merged: {len(mapped)} -> {len(layers)}")
 
     targets: dict[str, str] = {}
     for target in adapter.targets:
@@ -79,7 +79,7 @@ def adapt_to_base(
     return adapter.model_copy(update=updates), lines
 
 
-def _map_name(name: str, recipe_config: Mapping[str, Any], config: Mapping[str, Any], *, where: str) -> str:
+def _map_name(name: str, recipe_config: Mapping[str, object], config: Mapping[str, object], *, where: str) -> str:
     linears = list_linears(config)
     source = _find_named(name, recipe_config)
     if source is None:
@@ -94,5 +94,5 @@ def _map_name(name: str, recipe_config: Mapping[str, Any], config: Mapping[str, 
     return next(linear.name for linear in candidates if linear.layer == layer)
 
 
-def _find_named(name: str, config: Mapping[str, Any]) -> Linear | None:
+def _find_named(name: str, config: Mapping[str, object]) -> Linear | None:
     return next((linear for linear in list_linears(config) if is_full_name(config, name, linear)), None)

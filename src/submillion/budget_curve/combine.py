@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from submillion.metrics import stats
 
 
-def describe_point(right: NDArray[np.bool_]) -> dict[str, Any]:
+def describe_point(right: NDArray[np.bool_]) -> dict[str, object]:
     """Return mean accuracy over seeds, its 95 % interval, and what each seed had.
 
     The interval draws runs and records with replacement (`stats.bootstrap_runs`), so it is about other seeds and other

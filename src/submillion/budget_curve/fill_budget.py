@@ -68,7 +68,7 @@ def _parse_budget(given: int | str) -> int:
     return int(value)
 
 
-def fill_budget(config: RunConfig, base_config: Mapping[str, Any], *, num_labels: int, budget: int) -> Filled:
+def fill_budget(config: RunConfig, base_config: Mapping[str, object], *, num_labels: int, budget: int) -> Filled:
     """Choose what trains below a budget.
 
     It is the first of these that fits, at the largest rank that fits:
@@ -123,7 +123,7 @@ def _list_frames(config: RunConfig) -> Iterator[tuple[Any, str, tuple[str, ...]]
         yield config.model.model_copy(update={"head": "linear"}), "none", ("a linear head",)
 
 
-def _list_choices(config: RunConfig, base_config: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+def _list_choices(config: RunConfig, base_config: Mapping[str, object]) -> Iterator[tuple[dict[str, object], str]]:
     """Yield what to target, from the recipe's own targets down to one matrix."""
     linears = list_targets(base_config, config.adapter)
     yield {}, f"all {len(linears)} matrices of the recipe"
@@ -138,5 +138,5 @@ def _list_choices(config: RunConfig, base_config: Mapping[str, Any]) -> Iterator
     yield _name([last]), f"the {last.kind} matrix of layer {last.layer}"
 
 
-def _name(linears: Sequence[Linear]) -> dict[str, Any]:
+def _name(linears: Sequence[Linear]) -> dict[str, object]:
     return {"targets": tuple(linear.name for linear in linears), "layers": None}

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from submillion.run.folder import RunDir, refuse_overwriting
 from submillion.run.paired import compare_outcomes, read_outcomes
 from submillion.run.reader import read_manifest
 from submillion.storage.files import read_json, write_json
+from submillion.storage.json_shapes import JsonObject
 
 SHOWN = ("validation", "test")
 
@@ -41,14 +41,14 @@ class CurveResult:
     """
 
     folder: Path
-    figures: dict[str, Any]
+    figures: JsonObject
 
     @property
     def report(self) -> Path:
         """The page."""
         return self.folder / "curve.html"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return the figures with the folder and the page."""
         return {"folder": str(self.folder), "report": str(self.report), **self.figures}
 
@@ -119,13 +119,13 @@ def _launch(choice: Filled, seed: int, folder: Path, *, has_baseline: bool) -> L
     # One page for all runs. The baseline sees the same rows in each; which runs have it must not depend on the other
     # budgets, or adding one would change the settings of those that are there.
     final = FinalConfig(test=True, proof=True, report=False)
-    changes: dict[str, Any] = {"seed": seed, "baseline": has_baseline, "final": final}
+    changes: JsonObject = {"seed": seed, "baseline": has_baseline, "final": final}
     return launch_run(choice.config.model_copy(update=changes), folder / name)
 
 
 def _describe(
     config: RunConfig, filled: Sequence[Filled], runs: dict[int, list[LaunchedRun]], seeds: Sequence[int]
-) -> dict[str, Any]:
+) -> JsonObject:
     split = "test" if all("test" in run.evaluations for kept in runs.values() for run in kept) else "validation"
     budgets = [choice.plan.budget for choice in filled]
     right = read_outcomes([run.run for budget in budgets for run in runs[budget]], split)

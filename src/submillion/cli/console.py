@@ -57,7 +57,7 @@ def print_raw(text: str) -> None:
     sys.stdout.flush()
 
 
-def print_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
+def print_json(value: Mapping[str, object] | Sequence[Any]) -> None:
     """Print one JSON value on stdout, in ASCII, so that no encoding can break it."""
     print_raw(json.dumps(value, indent=2, allow_nan=False) + "\n")
 

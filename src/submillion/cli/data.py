@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +10,7 @@ import typer
 
 from submillion.cli import options
 from submillion.cli.console import make_text, print_json, print_note, print_result
+from submillion.storage.json_shapes import JsonView
 
 if TYPE_CHECKING:
     from submillion.config.run import ModelConfig
@@ -143,14 +144,14 @@ _COUNTS = {
 }
 
 
-def _has_findings(findings: Mapping[str, Any]) -> bool:
+def _has_findings(findings: JsonView) -> bool:
     from submillion.data.legibility import list_loud
 
     is_loud = findings["legibility"] is not None and list_loud(findings["legibility"])
     return bool(findings["leaks"] or is_loud) or any(findings[key] for key in _COUNTS)
 
 
-def _print_findings(findings: Mapping[str, Any]) -> None:
+def _print_findings(findings: JsonView) -> None:
     from submillion.cli.tables import make_table
     from submillion.data.findings import describe_labels
     from submillion.data.legibility import describe_legibility

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from submillion.cli import options
 from submillion.cli.console import make_text, print_json, print_note, print_raw, print_result
+from submillion.storage.json_shapes import JsonObject
 
 if TYPE_CHECKING:
     from submillion.augment.generate import Generated
@@ -66,7 +67,7 @@ def generate(
     from submillion.config.generate import make_settings
     from submillion.run.folder import refuse_overwriting
 
-    given: dict[str, Any] = {
+    given: JsonObject = {
         "model": model,
         "from_scratch": from_scratch or None,
         "full": full or None,

@@ -10,6 +10,7 @@ import typer
 
 from submillion.cli import options
 from submillion.cli.console import make_text, print_json, print_note, print_result
+from submillion.storage.json_shapes import JsonObject
 
 if TYPE_CHECKING:
     import numpy as np
@@ -217,7 +218,7 @@ def _read_stdin() -> list[str]:
         raise DataError(f"is not UTF-8: {error.reason}", where="stdin", hint="Convert it, as with iconv.") from None
 
 
-def _describe_prediction(prediction: Prediction, labels: LabelSet) -> dict[str, object]:
+def _describe_prediction(prediction: Prediction, labels: LabelSet) -> JsonObject:
     shares = dict(zip(labels, prediction.probabilities, strict=True))
     described = {"label": prediction.label, "label_id": prediction.label_id, "probabilities": shares}
     return described if prediction.has_text else {**described, "has_text": False}

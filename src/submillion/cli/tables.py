@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
 from submillion.cli.console import make_text
+from submillion.storage.json_shapes import JsonView
 
 if TYPE_CHECKING:
     from submillion.budget.plan import Plan
@@ -71,7 +72,7 @@ def _join_range(numbers: Sequence[int]) -> str:
     return str(numbers[0]) if numbers else "-"
 
 
-def tabulate_evaluation(figures: Mapping[str, Any]) -> list[Table | Text]:
+def tabulate_evaluation(figures: JsonView) -> list[Table | Text]:
     """Return tables of the figures of one scored set: summary, classes and confusion."""
     summary = make_table("figure", "value", "95 % interval")
     for name in ("accuracy", "macro_f1"):
@@ -99,7 +100,7 @@ def _shorten(name: str) -> str:
     return clean if len(clean) <= 16 else clean[:15] + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def tabulate_run(evaluations: Mapping[str, Mapping[str, Any]], baselines: Mapping[str, Mapping[str, Any]]) -> Table:
+def tabulate_run(evaluations: Mapping[str, JsonView], baselines: Mapping[str, JsonView]) -> Table:
     """Return a table with one row per scored set: model, interval, TF-IDF baseline, and model minus baseline."""
     table = make_table("set", "records", "accuracy", "95 % interval", "TF-IDF", "difference", "p")
     for name, figures in evaluations.items():

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from submillion.cli import options
 from submillion.cli.console import print_json, print_note, print_result
+from submillion.storage.json_shapes import JsonObject
 
 if TYPE_CHECKING:
     from submillion.config.run import RunConfig
@@ -198,7 +199,7 @@ def _print_summary(summary: RunSummary, *, as_json: bool) -> None:
     print_result(str(summary.run))
 
 
-def _describe(summary: RunSummary, report: Path | None) -> dict[str, Any]:
+def _describe(summary: RunSummary, report: Path | None) -> JsonObject:
     plan = summary.plan
     return {
         "run": str(summary.run),

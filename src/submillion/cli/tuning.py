@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -126,7 +126,7 @@ def _print_result(result: SearchResult) -> None:
     print_result(str(result.recipe))
 
 
-def _tabulate_settings(settings: dict[str, Any]) -> Table:
+def _tabulate_settings(settings: dict[str, object]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
@@ -105,7 +105,9 @@ class GenerateSettings(Section):
         return 1e-3 if self.from_scratch else 5e-5 if self.full else 5e-4
 
 
-def make_settings(values: Mapping[str, Any], overrides: Mapping[str, object] = {}, *, where: str) -> GenerateSettings:
+def make_settings(
+    values: Mapping[str, object], overrides: Mapping[str, object] = {}, *, where: str
+) -> GenerateSettings:
     """Return settings from nested values, with overrides by dotted path applied last.
 
     Args:

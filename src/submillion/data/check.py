@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial, reduce
 from operator import add
-from typing import Any
 
 import numpy as np
 
@@ -66,7 +65,7 @@ class DataReport:
         """Return the ids of the rows of split `left` that stand exactly or nearly in a split after it."""
         return frozenset().union(*(leak.ids for leak in self.leaks if leak.left == left and leak.kind != "column"))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the object of ``check --json``."""
         return {
             "num_records": self.num_records,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from submillion.data.legibility import Legibility
+from submillion.storage.json_shapes import JsonObject, JsonView
 
 Kind = Literal["exact", "near", "column"]
 KINDS: tuple[Kind, ...] = ("exact", "near", "column")
@@ -54,7 +55,7 @@ class Finding:
     num_records: int
     examples: tuple[Mapping[str, str], ...]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return count and examples."""
         return {"num_records": self.num_records, "examples": [dict(example) for example in self.examples]}
 
@@ -80,7 +81,7 @@ class Leak:
     ids: frozenset[str]
     examples: tuple[Mapping[str, str], ...]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return counts and examples; ids are left out."""
         return {
             "left": self.left,
@@ -109,7 +110,7 @@ class SplitReport:
 
     num_records: int
     class_counts: Mapping[str, int] | None
-    lengths: Mapping[str, Any]
+    lengths: JsonView
     empty: Finding
     too_long: Finding
     exact_duplicates: Finding
@@ -117,7 +118,7 @@ class SplitReport:
     damage: Mapping[str, Finding]
     legibility: Legibility | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return everything as JSON values."""
         return {
             "num_records": self.num_records,
@@ -148,7 +149,7 @@ def find_damage(texts: Sequence[str]) -> dict[str, list[int]]:
     return found
 
 
-def describe_lengths(lengths: NDArray[np.int64], unit: Literal["tokens", "words"]) -> dict[str, Any]:
+def describe_lengths(lengths: NDArray[np.int64], unit: Literal["tokens", "words"]) -> JsonObject:
     """Return the distribution of text lengths.
 
     Args:
@@ -189,7 +190,7 @@ _SPLIT_WORDS = {
 }
 
 
-def describe_findings(findings: Mapping[str, Any]) -> list[str]:
+def describe_findings(findings: JsonView) -> list[str]:
     """Return a line for every finding that is not zero, with its first place.
 
     Args:
@@ -213,7 +214,7 @@ def describe_findings(findings: Mapping[str, Any]) -> list[str]:
     return lines + describe_labels(findings)
 
 
-def describe_labels(findings: Mapping[str, Any]) -> list[str]:
+def describe_labels(findings: JsonView) -> list[str]:
     """Return a line for every group of class names that look alike, and one for names that look like no class."""
     alike = [f"check: class names that look alike: {_list(group)}" for group in findings.get("similar_labels", ())]
     doubtful = findings.get("doubtful_labels")
@@ -226,12 +227,12 @@ def _list(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name!r} ({count:,} rows)" for name, count in counts.items())
 
 
-def _first(finding: Mapping[str, Any]) -> Mapping[str, str]:
+def _first(finding: JsonView) -> Mapping[str, str]:
     examples: Sequence[Mapping[str, str]] = finding.get("examples") or ({},)
     return examples[0]
 
 
-def _describe_split_finding(words: str, found: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
+def _describe_split_finding(words: str, found: Mapping[str, JsonView | None]) -> list[str]:
     counts = {name: finding["num_records"] for name, finding in found.items() if finding and finding["num_records"]}
     if not counts:
         return []

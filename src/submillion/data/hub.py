@@ -10,7 +10,6 @@ import re
 from collections.abc import Collection, Mapping
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from submillion.config.yaml_text import parse_yaml
 from submillion.errors import ConfigError, DataError, RunError
@@ -58,7 +57,7 @@ def _download(name: str, revision: str | None, where: str) -> tuple[Path, list[s
         # Asking for the listing first makes an unreachable hub fail after one timeout; a download would retry.
         info = HfApi().dataset_info(name, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
         names = [sibling.rfilename for sibling in info.siblings or ()]
-        card: dict[str, Any] = {}
+        card: dict[str, object] = {}
         if CARD in names:
             card = _read_card(Path(hf_hub_download(name, CARD, repo_type="dataset", revision=info.sha)))
         wanted = [path for _, path in _choose_files(names, card, where)]
@@ -105,7 +104,7 @@ def _check_parts(path: str, names: Collection[str]) -> None:
             raise OSError(f"parts of {path} are missing")
 
 
-def _read_card(path: Path) -> dict[str, Any]:
+def _read_card(path: Path) -> dict[str, object]:
     """Return the YAML header of a card; empty where there is none."""
     if not path.is_file():
         return {}
@@ -119,7 +118,7 @@ def _read_card(path: Path) -> dict[str, Any]:
     return header if isinstance(header, dict) else {}
 
 
-def _choose_files(names: Collection[str], card: Mapping[str, Any], where: str) -> list[tuple[str, str]]:
+def _choose_files(names: Collection[str], card: Mapping[str, object], where: str) -> list[tuple[str, str]]:
     """Return the files of rows, each with a name that tells its split."""
     listed = _files_of_card(names, card, where)
     if listed:
@@ -142,7 +141,7 @@ def _choose_files(names: Collection[str], card: Mapping[str, Any], where: str) -
     )
 
 
-def _files_of_card(names: Collection[str], card: Mapping[str, Any], where: str) -> list[tuple[str, str]]:
+def _files_of_card(names: Collection[str], card: Mapping[str, object], where: str) -> list[tuple[str, str]]:
     """Return what the card's `configs` say: the default configuration's files by split, or nothing."""
     configs = [config for config in _as_list(card.get("configs")) if isinstance(config.get("data_files"), list)]
     if not configs:
@@ -167,22 +166,22 @@ def _files_of_card(names: Collection[str], card: Mapping[str, Any], where: str) 
     return chosen
 
 
-def _as_list(value: object) -> list[dict[str, Any]]:
+def _as_list(value: object) -> list[dict[str, object]]:
     items = value if isinstance(value, list) else [value]
     return [item for item in items if isinstance(item, dict)]
 
 
-def _find_class_names(card: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+def _find_class_names(card: Mapping[str, object]) -> dict[str, tuple[str, ...]]:
     """Return class names by column from the card's `dataset_info`, where all its configurations agree."""
     found: dict[str, tuple[str, ...]] = {}
     for info in _as_list(card.get("dataset_info")):
         for feature in _as_list(info.get("features")):
-            kind = feature.get("dtype")
+            name, kind = feature.get("name"), feature.get("dtype")
             label = kind.get("class_label") if isinstance(kind, dict) else None
             names = label.get("names") if isinstance(label, dict) else None
             if isinstance(names, dict):
                 # The card writes {'0': World, '1': Sports}: quoted numbers, in any order.
                 names = [names[key] for key in sorted(names, key=lambda key: int(key) if str(key).isdigit() else -1)]
-            if isinstance(names, list) and isinstance(feature.get("name"), str):
-                found.setdefault(feature["name"], tuple(str(name) for name in names))
+            if isinstance(names, list) and isinstance(name, str):
+                found.setdefault(name, tuple(str(name) for name in names))
     return found

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from submillion.config.run import LongTexts
 from submillion.data.long_texts import count_kept
 from submillion.data.vocabulary import UnknownKind
+from submillion.storage.json_shapes import JsonObject, JsonView
 
 LOUD_UNKNOWN = 0.05
 """Share of unknown tokens from which a user must be warned: a sentence of twenty words loses one. English news has
@@ -80,7 +80,7 @@ class TextFigures:
         ours, theirs = asdict(self), asdict(other)
         return TextFigures(**{name: ours[name] + theirs[name] for name in ours})
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return the sums and their shares, 0..1; a share of nothing is 0."""
         return {
             **asdict(self),
@@ -117,7 +117,7 @@ class Legibility:
         sums = {name: self.classes.get(name, nothing) + other.classes.get(name, nothing) for name in names}
         return Legibility(self.max_length, self.long_texts, self.unknown_kind, self.whole + other.whole, sums)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return settings, sums and shares, and those of each class under ``classes``."""
         return {
             "max_length": self.max_length,
@@ -174,7 +174,7 @@ def measure_legibility(
     return Legibility(max_length, long_texts, counts.unknown_kind, whole, classes)
 
 
-def list_loud(figures: Mapping[str, Any]) -> list[str]:
+def list_loud(figures: JsonView) -> list[str]:
     """Return which shares, of all texts or of those of one class, are so large that a user must be warned.
 
     Args:
@@ -185,7 +185,7 @@ def list_loud(figures: Mapping[str, Any]) -> list[str]:
 
 
 def describe_legibility(
-    figures: Mapping[str, Any], *, what: str, loud_only: bool = False, known: Sequence[str] = ()
+    figures: JsonView, *, what: str, loud_only: bool = False, known: Sequence[str] = ()
 ) -> list[str]:
     """Return a sentence for each thing that keeps texts from the model; those that are loud say what to do.
 
@@ -218,7 +218,7 @@ def describe_legibility(
     return lines
 
 
-def explain_unread(data: Mapping[str, Any]) -> str:
+def explain_unread(data: JsonView) -> str:
     """Return why a model may know less than a baseline that reads texts whole; empty where nothing speaks for it.
 
     Args:
@@ -248,7 +248,7 @@ def _divide(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
 
-def _tell_unknown(figures: Mapping[str, Any], what: str) -> str:
+def _tell_unknown(figures: JsonView, what: str) -> str:
     kind = (
         "are unknown to the base, which cannot tell what they stood for"
         if figures["unknown_kind"] == "token"
@@ -260,14 +260,14 @@ def _tell_unknown(figures: Mapping[str, Any], what: str) -> str:
     )
 
 
-def _tell_spelled(figures: Mapping[str, Any], what: str) -> str:
+def _tell_spelled(figures: JsonView, what: str) -> str:
     return (
         f"{figures['spelled_share']:.1%} of the tokens of {what} are single letters: the base has no words of this "
         f"script and spells them ({figures['tokens_per_character']:.2f} tokens a character; English has 0.2 to 0.3)"
     )
 
 
-def _tell_cut(figures: Mapping[str, Any], what: str) -> str:
+def _tell_cut(figures: JsonView, what: str) -> str:
     kept = "their first and last" if figures["long_texts"] == "head_tail" else "their first"
     return (
         f"{figures['num_cut']:,} of {figures['num_records']:,} {what} ({figures['cut_records_share']:.1%}) are cut to "
@@ -275,11 +275,11 @@ def _tell_cut(figures: Mapping[str, Any], what: str) -> str:
     )
 
 
-def _advise_base(_: Mapping[str, Any]) -> str:
+def _advise_base(_: JsonView) -> str:
     return f"Choose a base that knows these texts: {_MULTILINGUAL}."
 
 
-def _advise_length(figures: Mapping[str, Any]) -> str:
+def _advise_length(figures: JsonView) -> str:
     return (
         "Read all of them with --set model.long_texts=chunks"
         + ("" if figures["long_texts"] == "head_tail" else ", their beginning and end with head_tail")
@@ -287,7 +287,7 @@ def _advise_length(figures: Mapping[str, Any]) -> str:
     )
 
 
-def _name_classes(figures: Mapping[str, Any], share: str) -> str:
+def _name_classes(figures: JsonView, share: str) -> str:
     """Return the shares of the classes with the largest ones in brackets; nothing where there are no labels."""
     shares = {name: part[share] for name, part in figures["classes"].items() if part["num_records"]}
     if not shares:

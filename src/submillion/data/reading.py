@@ -33,7 +33,7 @@ class Reading:
     spelled: Literal["names", "numbers"] = "names"
     is_official: bool = False
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return what data.json holds under ``reading``."""
         return {
             "text": list(self.text),
@@ -90,7 +90,7 @@ def recover_reading(
     )
 
 
-def read_labels(values: Mapping[str, Any], num_labels: int, *, where: str) -> LabelSet:
+def read_labels(values: Mapping[str, object], num_labels: int, *, where: str) -> LabelSet:
     """Return the classes that a file of a run or an export names.
 
     Args:
@@ -113,7 +113,7 @@ def read_labels(values: Mapping[str, Any], num_labels: int, *, where: str) -> La
     return LabelSet(tuple(names))
 
 
-def read_temperature(values: Mapping[str, Any], *, where: str) -> float:
+def read_temperature(values: Mapping[str, object], *, where: str) -> float:
     """Return the temperature that a file of a run or an export holds, above 0.
 
     Args:
@@ -134,7 +134,7 @@ def read_temperature(values: Mapping[str, Any], *, where: str) -> float:
 
 
 def read_reading(
-    values: Mapping[str, Any], labels: LabelSet, settings: DataConfig, *, where: str
+    values: Mapping[str, object], labels: LabelSet, settings: DataConfig, *, where: str
 ) -> tuple[Reading, tuple[str, ...]]:
     """Return what a file of a run or an export says of its reading, and a note where it is too old to say it.
 
@@ -156,7 +156,7 @@ def read_reading(
     return recover_reading(labels, text=text, label=settings.label, row_id=settings.id), (note,)
 
 
-def _find_problem(values: Mapping[str, Any]) -> str:
+def _find_problem(values: Mapping[str, object]) -> str:
     """Return what keeps values from being a reading; empty where nothing does."""
     text = values.get("text")
     if not isinstance(text, list) or not text or not all(isinstance(name, str) for name in text):

@@ -19,6 +19,7 @@ from submillion.data.near import normalise_text
 from submillion.errors import DataError
 from submillion.records import Record
 from submillion.storage.files import write_atomically
+from submillion.storage.json_shapes import JsonObject, JsonView
 from submillion.tables.table import closed_after
 from submillion.tables.text_lines import iter_lines
 
@@ -53,12 +54,12 @@ class SyntheticRow:
     id: str
     text: str
     label: str
-    provenance: Mapping[str, Any]
+    provenance: JsonView
 
 
 def describe_origin(
-    method: str, settings: Mapping[str, Any], *, seed: int, source: Record | None = None, **details: Any
-) -> dict[str, Any]:
+    method: str, settings: JsonView, *, seed: int, source: Record | None = None, **details: Any
+) -> JsonObject:
     """Return the provenance of a row.
 
     Args:
@@ -68,13 +69,13 @@ def describe_origin(
         source: The one record it was made from, cleaned; None where there is none.
         details: JSON values that the method tells of the row.
     """
-    origin: dict[str, Any] = {"method": method, "settings_sha256": digest_settings(settings), "seed": seed}
+    origin: JsonObject = {"method": method, "settings_sha256": digest_settings(settings), "seed": seed}
     if source is not None:
         origin |= dict(zip(_SOURCE_KEYS, (source.id, source.source, digest_text(source.text)), strict=True))
     return origin | details
 
 
-def digest_settings(settings: Mapping[str, Any]) -> str:
+def digest_settings(settings: JsonView) -> str:
     """Return the SHA-256 of settings; their order does not count."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
@@ -211,7 +212,7 @@ def _find_problem_of_origin(origin: Any) -> str:
     return f"provenance.{odd[0]} must be a text, got {origin[odd[0]]!r:.80}" if odd else ""
 
 
-def describe_file(entry: Mapping[str, Any]) -> str:
+def describe_file(entry: JsonView) -> str:
     """Return what data.json says of a file of synthetic rows as a clause without its full stop."""
     counts = {reason: count for reason, count in entry["num_dropped"].items() if count}
     spelled = ", ".join(f"{count:,} {REASONS.get(reason, reason)}" for reason, count in counts.items())

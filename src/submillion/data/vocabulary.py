@@ -76,10 +76,11 @@ def read_vocabulary(tokenizer: str) -> Vocabulary:
     return Vocabulary("bytes" if is_bytes else "token", is_unknown, is_letter)
 
 
-def _list_unknown(model: Mapping[str, Any], ids: Mapping[str, int]) -> list[int]:
-    if isinstance(model.get("unk_id"), int):
-        return [model["unk_id"]]
-    return [ids[model["unk_token"]]] if model.get("unk_token") in ids else []
+def _list_unknown(model: Mapping[str, object], ids: Mapping[str, int]) -> list[int]:
+    number, token = model.get("unk_id"), model.get("unk_token")
+    if isinstance(number, int):
+        return [number]
+    return [ids[token]] if isinstance(token, str) and token in ids else []
 
 
 def _list_types(part: Any) -> Iterator[str]:

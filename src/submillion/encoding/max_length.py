@@ -42,7 +42,7 @@ class ChosenLength:
     num_cut: int
     long_texts: LongTexts = "head"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the attributes as JSON types."""
         return asdict(self)
 

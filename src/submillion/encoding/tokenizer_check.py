@@ -8,10 +8,11 @@ cannot take for ever, and nothing grows without bound. What remains can only be 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from submillion.budget.patterns import SlowPatternError, bound_ways
+from submillion.storage.json_shapes import JsonObject, JsonView
 
 MAX_BYTES = 64 << 20
 _MAX_VOCABULARY = 2_000_000
@@ -72,7 +73,7 @@ class UnsoundTokenizerError(ValueError):
     """A tokenizer.json that is not used; its text says why, as the end of a sentence."""
 
 
-def check_tokenizer(values: Any) -> dict[str, Any]:
+def check_tokenizer(values: Any) -> JsonObject:
     """Return the content of a tokenizer.json as it may be built, without truncation and padding.
 
     Args:
@@ -118,7 +119,7 @@ def _require_token(token: Any, number: Any) -> None:
         raise UnsoundTokenizerError(f"the token {token!r:.80} has the id {number!r:.40}")
 
 
-def _check_model(model: dict[str, Any]) -> dict[str, int]:
+def _check_model(model: JsonObject) -> dict[str, int]:
     """Check the model, of which `type` may be missing as in old files, and return its vocabulary."""
     kind = model.setdefault("type", _guess_kind(model))
     vocabulary: Any = model.get("vocab")
@@ -154,7 +155,7 @@ def _is_vocabulary(vocabulary: Any, kind: Any) -> bool:
     return isinstance(vocabulary, list if kind == "Unigram" else dict)
 
 
-def _guess_kind(model: Mapping[str, Any]) -> str:
+def _guess_kind(model: JsonView) -> str:
     if "merges" in model:
         return "BPE"
     if isinstance(model.get("vocab"), list):
@@ -162,7 +163,7 @@ def _guess_kind(model: Mapping[str, Any]) -> str:
     return "WordPiece" if "max_input_chars_per_word" in model else "WordLevel"
 
 
-def _check_unigram(model: Mapping[str, Any], vocabulary: list[Any]) -> dict[str, int]:
+def _check_unigram(model: JsonView, vocabulary: list[Any]) -> dict[str, int]:
     tokens = {}
     for number, entry in enumerate(vocabulary):
         token, score = entry if isinstance(entry, list) and len(entry) == 2 else (None, None)
@@ -178,7 +179,7 @@ def _check_unigram(model: Mapping[str, Any], vocabulary: list[Any]) -> dict[str,
 
 def _check_part(name: str, part: Any) -> Any:
     kinds, inner = _PARTS[name]
-    leaves: list[dict[str, Any]] = []
+    leaves: list[JsonObject] = []
     _list_leaves(name, part, inner, leaves, 0)
     for leaf in leaves:
         kind = leaf["type"]
@@ -192,7 +193,7 @@ def _check_part(name: str, part: Any) -> Any:
     return part
 
 
-def _list_leaves(name: str, part: Any, inner: str, leaves: list[dict[str, Any]], depth: int) -> None:
+def _list_leaves(name: str, part: Any, inner: str, leaves: list[JsonObject], depth: int) -> None:
     if part is None and depth == 0:
         return
     if not isinstance(part, dict) or not isinstance(part.get("type"), str):
@@ -208,7 +209,7 @@ def _list_leaves(name: str, part: Any, inner: str, leaves: list[dict[str, Any]],
         raise UnsoundTokenizerError(f"its {name} has more than {_MAX_PARTS} parts")
 
 
-def _check_pattern(part: Mapping[str, Any]) -> int:
+def _check_pattern(part: JsonView) -> int:
     """Return how many characters a part's pattern takes at least, and check a regular expression."""
     match part.get("pattern"):
         case {"String": str(text)} if text:
@@ -225,7 +226,7 @@ def _check_pattern(part: Mapping[str, Any]) -> int:
             raise UnsoundTokenizerError(f"{other!r:.80} is no pattern")
 
 
-def _check_replace(part: Mapping[str, Any]) -> None:
+def _check_replace(part: JsonView) -> None:
     # A chain of parts that each double a text would never end.
     taken = _check_pattern(part)
     content = part.get("content")
@@ -233,18 +234,18 @@ def _check_replace(part: Mapping[str, Any]) -> None:
         raise UnsoundTokenizerError(f"a Replace gives {content!r:.80}, which is longer than what it takes")
 
 
-def _check_prepend(part: Mapping[str, Any]) -> None:
+def _check_prepend(part: JsonView) -> None:
     if not isinstance(part.get("prepend"), str) or len(part["prepend"]) > _MAX_PIECES:
         raise UnsoundTokenizerError(f"a Prepend gives {part.get('prepend')!r:.80}")
 
 
-def _check_charsmap(part: Mapping[str, Any]) -> None:
+def _check_charsmap(part: JsonView) -> None:
     content = part.get("precompiled_charsmap")
     if not isinstance(content, str) or len(content) > _MAX_CHARSMAP_CHARACTERS:
         raise UnsoundTokenizerError("its precompiled_charsmap is no text of a usual size")
 
 
-def _check_template(part: Mapping[str, Any]) -> None:
+def _check_template(part: JsonView) -> None:
     for name in ("single", "pair"):
         pieces = part.get(name)
         if not isinstance(pieces, list) or len(pieces) > _MAX_PIECES:
@@ -253,13 +254,13 @@ def _check_template(part: Mapping[str, Any]) -> None:
         raise UnsoundTokenizerError("its template does not hold the text exactly once")
 
 
-def _check_strip(part: Mapping[str, Any]) -> None:
+def _check_strip(part: JsonView) -> None:
     is_usual = all(type(part.get(side)) is int and 0 <= part[side] < _MAX_PIECES for side in ("start", "stop"))
     if not is_usual and "strip_left" not in part:
         raise UnsoundTokenizerError(f"a Strip takes {part!r:.80}")
 
 
-_CHECKS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+_CHECKS: dict[str, Callable[[JsonView], Any]] = {
     "Replace": _check_replace,
     "Split": _check_pattern,
     "Prepend": _check_prepend,
@@ -271,7 +272,7 @@ _CHECKS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 
 def _check_specials(part: Any, ids: set[int]) -> None:
     """Check that every special token that is put around a text has an id of the vocabulary."""
-    leaves: list[dict[str, Any]] = []
+    leaves: list[JsonObject] = []
     _list_leaves("post_processor", part, "processors", leaves, 0)
     for leaf in leaves:
         found: list[Any] = []
@@ -288,5 +289,5 @@ def _check_specials(part: Any, ids: set[int]) -> None:
             raise UnsoundTokenizerError(f"its {leaf['type']} puts the id {strange[0]!r:.40}, which no token has")
 
 
-def _read_pairs(leaf: Mapping[str, Any]) -> list[Any]:
+def _read_pairs(leaf: JsonView) -> list[Any]:
     return [leaf.get("sep"), leaf.get("cls")]

@@ -10,7 +10,6 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -112,7 +111,7 @@ def read_small_file(path: Path) -> bytes:
         raise _refuse(path, error.strerror or str(error)) from None
 
 
-def read_settings(folder: Path) -> dict[str, Any]:
+def read_settings(folder: Path) -> dict[str, str | bool]:
     """Return what tokenizer_config.json and special_tokens_map.json say that changes how a text is read.
 
     Args:
@@ -124,7 +123,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     Raises:
         ModelError: A file is damaged.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, str | bool] = {}
     for name in ("special_tokens_map.json", _SETTINGS_NAME):
         path = folder / name
         if not path.exists():
@@ -144,7 +143,9 @@ def read_settings(folder: Path) -> dict[str, Any]:
     return found
 
 
-def write_tokenizer(folder: Path, content: str, settings: dict[str, Any], *, max_length: int | None = None) -> None:
+def write_tokenizer(
+    folder: Path, content: str, settings: dict[str, str | bool], *, max_length: int | None = None
+) -> None:
     """Write a tokenizer so that stock libraries load it as it is, with settings of our own writing beside it.
 
     Args:
@@ -158,7 +159,7 @@ def write_tokenizer(folder: Path, content: str, settings: dict[str, Any], *, max
     """
     tokenizer = build_tokenizer(content.encode(), where=folder / TOKENIZER_NAME)
     # A special token that the vocabulary lacks would be added to it, with an id that the model has no embedding for.
-    specials = {name: settings[name] for name in SPECIAL_NAMES if name in settings}
+    specials = {name: str(settings[name]) for name in SPECIAL_NAMES if name in settings}
     specials = {name: token for name, token in specials.items() if tokenizer.token_to_id(token) is not None}
     for name, spellings in _USUAL_SPECIALS.items():
         known = [spelling for spelling in spellings if tokenizer.token_to_id(spelling) is not None]

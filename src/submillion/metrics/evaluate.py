@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from submillion.errors import DataError, ModelError
 from submillion.metrics import stats
 from submillion.metrics.stats import Interval, ReliabilityBin
 from submillion.records import LabelSet
+from submillion.storage.json_shapes import JsonObject, JsonView
 
 TEMPERATURE_RANGE = (0.05, 20.0)  # beyond it the fit says no more than "certain" or "knows nothing"
 COVERAGES = (0.5, 0.8, 0.9, 0.95, 1.0)
@@ -88,9 +89,9 @@ class Evaluation:
     reliability: tuple[ReliabilityBin, ...]
     reliability_raw: tuple[ReliabilityBin, ...]
     coverage: tuple[CoveragePoint, ...]
-    legibility: Mapping[str, Any] | None = None
+    legibility: JsonView | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return plain lists and numbers under the names of the attributes."""
         return {key: _to_plain(value) for key, value in asdict(self).items()}
 
@@ -115,7 +116,7 @@ class Comparison:
     only_second_right: int
     num_records: int
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return plain lists and numbers under the names of the attributes."""
         return {key: _to_plain(value) for key, value in asdict(self).items()}
 
@@ -183,7 +184,7 @@ def evaluate_logits(
     *,
     temperature: float = 1.0,
     num_truncated: int = 0,
-    legibility: Mapping[str, Any] | None = None,
+    legibility: JsonView | None = None,
     seed: int = 0,
 ) -> Evaluation:
     """Return all figures of scored rows.

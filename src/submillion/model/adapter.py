@@ -292,7 +292,7 @@ def save_adapter(model: peft.PeftModel, folder: Path) -> None:
     write_bytes(folder / CONFIG_NAME, _dump_config(config))
 
 
-def _dump_config(config: Mapping[str, Any]) -> bytes:
+def _dump_config(config: Mapping[str, object]) -> bytes:
     values = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
     return (json.dumps(values, indent=2, sort_keys=True, default=str) + "\n").encode()
 

@@ -9,7 +9,6 @@ import re
 import struct
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from submillion.errors import ModelError, RunError
 from submillion.storage.files import explain_stray_link, read_json, read_plain, write_json
@@ -92,7 +91,7 @@ def explain_missing_part(
     return ModelError(f"has {lack}", where=place, hint=hint)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, object]:
     """Read the config.json of a folder.
 
     Raises:
@@ -114,7 +113,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     return parse_config(content.decode("utf-8", errors="replace"), where=str(path))
 
 
-def parse_config(text: str, *, where: str) -> dict[str, Any]:
+def parse_config(text: str, *, where: str) -> dict[str, object]:
     """Return the object that a config.json holds.
 
     Raises:

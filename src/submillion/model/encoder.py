@@ -227,7 +227,7 @@ class Classifier(nn.Module):
                 bias.copy_(tensors["head.bias"])
 
 
-def find_window(config: Mapping[str, Any]) -> int | None:
+def find_window(config: Mapping[str, object]) -> int | None:
     """Return how many tokens a base model has positions for, or None where its positions are relative.
 
     Args:
@@ -251,7 +251,7 @@ def find_window(config: Mapping[str, Any]) -> int | None:
     return limit - (padding + 1)
 
 
-def check_length(config: Mapping[str, Any], max_length: int | str) -> None:
+def check_length(config: Mapping[str, object], max_length: int | str) -> None:
     """Refuse a length that a base model has no positions for, since it would fail on the first long text.
 
     Args:
@@ -333,7 +333,7 @@ def load_stock(base: BaseModel, plan: Plan, model: ModelConfig) -> Any:
     if plan.head == "native":
         config.num_labels = plan.num_labels
     set_probabilities(config, model)
-    options: dict[str, Any] = {"add_pooling_layer": False} if plan.head == "linear" and family.pooler else {}
+    options: dict[str, object] = {"add_pooling_layer": False} if plan.head == "linear" and family.pooler else {}
     attention = packed_attention.IMPLEMENTATION if family.is_packed else "eager"
     task: Task = "classifier" if plan.head == "native" else "encoder"
     stock = load_stock_model(base.folder, task, config=config, attention=attention, **options)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -71,7 +71,7 @@ class MergedClassifier(nn.Module):
     """
 
     def __init__(
-        self, plan: Plan, config: Mapping[str, Any], tensors: _Tensors, pooling: str, precision: ScorePrecision
+        self, plan: Plan, config: Mapping[str, object], tensors: _Tensors, pooling: str, precision: ScorePrecision
     ) -> None:
         super().__init__()
         self.plan = plan
@@ -79,7 +79,7 @@ class MergedClassifier(nn.Module):
         settings = SimpleNamespace(**config)
         self._num_heads = read_sizes(settings)[2]
         self._first_position = first_position(settings)
-        epsilon = float(config.get("layer_norm_eps", 1e-12))
+        epsilon = float(getattr(settings, "layer_norm_eps", 1e-12))
         family = get_family(plan.family)
         names = family.layers
         assert isinstance(names, LayerNames)
@@ -201,7 +201,7 @@ def _make_head(plan: Plan, tensors: _Tensors, pooling: str) -> Callable[[torch.T
     )
 
 
-def explain_unmerged(plan: Plan, config: Mapping[str, Any], *, dtype: torch.dtype) -> str:
+def explain_unmerged(plan: Plan, config: Mapping[str, object], *, dtype: torch.dtype) -> str:
     """Return why a plan cannot be scored merged, as the end of a sentence; empty if it can."""
     if plan.variant not in _MERGEABLE:
         return f"{plan.variant} changes more than a low-rank update"
@@ -212,7 +212,7 @@ def explain_unmerged(plan: Plan, config: Mapping[str, Any], *, dtype: torch.dtyp
 
 def load_merged(
     plan: Plan,
-    config: Mapping[str, Any],
+    config: Mapping[str, object],
     *,
     weights: list[Path],
     adapter: Path,

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from submillion.errors import ConfigError, ModelError, RunError
 from submillion.model.base_files import (
@@ -86,7 +86,7 @@ class _Wanted:
         return self.known is not None and self.revision == self.known.revision
 
 
-def load_base_config(base: str, revision: str | None = None) -> dict[str, Any]:
+def load_base_config(base: str, revision: str | None = None) -> dict[str, object]:
     """Return the configuration of a base model, without its weights.
 
     The places are searched in this order: a folder, an installed package, the local hub cache, the configurations that
@@ -104,7 +104,7 @@ def load_base_config(base: str, revision: str | None = None) -> dict[str, Any]:
     if folder is not None:
         return read_config(folder)
     wanted = _name_wanted(base, revision)
-    places: list[tuple[str, Callable[[_Wanted], dict[str, Any]]]] = [
+    places: list[tuple[str, Callable[[_Wanted], dict[str, object]]]] = [
         (_ORIGINS["package"], lambda wanted: read_config(_look_in_package(wanted)[0])),
         (_ORIGINS["cache"], lambda wanted: read_config(_look_in_cache(wanted, needed=name_missing_config)[0])),
         ("shipped configurations", _read_facts),
@@ -246,7 +246,7 @@ def _resolve_cached(root: Path, revision: str) -> str | None:
     return commit if _COMMIT.fullmatch(commit) else None
 
 
-def _read_facts(wanted: _Wanted) -> dict[str, Any]:
+def _read_facts(wanted: _Wanted) -> dict[str, object]:
     if wanted.known is None:
         raise _NotHere("none for this model")
     if not wanted.is_pinned:

@@ -63,7 +63,7 @@ class StockModel:
     missing: tuple[str, ...]
 
 
-def build_stock_config(values: Mapping[str, Any], *, where: str) -> Any:
+def build_stock_config(values: Mapping[str, object], *, where: str) -> Any:
     """Return the transformers configuration that a config.json describes.
 
     Only fields of the family's own class with plain values are used. Fields that all families share are left out: they

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from submillion.budget.plan import Plan, make_plan
 from submillion.config.run import RunConfig, dump_config
@@ -65,7 +64,7 @@ class Ready:
 
 def open_base(
     run: RunDir, config: RunConfig, processes: Processes, progress: Progress
-) -> tuple[Device, BaseModel, dict[str, Any]]:
+) -> tuple[Device, BaseModel, dict[str, object]]:
     """Return the device, the base model and its configuration; write the manifest, or compare them with it."""
     check_trackers(config.track)
     device = open_device(config.model.precision, config.threads, num_sharing=processes.local_count)
@@ -87,7 +86,7 @@ def make_ready(
     config: RunConfig,
     device: Device,
     base: BaseModel,
-    base_config: dict[str, Any],
+    base_config: dict[str, object],
     *,
     processes: Processes,
     progress: Progress,
@@ -144,7 +143,7 @@ def make_ready(
     return Ready(config, device, base, prepared, plan, sets, features["train"], features, classifier)
 
 
-def _make_plan(config: RunConfig, base: BaseModel, base_config: dict[str, Any], labels: LabelSet) -> Plan:
+def _make_plan(config: RunConfig, base: BaseModel, base_config: dict[str, object], labels: LabelSet) -> Plan:
     return make_plan(
         base_config,
         base=base.name,

@@ -21,6 +21,7 @@ from submillion.data.reading import Reading
 from submillion.data.similar import SimilarTexts
 from submillion.errors import DataError
 from submillion.records import LabelSet, Record
+from submillion.storage.json_shapes import JsonObject
 
 _ROWS, _TEXTS, _FINDINGS = "rows", "texts", "findings"
 _NO_LABEL = -1
@@ -155,9 +156,7 @@ def recall_similar(key: str | None, cache: Cache, find: Callable[[], SimilarText
     return similar
 
 
-def recall_findings(
-    key: str | None, cache: Cache, examine: Callable[[], DataReport]
-) -> tuple[dict[str, Any], set[str]]:
+def recall_findings(key: str | None, cache: Cache, examine: Callable[[], DataReport]) -> tuple[JsonObject, set[str]]:
     """Return the data findings from the cache, or examine the rows and keep the result.
 
     Args:
@@ -192,6 +191,6 @@ def _pack_json(values: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.frombuffer(json.dumps(values, allow_nan=False).encode(), np.uint8)
 
 
-def _unpack_json(data: np.ndarray[Any, np.dtype[np.uint8]]) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(data.tobytes())
+def _unpack_json(data: np.ndarray[Any, np.dtype[np.uint8]]) -> JsonObject:
+    values: JsonObject = json.loads(data.tobytes())
     return values

@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +37,7 @@ from submillion.run.reader import count_test_evaluation, read_manifest
 from submillion.scoring.exports import export_run
 from submillion.scoring.load_classifier import explain_stock_scoring, load_merged_scorer
 from submillion.scoring.score import SCORE_TOKENS_FACTOR, score
+from submillion.storage.json_shapes import JsonObject
 from submillion.training.collective import Processes
 
 
@@ -57,11 +57,11 @@ class RunSummary:
 
     run: Path
     plan: Plan
-    evaluations: dict[str, dict[str, Any]]
-    baselines: dict[str, dict[str, Any]]
+    evaluations: dict[str, JsonObject]
+    baselines: dict[str, JsonObject]
     wall_s: float
     rows_per_s: float | None
-    verdict: dict[str, Any] = field(default_factory=dict)
+    verdict: JsonObject = field(default_factory=dict)
 
 
 def conclude_run(
@@ -86,7 +86,7 @@ def conclude_run(
     scoring = _Scoring(_choose_scorer(run, ready), ready, processes, progress)
     proven = prove_model(run, scoring, fitted)
     scored = score_sets(run, scoring, proven)
-    found: dict[str, Any] = {}
+    found: JsonObject = {}
     with processes.acting_together():
         if processes.is_first:
             found = write_figures(run, scoring, proven, scored)
@@ -160,7 +160,7 @@ class _Proven:
 
     logits: NDArray[np.float32]
     temperature: float
-    proof: dict[str, Any]
+    proof: JsonObject
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ def prove_model(run: RunDir, scoring: _Scoring, fitted: FitResult) -> _Proven:
     temperature = fit_temperature(judged, labels_of(validation))
     # What the model in memory says, which the saved one must say too.
     probed = score(ready.classifier, ready.features["validation"][:NUM_PROBES], max_tokens=scoring.max_tokens)
-    proof: dict[str, Any] = {}
+    proof: JsonObject = {}
     with processes.acting_together():
         if processes.is_first:
             replace(read_manifest(run), temperature=temperature, best_step=fitted.best_step).write(run.manifest)
@@ -226,7 +226,7 @@ def score_sets(run: RunDir, scoring: _Scoring, proven: _Proven) -> _Scored:
     return _Scored(logits, sample, known)
 
 
-def write_figures(run: RunDir, scoring: _Scoring, proven: _Proven, scored: _Scored) -> dict[str, Any]:
+def write_figures(run: RunDir, scoring: _Scoring, proven: _Proven, scored: _Scored) -> JsonObject:
     """Write the figures and predictions of each set, those of the baseline beside them, and return what was found.
 
     Returns:
@@ -276,7 +276,7 @@ def _choose_scorer(run: RunDir, ready: Ready) -> Classifier | MergedClassifier:
 
 def _judge_baseline(
     run: RunDir, ready: Ready, *, predicted: dict[str, NDArray[np.int64]], progress: Progress
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, JsonObject]:
     if not ready.config.baseline:
         return {}
     progress.start("baseline")

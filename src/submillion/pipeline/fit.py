@@ -25,6 +25,7 @@ from submillion.records import LabelSet
 from submillion.run.folder import RunDir
 from submillion.scoring.validation_figures import find_metric_class, measure
 from submillion.storage.files import ODD_HINT, full_disk_is_run_error, open_plain, read_log
+from submillion.storage.json_shapes import JsonObject, JsonView
 from submillion.training import checkpoint
 from submillion.training.checkpoint import Position
 from submillion.training.collective import ALONE, Processes
@@ -85,7 +86,7 @@ class RunLog:
             raise RunError("has another name elsewhere, so it is not truncated", where=str(run.log), hint=ODD_HINT)
         self._file.truncate(at.log_bytes)
 
-    def write(self, entry: Mapping[str, Any]) -> None:
+    def write(self, entry: JsonView) -> None:
         """Append one object as a line.
 
         Raises:
@@ -294,12 +295,12 @@ class Fitting:
     def _elapsed(self) -> float:
         return time.perf_counter() - self._resumed_at
 
-    def _write_log(self, entry: Mapping[str, Any]) -> None:
+    def _write_log(self, entry: JsonView) -> None:
         if self.log is not None:
             self.log.write(entry)
 
     def _log_step(self, result: StepResult) -> None:
-        entry: dict[str, Any] = {"kind": "step", **asdict(result)}
+        entry: JsonObject = {"kind": "step", **asdict(result)}
         del entry["is_stopping"]
         if result.loss_scale is None:
             del entry["loss_scale"]

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import Any
 
 from submillion.cache import Cache, digest_parts, open_cache
 from submillion.config.run import DataConfig, RunConfig
@@ -35,6 +34,7 @@ from submillion.pipeline.choose_rows import Chosen, Source, choose_rows, read_so
 from submillion.pipeline.synthetic_rows import ExtraRows, prepare_extra_rows
 from submillion.progress import Progress
 from submillion.records import LabelSet, Record, Splits, hash_records
+from submillion.storage.json_shapes import JsonObject
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Prepared:
 
     splits: Splits
     watched: dict[str, list[Record]]
-    report: dict[str, Any]
+    report: JsonObject
     features: dict[str, list[Features]]
     encoder: TextEncoder
     length: ChosenLength | None
@@ -151,7 +151,7 @@ class _Examined:
         legibility: How much of the texts of each set but the training rows reaches the model.
     """
 
-    findings: dict[str, Any]
+    findings: JsonObject
     leaking: set[str]
     dropped: set[str]
     features: dict[str, list[Features]]
@@ -199,7 +199,7 @@ def _examine(
 
 def _make_report(
     source: Source, chosen: Chosen, read: _Examined, *, train: Sequence[Record], num_train: int, extra: ExtraRows
-) -> dict[str, Any]:
+) -> JsonObject:
     """Return the contents of data.json."""
     data = source.settings
     dataset, parts, test = source.rows.dataset, chosen.parts, chosen.splits["test"]
@@ -243,7 +243,7 @@ def _tell_dropped(dropped: set[str], train: list[Record], labels: LabelSet, prog
     return counts
 
 
-def _tell_legibility(known: dict[str, Any], legibility: Mapping[str, Legibility], progress: Progress) -> None:
+def _tell_legibility(known: JsonObject, legibility: Mapping[str, Legibility], progress: Progress) -> None:
     told = [describe_legibility(known, what="training texts")]
     told += [
         describe_legibility(figures.to_json(), what=f"{name} texts", loud_only=True, known=list_loud(known))

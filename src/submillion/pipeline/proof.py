@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +40,7 @@ def sum_saved_params(run: RunDir) -> int:
     return total
 
 
-def verify_run(run: RunDir, probes: Sequence[Record], logits: NDArray[np.float32]) -> dict[str, Any]:
+def verify_run(run: RunDir, probes: Sequence[Record], logits: NDArray[np.float32]) -> dict[str, object]:
     """Compare a run's files, read back by a fresh process, with its plan and with the logits of the live model.
 
     Args:
@@ -84,7 +83,7 @@ def verify_run(run: RunDir, probes: Sequence[Record], logits: NDArray[np.float32
     return proof
 
 
-def _answer(folder: Path) -> dict[str, Any]:
+def _answer(folder: Path) -> dict[str, object]:
     run = RunDir(folder)
     model = load_run(folder)
     texts = read_json(folder / ".probe.json")["texts"]

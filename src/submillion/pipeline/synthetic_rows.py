@@ -7,7 +7,6 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -47,7 +46,7 @@ class ExtraRows:
 
     records: list[Record]
     weights: list[float]
-    report: list[dict[str, Any]]
+    report: list[dict[str, object]]
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def prepare_extra_rows(
     """
     records: list[Record] = []
     weights: list[float] = []
-    report: list[dict[str, Any]] = []
+    report: list[dict[str, object]] = []
     if not data.extra and data.synonyms is None:
         return ExtraRows(records, weights, report)
     labels = dataset.labels
@@ -204,7 +203,7 @@ def _spell(record: Record) -> str:
 
 def _report_file(
     file: _File, kept: Sequence[Record], reasons: Mapping[str | None, int], labels: LabelSet
-) -> dict[str, Any]:
+) -> dict[str, object]:
     classes = Counter(record.label for record in kept)
     return {
         "data": file.settings.data,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from submillion.metrics.evaluate import compare_correct, evaluate_logits
 from submillion.records import LabelSet, Record, labels_of
 from submillion.run.folder import RunDir
 from submillion.storage.files import write_atomically, write_json
+from submillion.storage.json_shapes import JsonObject
 
 NUM_TRAIN_SAMPLE = 1000
 """Training rows scored at the end of a run: enough for 1.5 points on either side of 94 %, in a second or two."""
@@ -31,7 +31,7 @@ def write_results(
     temperature: float,
     num_truncated: int,
     legibility: Legibility,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Evaluate scored records; write ``evaluation/<split>.json`` and the predictions; return the figures.
 
     Args:
@@ -76,7 +76,7 @@ def choose_train_sample(features: Sequence[Features], *, seed: int) -> list[Feat
 
 def write_train_sample(
     run: RunDir, sample: Sequence[Features], logits: NDArray[np.float32], *, num_train: int, seed: int
-) -> dict[str, Any]:
+) -> JsonObject:
     """Write ``evaluation/train.sample.json``: how well rows are known that were trained on; return the figures.
 
     It is no measure of quality. It stands beside the validation figure, so that neither is taken for the other.
@@ -116,7 +116,7 @@ def _write_predictions(
 
     labels = labels_of(records)
     predicted = probabilities.argmax(axis=1)
-    columns: dict[str, Any] = {
+    columns: JsonObject = {
         "id": [record.id for record in records],
         "label": [label_set.names[label] for label in labels],
         "label_id": labels,
@@ -140,7 +140,7 @@ def write_baseline_results(
     *,
     model: NDArray[np.int64],
     baseline: NDArray[np.int64],
-) -> dict[str, Any]:
+) -> JsonObject:
     """Write ``evaluation/<split>.baseline.json``: the baseline's figures and the paired comparison with the model.
 
     Args:

@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from submillion.errors import RunError
 from submillion.storage.files import read_json, write_json
-from submillion.storage.json_shapes import ANY_NUMBER, COUNT, DAMAGED_HINT, Maybe, Number, Shape, check_shape
+from submillion.storage.json_shapes import (
+    ANY_NUMBER,
+    COUNT,
+    DAMAGED_HINT,
+    JsonObject,
+    JsonView,
+    Maybe,
+    Number,
+    Shape,
+    check_shape,
+)
 
 RUN_FORMAT = 1
 TEMPERATURE = Number(1e-6, 1e6)
@@ -110,19 +120,19 @@ class Manifest:
     num_processes: int | None = None
     notes: tuple[str, ...] | None = None
     versions: Mapping[str, str] | None = None
-    machine: Mapping[str, object] | None = None
+    machine: JsonView | None = None
     num_test_evaluations: int | None = None
-    max_length: Mapping[str, Any] | None = None
-    started_from: Mapping[str, object] | None = None
+    max_length: JsonView | None = None
+    started_from: JsonView | None = None
     modules: str | None = None
     temperature: float | None = None
     best_step: int | None = None
-    proof: Mapping[str, object] | None = None
+    proof: JsonView | None = None
     num_steps: int | None = None
     train_s: float | None = None
     rows_per_s: float | None = None
     wall_s: float | None = None
-    others: Mapping[str, object] | None = None
+    others: JsonView | None = None
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
@@ -134,7 +144,7 @@ class Manifest:
         return cls.from_json(read_json(path), path)
 
     @classmethod
-    def from_json(cls, values: dict[str, Any], path: Path) -> Manifest:
+    def from_json(cls, values: JsonObject, path: Path) -> Manifest:
         """Return what `to_json` has given.
 
         Args:
@@ -164,9 +174,9 @@ class Manifest:
             **found,
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return what manifest.json holds; what is None is left out."""
-        values: dict[str, Any] = {"run_format": RUN_FORMAT}
+        values: JsonObject = {"run_format": RUN_FORMAT}
         for field in fields(self):
             value = getattr(self, field.name)
             # A run that makes no step in its last process, and was never timed before, says that it has no rate.

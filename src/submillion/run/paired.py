@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +33,7 @@ def read_outcomes(runs: Sequence[Path], split: str) -> NDArray[np.bool_]:
     return np.stack(rows)
 
 
-def compare_outcomes(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> dict[str, Any]:
+def compare_outcomes(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> dict[str, object]:
     """Compare two kinds of runs that are paired by seed.
 
     A record scored by three runs is one record and not three: the test is of each record's difference of right

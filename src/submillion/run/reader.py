@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from submillion.budget.plan import Plan
 from submillion.config.run import RunConfig, load_yaml, parse_config
@@ -11,7 +10,7 @@ from submillion.errors import RunError
 from submillion.run.folder import RunDir, refuse_links
 from submillion.run.manifest import Manifest
 from submillion.storage.files import read_json, read_plain_text
-from submillion.storage.json_shapes import COUNT, DAMAGED_HINT, Maybe, Shape, check_shape
+from submillion.storage.json_shapes import COUNT, DAMAGED_HINT, JsonObject, Maybe, Shape, check_shape
 
 # Every run has written these, in this order.
 _SECTIONS = ("data", "model", "adapter", "train", "baseline")
@@ -86,7 +85,7 @@ def count_test_evaluation(run: RunDir) -> None:
     replace(manifest, num_test_evaluations=(manifest.num_test_evaluations or 0) + 1).write(run.manifest)
 
 
-def read_data_report(run: RunDir) -> dict[str, Any]:
+def read_data_report(run: RunDir) -> JsonObject:
     """Read data.json: classes, sizes and digests of the splits, and what the doctor found.
 
     Raises:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from submillion.errors import RunError, SubmillionError
-from submillion.storage.json_shapes import ANY_NUMBER, COUNT, DAMAGED_HINT, SHARE, Maybe, Number, Shape, check_shape
+from submillion.storage.json_shapes import (
+    ANY_NUMBER,
+    COUNT,
+    DAMAGED_HINT,
+    SHARE,
+    JsonObject,
+    JsonView,
+    Maybe,
+    Number,
+    Shape,
+    check_shape,
+)
 
 _INTERVAL: Shape = [SHARE, SHARE]
 _SIZE = Number(1, 1 << 62, is_whole=True)
@@ -81,25 +91,25 @@ _DATA: Shape = {
 }
 
 
-def check_settings(values: Mapping[str, Any], path: Path) -> None:
+def check_settings(values: JsonView, path: Path) -> None:
     """Refuse settings that have other values where a report looks for sections."""
     check_shape(values, _CONFIG, path)
 
 
-def check_log(entries: list[dict[str, Any]], path: Path) -> None:
+def check_log(entries: list[JsonObject], path: Path) -> None:
     """Refuse entries of a log that have something else in the place of their numbers."""
     for number, entry in enumerate(entries, start=1):
         check_shape(entry, _ENTRY, Path(f"{path}:{number}"))
 
 
-def check_data(values: Mapping[str, Any], findings: Mapping[str, Any], path: Path) -> None:
+def check_data(values: JsonView, findings: JsonView, path: Path) -> None:
     """Refuse a data.json whose figures, or those that the doctor found, are none."""
     check_shape(values, _DATA, path)
     if findings:
         check_shape(findings, _FINDINGS, path)
 
 
-def check_result(values: Mapping[str, Any], path: Path) -> None:
+def check_result(values: JsonView, path: Path) -> None:
     """Refuse figures of a split that are none, or a matrix that is not of its classes."""
     check_shape(values, _RESULT, path)
     size = len(values["per_class"])
@@ -108,12 +118,12 @@ def check_result(values: Mapping[str, Any], path: Path) -> None:
         raise RunError(f"is damaged: {problem}", where=str(path), hint=DAMAGED_HINT)
 
 
-def check_baseline(values: Mapping[str, Any], path: Path) -> None:
+def check_baseline(values: JsonView, path: Path) -> None:
     """Refuse figures of a baseline that are none."""
     check_shape(values, _BASELINE, path)
 
 
-def check_sample(values: Mapping[str, Any], path: Path) -> None:
+def check_sample(values: JsonView, path: Path) -> None:
     """Refuse figures of the training sample that are none."""
     check_shape(values, _SAMPLE, path)
 

@@ -74,7 +74,7 @@ class Exported:
     max_logit_difference: float
     bound: float
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the attributes as JSON types."""
         return {**asdict(self), "folder": str(self.folder)}
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from submillion.errors import ConfigError, RunError
 from submillion.run.folder import RunDir
 from submillion.scoring.run_model import load_run
 from submillion.storage.files import write_bytes
+from submillion.storage.json_shapes import JsonObject
 
 if TYPE_CHECKING:
     from submillion.scoring.run_model import RunModel
@@ -76,9 +77,9 @@ class StoredRun:
                 self._model = load_run(self.write(Path(folder)), threads=threads)
         return self._model
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> JsonObject:
         return {"files": self.files}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: JsonObject) -> None:
         self.files = state["files"]
         self._model = None

@@ -10,12 +10,13 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from submillion.errors import ConfigError, RunError
+from submillion.storage.json_shapes import JsonObject, JsonView
 
 MAX_JSON_BYTES = 64 << 20
 """Largest JSON file that is read; those of a run with a thousand classes stay far below it."""
@@ -278,7 +279,7 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
+def write_json(path: Path, values: JsonView) -> None:
     """Write an object as indented JSON, atomically; NaN and infinities are refused."""
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -318,7 +319,7 @@ def _read_float(text: str) -> float:
     return value if abs(value) != float("inf") else _refuse_number(text)
 
 
-def read_json(path: Path, *, follows_links: bool = False) -> dict[str, Any]:
+def read_json(path: Path, *, follows_links: bool = False) -> JsonObject:
     """Read a JSON object of a run folder.
 
     Args:
@@ -341,7 +342,7 @@ def read_json(path: Path, *, follows_links: bool = False) -> dict[str, Any]:
     return values
 
 
-def read_log(path: Path, num_bytes: int | None = None) -> list[dict[str, Any]]:
+def read_log(path: Path, num_bytes: int | None = None) -> list[JsonObject]:
     """Read log.jsonl; an unfinished last line, as a kill leaves it, is left out.
 
     Args:
@@ -355,7 +356,7 @@ def read_log(path: Path, num_bytes: int | None = None) -> list[dict[str, Any]]:
         lines = read_plain(path, MAX_LOG_BYTES)[:num_bytes].split(b"\n")
     except FileNotFoundError:
         return []
-    entries: list[dict[str, Any]] = []
+    entries: list[JsonObject] = []
     for number, line in enumerate(lines[:-1], start=1):
         try:
             entry = parse_json(line)

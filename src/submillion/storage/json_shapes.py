@@ -53,9 +53,14 @@ class Maybe:
     shape: Shape
 
 
-Shape: TypeAlias = "type | Number | Maybe | list[Any] | dict[str, Any]"
+Shape: TypeAlias = "type | Number | Maybe | list[Shape] | Mapping[str, Shape]"
 """A type; a `Number`; ``[shape]`` for a list of any length, ``[shape, shape]`` for one of just these; a dictionary of
 keys that must be there, with ``?`` at the end of those that may be absent, or ``*`` for all keys. Others are free."""
+
+JsonObject: TypeAlias = dict[str, Any]
+"""An object of JSON as it is read or written. Its reader checks the values by a shape, or knows who wrote them."""
+JsonView: TypeAlias = Mapping[str, Any]
+"""The same where it is only looked at."""
 
 SHARE = Number(0, 1)
 COUNT = Number(0, 1 << 62, is_whole=True)
@@ -67,7 +72,7 @@ DAMAGED_HINT = (
 _NAMES = {str: "text", bool: "true or false", list: "a list", dict: "an object", object: "anything"}
 
 
-def check_shape(value: Any, shape: Shape, path: Path) -> None:
+def check_shape(value: object, shape: Shape, path: Path) -> None:
     """Refuse a value of JSON that is not of a shape.
 
     Args:
@@ -83,7 +88,7 @@ def check_shape(value: Any, shape: Shape, path: Path) -> None:
         raise RunError(f"is damaged: {problem}", where=str(path), hint=DAMAGED_HINT)
 
 
-def _find_problem(value: Any, shape: Shape, at: str) -> str:
+def _find_problem(value: object, shape: Shape, at: str) -> str:
     if isinstance(shape, Maybe):
         return "" if value is None else _find_problem(value, shape.shape, at)
     if isinstance(shape, Number):
@@ -95,7 +100,7 @@ def _find_problem(value: Any, shape: Shape, at: str) -> str:
     return _find_in_object(value, shape, at)
 
 
-def _find_in_list(value: Any, shape: list[Any], at: str) -> str:
+def _find_in_list(value: object, shape: list[Shape], at: str) -> str:
     if not isinstance(value, list):
         return _describe(at, value, "a list")
     shapes = shape if len(shape) > 1 else shape * len(value)
@@ -105,7 +110,7 @@ def _find_in_list(value: Any, shape: list[Any], at: str) -> str:
     return next(filter(None, (_find_problem(item, inner, f"{at}[{place}]") for place, (item, inner) in pairs)), "")
 
 
-def _find_in_object(value: Any, shape: Mapping[str, Any], at: str) -> str:
+def _find_in_object(value: object, shape: Mapping[str, Shape], at: str) -> str:
     if not isinstance(value, dict):
         return _describe(at, value, "an object")
     for key, inner in shape.items():
@@ -121,5 +126,5 @@ def _find_in_object(value: Any, shape: Mapping[str, Any], at: str) -> str:
     return ""
 
 
-def _describe(at: str, value: Any, wanted: str) -> str:
+def _describe(at: str, value: object, wanted: str) -> str:
     return f"{at or 'it'} is {value!r:.60}, not {wanted}"

@@ -187,7 +187,7 @@ def _is_file_name(name: object) -> bool:
     return isinstance(name, str) and name == Path(name).name and name != ".." and "\0" not in name and len(name) < 256
 
 
-def read_json_file(path: Path) -> dict[str, Any]:
+def read_json_file(path: Path) -> dict[str, object]:
     """Read a small JSON object that stands beside data files.
 
     Raises:

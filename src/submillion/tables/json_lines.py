@@ -29,7 +29,7 @@ def open_json(path: Path) -> Table:
         for _, row in rows:
             names = tuple(row)
             if names not in known:
-                keys.update(row)
+                keys.update(dict.fromkeys(row))
                 known = {names}  # most rows have the keys of the row before
     if not known:
         raise DataError("the file holds no rows", where=str(path), hint="It needs one JSON object a line.")
@@ -57,7 +57,7 @@ def open_json(path: Path) -> Table:
     return Table(names, read, notes=form.notes)
 
 
-def _iter_objects(path: Path, form: TextForm, decoder: json.JSONDecoder) -> Iterator[tuple[int, dict[str, Any]]]:
+def _iter_objects(path: Path, form: TextForm, decoder: json.JSONDecoder) -> Iterator[tuple[int, dict[str, object]]]:
     first = next((text.lstrip() for text in iter_text(path, form) if text.strip()), "")
     if first.startswith("["):
         yield from _iter_array(path, form, decoder)
@@ -68,7 +68,7 @@ def _iter_objects(path: Path, form: TextForm, decoder: json.JSONDecoder) -> Iter
                 yield number, _parse_object(path, number, line, decoder)
 
 
-def _iter_array(path: Path, form: TextForm, decoder: json.JSONDecoder) -> Iterator[tuple[int, dict[str, Any]]]:
+def _iter_array(path: Path, form: TextForm, decoder: json.JSONDecoder) -> Iterator[tuple[int, dict[str, object]]]:
     """Yield the elements of an array one by one, with their numbers as places, holding little more than one of them."""
     pieces = _Pieces(iter_text(path, form), decoder)
     pieces.skip_blanks()
@@ -139,7 +139,7 @@ class _Pieces:
         return size > 0
 
 
-def _keep_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _keep_pairs(pairs: list[tuple[str, Any]]) -> dict[str, object]:
     values = dict(pairs)
     if len(values) != len(pairs):
         seen: set[str] = set()
@@ -152,7 +152,7 @@ def _keep_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _CAREFUL, _PLAIN = json.JSONDecoder(object_pairs_hook=_keep_pairs), json.JSONDecoder()
 
 
-def _parse_object(path: Path, number: int, line: str, decoder: json.JSONDecoder) -> dict[str, Any]:
+def _parse_object(path: Path, number: int, line: str, decoder: json.JSONDecoder) -> dict[str, object]:
     try:
         value, end = decoder.raw_decode(line)
         if end != len(line):
@@ -167,7 +167,7 @@ def _bad_json(error: Exception, where: str) -> DataError:
     return DataError(f"not valid JSON: {reason}", where=where, hint="Write one JSON object a line.")
 
 
-def _check_object(value: Any, where: str) -> dict[str, Any]:
+def _check_object(value: Any, where: str) -> dict[str, object]:
     if not isinstance(value, dict):
         raise DataError(
             f"expected a JSON object, found {type(value).__name__}", where=where, hint="Write one object a line."

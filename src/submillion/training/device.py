@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -77,7 +76,7 @@ def has_fast_bf16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def read_cpu_capabilities() -> dict[str, Any]:
+def read_cpu_capabilities() -> dict[str, object]:
     """Return torch's facts about the CPU, such as ``cpu_name`` and ``avx512_bf16``."""
     if hasattr(torch.cpu, "get_capabilities"):
         return dict(torch.cpu.get_capabilities())

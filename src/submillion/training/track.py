@@ -56,7 +56,7 @@ class Trackers:
         ConfigError: A tracker is not installed or does not start.
     """
 
-    def __init__(self, names: Sequence[TrackerName], folder: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, names: Sequence[TrackerName], folder: Path, settings: Mapping[str, object]) -> None:
         self._trackers: list[Any] = []
         if not names:
             return

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from submillion import __version__
 from submillion.config.run import CleanConfig
@@ -55,7 +55,7 @@ class SynonymSummary:
     lexicon: dict[str, str]
     settings_sha256: str
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the object of ``augment synonyms --json``."""
         return asdict(self) | {"out": str(self.out)}
 
@@ -228,7 +228,7 @@ class _Maker:
         self,
         finder: SynonymFinder,
         labels: LabelSet,
-        settings: dict[str, Any],
+        settings: Mapping[str, object],
         *,
         copies: int,
         rate: float,
