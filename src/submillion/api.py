@@ -129,7 +129,7 @@ def tune(
         trials: Trials of the study, those of earlier calls included; the recipe's number if absent.
         storage: URL of the study's storage; a SQLite file in the folder if absent.
         study: Its name there; the recipe's name if absent.
-        workers: Processes that make trials on this machine, each with its part of the CPUs.
+        workers: Number of trials at the same time, each with its part of the CPUs.
         out: The folder of the search; ``runs/<name>-search`` if not given.
         progress: Receives stages, trials and counts.
 

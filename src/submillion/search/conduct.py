@@ -43,17 +43,17 @@ class SearchResult:
     """What a search has found.
 
     Attributes:
-        folder: Of the search.
+        folder: Folder of the search.
         study: Name of the study.
-        storage: Where it is kept, without a password.
-        metric: What trials are judged by.
+        storage: URL of its storage, without a password.
+        metric: Figure that trials are judged by.
         best_trial: Number of the best one.
-        best_value: Its value, on validation rows.
-        best_settings: By dotted path.
+        best_value: Value of the best one, on validation rows.
+        best_settings: Settings of the best one, by dotted path.
         trials: Number of trials by state.
         importances: Share of each parameter; empty where too few trials were completed.
         confirmation: The comparison with the recipe; None where it was not asked for, or the recipe itself is best.
-        verdict: What the comparison says, in words.
+        verdict: Result of the comparison in words.
         recipe: The file with the best settings, which `submillion train` takes.
         report: The HTML report.
         results: All of this and every trial as JSON.
@@ -98,7 +98,7 @@ def run_search(
         folder: Folder of the search.
         num_labels: Number of classes C.
         storage: URL of the study's storage; a SQLite file in the folder if None.
-        study: Its name there; the recipe's name if None.
+        study: Name of the study there; the recipe's name if None.
         num_workers: Number of trials that are made at the same time on this machine.
         progress: Receiver of trials and confirming runs.
 
@@ -152,26 +152,26 @@ def _prepare(config: RunConfig, num_labels: int, study: str | None, num_workers:
 
 
 class _Watch:
-    """Tells of trials as they end, whoever makes them."""
+    """Reports trials as they end, whoever makes them."""
 
     def __init__(self, study: Study, search: SearchConfig, progress: Progress) -> None:
         self._study = study
         self._search = search
         self._progress = progress
         ended = self._list_ended()
-        self._told = {row.number for row in ended}
-        progress.start("trials", search.trials, min(len(self._told), search.trials))
+        self._reported = {row.number for row in ended}
+        progress.start("trials", search.trials, min(len(self._reported), search.trials))
 
     def _list_ended(self) -> list[TrialRow]:
         return [row for row in list_rows(self._study) if row.state in {"complete", "pruned"}]
 
     def look(self) -> None:
-        """Tell of the trials that have ended since the last look."""
+        """Report the trials that have ended since the last look."""
         ended = self._list_ended()
         for row in ended:
-            if row.number in self._told:
+            if row.number in self._reported:
                 continue
-            self._told.add(row.number)
+            self._reported.add(row.number)
             value = "no value" if row.value is None else f"{self._search.metric} {row.value:.4f}"
             how = "pruned at " if row.state == "pruned" and row.value is not None else ""
             self._progress.note(f"trial {row.number}: {how}{row.error or value}")

@@ -29,9 +29,9 @@ def confirm_settings(
     Args:
         config: The recipe.
         search: Number of seeds and length of the runs.
-        settings: Of the best trial, by dotted path.
-        folder: Of the runs.
-        progress: Told of each run.
+        settings: Settings of the best trial, by dotted path.
+        folder: Folder of the runs.
+        progress: Receiver of the runs.
 
     Returns:
         What `compare_runs` returns, and ``split``, ``seeds`` and the run folders ``recipe_runs`` and ``tuned_runs``.
@@ -73,9 +73,9 @@ def compare_runs(tuned: NDArray[np.bool_], recipe: NDArray[np.bool_], seeds: Seq
     `compare_outcomes` says what the figures over all seeds mean.
 
     Args:
-        tuned: Whether each run with the tuned settings was right on each record, shape (S, n).
-        recipe: Those of the recipe, shape (S, n).
-        seeds: Of the pairs, length S.
+        tuned: Right answers of each run with the tuned settings on each record, boolean, shape (S, n).
+        recipe: Right answers of the recipe's runs, boolean, shape (S, n).
+        seeds: Seeds of the pairs, length S.
 
     Returns:
         ``difference`` of the mean accuracies, tuned minus recipe, its ``interval``, ``p``, ``num_records``, both

@@ -1,7 +1,7 @@
-"""What draws the settings of a trial: a sampler of its own, so draws follow from seed, number and the trials before.
+"""Each trial has its own sampler, so its draws depend on the seed, on its number and on the trials before it.
 
-So two workers that ask at the same time draw different settings, and a search that is continued draws what an
-uninterrupted one would have drawn.
+Two workers that ask at the same time draw different settings, and a search that is continued draws the same settings
+as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def make_sampler(search: SearchConfig, seed: int, number: int) -> BaseSampler:
     """Return the sampler of one trial.
 
     Args:
-        search: TPE or random, and how many trials TPE watches before it begins.
+        search: Search with its sampler, TPE or random, and the number of trials before TPE begins.
         seed: Seed of the search.
         number: Number of the trial.
     """

@@ -38,7 +38,7 @@ class Space:
 
     Attributes:
         config: The recipe, whose settings hold where none is drawn.
-        parameters: What varies, by dotted path; conditions refer to what stands before.
+        parameters: Settings that vary, by dotted path; conditions refer to earlier ones.
         base_config: The base model's ``config.json``.
         num_labels: Number of classes C.
     """
@@ -76,7 +76,7 @@ class Space:
         return settings
 
     def _list_active(self, settings: Mapping[str, object]) -> Iterator[tuple[str, AnyParameter]]:
-        """Yield the parameters whose conditions hold by what has been drawn so far; the rank last, it heeds others."""
+        """Yield the parameters whose conditions hold so far; the rank comes last, since it depends on the others."""
         last = [name for name, parameter in self.parameters.items() if isinstance(parameter, RankRange)]
         for name in [*(name for name in self.parameters if name not in last), *last]:
             parameter = self.parameters[name]
@@ -213,7 +213,7 @@ class Space:
                 alpha = self.config.adapter.alpha
                 found[ALPHA_FACTOR] = 2.0 if alpha is None else alpha / self._find_rank(settings)
             else:
-                found[name] = settings[name] = _stand_in(self.config, name, value)
+                found[name] = settings[name] = _resolve_absent(self.config, name, value)
             key = ALPHA_FACTOR if isinstance(parameter, FloatRange) and parameter.times_rank else name
             if isinstance(parameter, FloatRange | IntRange) and not _is_inside(parameter, found[key]):
                 return None
@@ -264,8 +264,8 @@ def _is_inside(parameter: FloatRange | IntRange, value: object) -> bool:
     return bool(abs(steps - round(steps)) < 1e-9)
 
 
-def _stand_in(config: RunConfig, name: str, value: object) -> object:
-    """Return what an absent setting stands for, where it is another one."""
+def _resolve_absent(config: RunConfig, name: str, value: object) -> object:
+    """Return the value of an absent setting that follows another one."""
     if value is None and name in {"train.head_learning_rate", "train.learning_rate_b", "train.bias_learning_rate"}:
         return config.train.learning_rate
     return value

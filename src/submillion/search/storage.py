@@ -39,7 +39,7 @@ def require_optuna() -> None:
             where="tune",
             hint="pip install 'submillion[tune]'",
         ) from None
-    # What it says on stderr would stand between our own lines.
+    # Its messages on stderr would appear between our own lines.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 

@@ -40,7 +40,7 @@ def open_study(storage: BaseStorage, name: str, config: RunConfig, first: Mappin
 
     Args:
         storage: Storage of the study.
-        name: Its name there.
+        name: Name of the study there.
         config: The recipe with its complete search. All who work on the study must agree on it.
         first: Settings of the first trial, as they are drawn; none if None.
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from submillion.config.run import is_better
 from submillion.config.search import FloatRange, IntRange, RankRange
@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
 
-_STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting"}
+State = Literal["complete", "pruned", "failed", "running", "waiting"]
+_STATES: Mapping[str, State] = {
+    "COMPLETE": "complete",
+    "PRUNED": "pruned",
+    "FAIL": "failed",
+    "RUNNING": "running",
+    "WAITING": "waiting",
+}
 _MIN_IMPORTANCE_TRIALS = 4
 
 
@@ -30,19 +37,19 @@ class TrialRow:
     Attributes:
         number: In the study, from 0.
         state: complete, pruned, failed, running or waiting.
-        value: Of the search's metric: the best validation, or the last one before it was pruned; None before any.
-        params: As they were drawn, by the study's names.
-        settings: As the run has them, by dotted path.
+        value: Best validation by the search's metric, or the last one before it was pruned; None before any.
+        params: Values as they were drawn, by the study's names.
+        settings: Values as the run has them, by dotted path.
         reports: Values by number of the report.
         duration_s: Seconds, waiting for the process included; None while it is not over.
-        is_recipe: Whether these are the recipe's own settings.
+        is_recipe: True for the recipe's own settings.
         retry_of: Number of the trial whose settings these are, where its process had ended.
-        error: Why it has no value, where it diverged.
+        error: Reason why it has no value, if it diverged.
         runs: Folder of its runs.
     """
 
     number: int
-    state: str
+    state: State
     value: float | None
     params: dict[str, object]
     settings: dict[str, object]

@@ -1,4 +1,4 @@
-"""A worker: it takes trials of a study, one after the other, and makes each in a process of its own."""
+"""A worker takes trials of a study, one after the other, and makes each in a separate process."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def work(study: Study, crew: Crew) -> None:
 
     Args:
         study: The study as this worker alone sees it, since its sampler changes with each trial.
-        crew: What it shares with the others.
+        crew: State that it shares with the others.
 
     Raises:
         SubmillionError: A trial cannot be made, and is back in the queue.
@@ -199,7 +199,7 @@ class _Judge:
             if is_better(self._search.metric, value, best):
                 best = value
         if self._num_reports == 0:
-            # A run that was finished before, and its trial was not told.
+            # The run was finished before, and the study does not know it.
             for validation in launched.validations:
                 self.ask(validation)
         return best

@@ -19,8 +19,8 @@ def make_trial_config(
 
     Args:
         config: The recipe.
-        search: How the trials are cut to size.
-        settings: What was drawn, by dotted path.
+        search: Search with the length of its trials.
+        settings: Settings as they were drawn, by dotted path.
         repeat: Number of the run in its trial from 0, added to the seed.
         threads: CPU threads; as the recipe says if None.
     """
@@ -64,8 +64,8 @@ def make_tuned_recipe(config: RunConfig, settings: Mapping[str, object], about: 
 
     Args:
         config: The recipe that was tuned.
-        settings: Of the best trial, by dotted path.
-        about: A sentence on where they come from, which follows the recipe's own description.
+        settings: Settings of the best trial, by dotted path.
+        about: Sentence about their origin, which follows the recipe's own description.
     """
     tuned = apply_settings(config, settings)
     text = f"{config.about.strip()}\n{about}".strip()
@@ -79,9 +79,9 @@ def make_confirming_config(
 
     Args:
         config: The recipe.
-        search: How long the runs are.
-        settings: Of the best trial, or none for the recipe as it is.
-        seed: Added to the recipe's.
+        search: Search with the length of these runs.
+        settings: Settings of the best trial, or none for the recipe as it is.
+        seed: Number that is added to the recipe's seed.
     """
     cut = apply_settings(_cut(config, search.confirm_rows, search.confirm_steps), settings)
     return cut.model_copy(

@@ -22,7 +22,7 @@ def run_workers(storage: BaseStorage, crew: Crew, num_workers: int, *, on_poll: 
 
     Args:
         storage: Storage of the study.
-        crew: What the workers share.
+        crew: State that the workers share.
         num_workers: Number of threads, each with one trial at a time.
         on_poll: Called now and then; what it raises ends them.
 
