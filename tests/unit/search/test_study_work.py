@@ -146,7 +146,7 @@ def test_a_trial_that_nobody_marks_any_more_is_put_back(
 
 def test_a_trial_that_was_put_back_twice_says_which_it_repeats(tmp_path: Path) -> None:
     task = study_workers.make_task()
-    url = f"sqlite:///{tmp_path}/study.db"
+    url = f"journal:{tmp_path}/study.log"
     study = study_workers.begin(task, url)
     crew = study_workers.make_crew(task, tmp_path, url)
     for number in range(2):
