@@ -279,7 +279,7 @@ REFUSALS: tuple[Refusal, ...] = (
     ({"model": {"max_length": 65}}, ConfigError, "65 tokens are more than the 64 positions"),
     ({"train": {"class_weights": [1.0, 2.0]}}, ConfigError, "2 weights for 4 classes"),
     ({"data": {"validation_size": 0.5, "test_size": 0.5}}, ConfigError, "leave no rows to train on"),
-    ({"data": {"leaks": "refuse"}}, DataError, "training rows stand in validation or test"),
+    ({"data": {"leaks": "refuse"}}, DataError, "training rows appear in validation or test"),
     ({"data": {"leaks": "drop"}}, DataError, "all 20 training rows stand in"),
 )
 

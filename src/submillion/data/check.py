@@ -1,7 +1,7 @@
 """The data doctor: empty rows, duplicates, contradicting labels, leaks, lengths, encoding damage.
 
-One pass normalises every row of every split; equal and near texts are found once, over all splits together, and
-serve duplicates, label conflicts and leaks alike.
+One pass normalises every row of every split. Equal and near texts are found once, over all splits together, and
+serve duplicates, label conflicts and leaks.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ CountTokens = Callable[[], TokenCounts]
 
 @dataclass(frozen=True)
 class DataReport:
-    """What the doctor found; every figure counts rows unless it says otherwise.
+    """The doctor's findings; every figure counts rows unless its name says otherwise.
 
     Attributes:
-        num_records: Rows of all splits, without those they were only compared against.
+        num_records: Rows of all splits, without those that only served for comparison.
         num_exact_duplicates: Rows beyond the first of each group of equal texts, within their split.
         num_near_duplicates: Distinct texts beyond the first of each group linked by near pairs, within their split.
-        num_label_conflicts: Texts that stand under more than one label, over all splits.
-        leaks: Per pair of splits and kind, where there are any.
-        splits: What was found in each split.
+        num_label_conflicts: Texts that have more than one label, over all splits.
+        leaks: Leaks by pair of splits and kind.
+        splits: Findings in each split.
         label_conflicts: Places of the conflicts.
         similar_labels: Groups of class names that look alike, with their rows.
         doubtful_labels: Class names that read like a missing value or a header, with their rows.
@@ -62,7 +62,7 @@ class DataReport:
     doubtful_labels: Mapping[str, int] = field(default_factory=dict)
 
     def leaking_ids(self, left: str) -> frozenset[str]:
-        """Return the ids of the rows of split `left` that stand exactly or nearly in a split after it."""
+        """Return the ids of the rows of split `left` that appear exactly or nearly in a later split."""
         return frozenset().union(*(leak.ids for leak in self.leaks if leak.left == left and leak.kind != "column"))
 
     def to_json(self) -> dict[str, object]:
@@ -103,25 +103,25 @@ def check_records(
     label_column: str | None = None,
     on_progress: Progress | None = None,
 ) -> DataReport:
-    """Examine the splits of a data set, and whether rows of one stand in another.
+    """Examine the splits of a data set, and find the rows of one that appear in another.
 
-    Leaks are looked for from each split to those after it and to all of `against`, in the order given; a row counts
+    Leaks are looked for from each split to the later ones and to all of `against`, in the order given. A row counts
     once for each pair of splits, under the strongest kind: exact, then near, then column.
 
     Args:
-        splits: Rows by split; the split ``all`` goes by the name of its file.
+        splits: Rows by split; the split ``all`` is called by the name of its file.
         labels: Class names, for the balance.
-        count_tokens: By split, what returns the counts of tokens of each row. It is called last, so that counting can
-            go on beside the rest. Lengths are in words without it, and nothing is known of unknown tokens.
-        max_length: Tokens that the model reads at once; longer rows are counted where `count_tokens` is given.
-        long_texts: What the model reads of them.
+        count_tokens: Functions that return the token counts of each row, by split. They are called last, so that the
+            counting can run beside the rest. Without them lengths are in words, and unknown tokens are not counted.
+        max_length: Number of tokens that the model reads at once; longer rows are counted if `count_tokens` is given.
+        long_texts: Part of longer rows that the model reads.
         column_names: Names of the text columns, for the places of column leaks.
-        against: Rows that are only compared with, such as a test file from elsewhere.
-        similar: What is known of the texts of all these sets, by their names; found here if absent.
+        against: Rows that only serve for comparison, such as a test file from elsewhere.
+        similar: Equal and near texts of all these sets, by name; found here if absent.
         label_column: Name of the label column, which is no class.
-        on_progress: Told what is being done.
+        on_progress: Called with a description of each step.
     """
-    # The sets that are only compared with may have names that splits have too.
+    # The sets for comparison may have the names of splits.
     others = {f"against {name}": rows for name, rows in (against or {}).items()}
     if similar is None:
         similar = find_similar_texts({**splits, **others}, on_progress)
@@ -169,15 +169,15 @@ def _count_names(parts: Sequence[_Part], labels: LabelSet | None) -> dict[str, i
 
 
 class _Part:
-    """One split and what is known of its texts.
+    """One split with its texts as numbers.
 
     Attributes:
-        name: The split, or the name of its file.
-        records: Its rows.
-        contents: What the model reads of each row.
-        keys: Shape (n,), number of each row's normalised text among all distinct ones; -1 for empty rows.
-        columns: Shape (n, columns), numbers of the normalised columns; -1 for those too short to mean anything.
-        first_row: The first row of each distinct text, in the order of the rows.
+        name: Name of the split or of its file.
+        records: Rows of the split.
+        contents: Text that the model reads of each row.
+        keys: Number of each row's normalised text among all distinct ones, shape (n,); -1 for empty rows.
+        columns: Numbers of the normalised columns, shape (n, columns); -1 for those too short to mean anything.
+        first_row: First row of each distinct text, in the order of the rows.
     """
 
     def __init__(self, name: str, records: Sequence[Record], similar: SimilarTexts, key: str) -> None:
@@ -192,7 +192,7 @@ class _Part:
         self.first_row.pop(-1, None)
 
     def place(self, row: int) -> str:
-        """Return where a row stands."""
+        """Return the place of a row."""
         record = self.records[row]
         return record.source or f"{self.name}:{record.id}"
 
@@ -203,7 +203,7 @@ def _name_split(name: str, rows: Sequence[Record]) -> str:
 
 
 _Neighbours = Mapping[int, Sequence[int]]
-"""Which distinct texts are near to which, by their numbers; as many as `find_near_links` tells."""
+"""Near texts of each distinct text, by their numbers, as far as `find_near_links` returns them."""
 
 
 def _list_neighbours(similar: SimilarTexts) -> _Neighbours:
@@ -303,7 +303,7 @@ def _find_conflicts(parts: Sequence[_Part], labels: LabelSet | None) -> Finding:
         for record, key in zip(part.records, part.keys.tolist(), strict=True):
             if key >= 0 and record.label is not None and first_label.setdefault(key, record.label) != record.label:
                 conflicts.add(key)
-    # Texts are numbered as they first occur.
+    # Texts are numbered in the order of their first rows.
     shown = sorted(conflicts)[:MAX_EXAMPLES]
     places: dict[int, dict[int, str]] = {key: {} for key in shown}
     texts: dict[int, str] = {}
@@ -358,7 +358,7 @@ def _find_leaks(left: _Part, right: _Part, neighbours: _Neighbours, column_names
 
 
 def _index_columns(left: _Part, right: _Part) -> dict[int, int]:
-    """Return the first row of each long enough column of `right`; nothing where a column is the whole text anyway."""
+    """Return the first row of each long enough column of `right`; none if the only column is the whole text."""
     if left.columns.shape[1] <= 1 and right.columns.shape[1] <= 1:
         return {}
     index: dict[int, int] = {}

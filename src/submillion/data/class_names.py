@@ -1,4 +1,4 @@
-"""Whether the names in a classes.txt beside a file of rows are those of its labels."""
+"""The names in a classes.txt beside a file of rows, if they fit its labels."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ SHOWN = 8
 def choose_class_names(
     raw: RawLabels, folder: Path, teaching: RawLabels, labels: LabelSet | None, on_note: Tell
 ) -> RawLabels:
-    """Return the labels of a split with the class names of a classes.txt, where it is there and fits.
+    """Return the labels of a split with the class names of a classes.txt, if it exists and fits.
 
     Args:
-        raw: The split, perhaps with names that its own file gives.
-        folder: Where the split's file stands.
-        teaching: The split that says which labels there are.
-        labels: The classes, where they are known beforehand.
-        on_note: Told which names were taken for what, or why they were left.
+        raw: The split, perhaps with names from its own file.
+        folder: Folder of the split's file.
+        teaching: The split that decides which labels exist.
+        labels: The classes, if they are known beforehand.
+        on_note: Called with the names that were taken, or with the reason why they were not.
 
     Raises:
         DataError: The classes.txt cannot be read.
@@ -45,7 +45,7 @@ def choose_class_names(
 
 def _find_misfit(names: Sequence[str], teaching: RawLabels, labels: LabelSet | None) -> str:
     if labels is not None:
-        # Numbered classes take the names of no file, and are found by their place in the list.
+        # Numbered classes keep their numbers, and the list finds them by position.
         is_fitting = set(names) == set(labels) or (all(map(str.isdigit, labels)) and len(names) == len(labels))
         return "" if is_fitting else f"the classes are {_list(labels.names)}"
     if not names or len(set(names)) < len(names):
@@ -53,7 +53,7 @@ def _find_misfit(names: Sequence[str], teaching: RawLabels, labels: LabelSet | N
     values = {value for value in teaching.values if value is not None and value != -1}
     first = 1 if teaching.one_based else 0
     numbers = set(range(first, first + len(names)))
-    # A part of AG News in its own format can lack a class; of other files, the labels must be those of the list.
+    # A part of AG News in its own format can lack a class. In other files, the labels must be those of the list.
     if values in ({normalise_label(name) for name in names}, numbers) or (teaching.one_based and values <= numbers):
         return ""
     return f"the labels are {_list(sorted(values, key=lambda value: (isinstance(value, str), value)))}"

@@ -1,8 +1,8 @@
-r"""Repair what copying has done to a text: lost ampersands, markup, backslash line breaks, odd characters.
+r"""Repair damage that copying does to a text: lost ampersands, markup, backslash line breaks, odd characters.
 
-The rules follow what occurs in the official AG News files, where an ampersand was replaced by a blank
-(``Haiti #39;s``, ``AT amp;T``), markup was escaped (``&lt;b&gt;``), and a line break became a backslash (``a\new``
-is "a" and "new": ``\n`` is never an escape there). Cleaning twice changes nothing more.
+The rules follow the official AG News files, where an ampersand was replaced by a blank (``Haiti #39;s``,
+``AT amp;T``), markup was escaped (``&lt;b&gt;``), and a line break became a backslash (``a\new`` is "a" and "new":
+``\n`` is never an escape there). Cleaning a second time changes nothing.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ from submillion.config.run import CleanConfig
 from submillion.records import Record
 
 MAX_PASSES = 20
-"""Repairs can uncover damage (``&amp;lt;b&amp;gt;``); each pass takes off one layer. Real text needs three."""
+"""Repairs can uncover damage (``&amp;lt;b&amp;gt;``), and each pass removes one layer. Real text needs three."""
 
 MAX_MARKS = 100
-"""Combining marks in a row that are kept. No writing needs ten; 30 is the limit of Unicode's stream-safe format."""
+"""Most combining marks in a row that are kept. No script needs ten; 30 is the limit of Unicode's stream-safe format."""
 
 LAST_MARK = 0x1FFFF
-"""Where the code points end that can be combining marks (Unicode 15 has its last one at U+1E94A)."""
+"""Last code point that can be a combining mark (the last one in Unicode 15 is U+1E94A)."""
 
-# An entity whole, or with its ampersand turned into a blank or lost at the start; `amp;` before it: escaped twice.
+# This is an entity, whole, or with an ampersand that became a blank or was lost at the start. A prefix `amp;` means
+# that it was escaped twice.
 _ENTITY = re.compile(
     r"(&| |^)(?:amp;|#0*38;|#[xX]0*26;)*"
     r"(nbsp;(?:nbsp;)*|#[0-9]{1,7};|#[xX][0-9a-fA-F]{1,6};|[A-Za-z][A-Za-z0-9]{1,31};)"
 )
-# Without its ampersand a name must not be a word that a sentence may end with before a semicolon ("copy;", "not;").
+# Without its ampersand, a name must not be a word that can end a clause before a semicolon ("copy;", "not;").
 _SAFE_NAMES = re.compile(
     r"(?:amp|quot|lt|gt|apos|[lr][sd]quo|[sb]dquo|sbquo|[mn]dash|hellip|bull|middot|euro|laquo|raquo|szlig|[ao]elig|"
     r"[a-zA-Z](?:acute|grave|uml|circ|tilde|cedil|caron|ring));"
@@ -55,15 +56,15 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")
 
 RULES = ("entities", "tags", "line_breaks", "unicode", "whitespace")
 NEWS = CleanConfig(entities=True, tags=True, line_breaks=True)
-"""All rules, as AG News needs them."""
+"""All rules are on, as AG News needs them."""
 
 _ALONE = {rule: CleanConfig(**{other: other == rule for other in RULES}) for rule in RULES}
 
 
 def clean_text(text: str, rules: CleanConfig) -> str:
-    """Return the text with every repair that `rules` allow; text without damage comes back as it is.
+    """Return the text with every repair that `rules` allow; a text without damage is returned unchanged.
 
-    Idempotent, and total: no text raises.
+    The function is idempotent, and no text makes it raise.
     """
     if _is_plain(text):
         return " ".join(text.split()) if rules.whitespace and not _is_folded(text) else text
@@ -71,7 +72,7 @@ def clean_text(text: str, rules: CleanConfig) -> str:
 
 
 def find_repairs(text: str, rules: CleanConfig) -> frozenset[str]:
-    """Return the rules that change a text, and those that would if they were on."""
+    """Return the rules that change a text, and those that would change it if they were on."""
     if _is_plain(text):
         return frozenset() if _is_folded(text) else frozenset({"whitespace"})
     made: set[str] = set()
@@ -106,8 +107,8 @@ def describe_repairs(counts: Mapping[str, int], rules: CleanConfig) -> list[str]
     """Return a sentence for each rule that changed rows, or would change some if it were on, and its setting.
 
     Args:
-        counts: Rows by rule, as `count_repairs` returns.
-        rules: Which rules are on.
+        counts: Rows by rule, from `count_repairs`.
+        rules: The rules of the run.
     """
     lines = []
     for rule, count in counts.items():
@@ -121,7 +122,7 @@ def describe_repairs(counts: Mapping[str, int], rules: CleanConfig) -> list[str]
 
 
 def _is_folded(text: str) -> bool:
-    """Whether there is no whitespace to fold in a plain text, whose only whitespace is the blank."""
+    """Whether a plain text, whose only whitespace is the blank, has no whitespace to fold."""
     return "  " not in text and not text.startswith(" ") and not text.endswith(" ")
 
 
@@ -136,18 +137,18 @@ def _repair(text: str, rules: CleanConfig, made: set[str]) -> str:
 
 
 def _is_plain(text: str) -> bool:
-    """Whether no rule but that for whitespace can change the text: printable ASCII without the marks of damage."""
+    """Whether only the whitespace rule can change the text: printable ASCII without signs of damage."""
     return text.isascii() and text.isprintable() and ";" not in text and "<" not in text and "\\" not in text
 
 
 def is_without_text(text: str) -> bool:
-    """Return whether nothing is left of a text but blanks, tags and entities that stand for blanks."""
+    """Return whether a text has only blanks, tags and entities for blanks."""
     is_markup = text.lstrip().startswith(("<", "&"))
     return not (clean_text(text, NEWS) if is_markup else text).strip()
 
 
 def clean_records(records: Iterable[Record], rules: CleanConfig) -> Iterator[Record]:
-    """Yield every record with clean columns, in order; none is dropped, even where nothing is left of its text."""
+    """Yield every record with clean columns, in order; none is dropped, even if its text becomes empty."""
     for record in records:
         columns = tuple([clean_text(column, rules) for column in record.columns])
         yield record if columns == record.columns else Record(record.id, columns, record.label, record.source)
@@ -178,7 +179,7 @@ def _decode_entities(text: str) -> str:
 
 
 def _break_lines(text: str) -> str:
-    # `\$` is an escaped dollar sign in the official files; every other backslash there stands for a line end.
+    # In the official files, `\$` is an escaped dollar sign, and every other backslash replaces a line end.
     return text.replace("\\$", "$").replace("\\", " ")
 
 
@@ -196,7 +197,7 @@ def _fold(text: str) -> str:
 
 
 def compose_text(text: str) -> str:
-    """Return the text in NFC, and at most `MAX_MARKS` marks on a letter: sorting takes the square of their number."""
+    """Return the text in NFC with at most `MAX_MARKS` marks on a letter, since sorting them takes quadratic time."""
     if len(text) > MAX_MARKS:
         text = _find_mark_runs().sub(lambda match: match[0][:MAX_MARKS], text)
     return unicodedata.normalize("NFC", text)

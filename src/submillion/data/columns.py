@@ -13,7 +13,7 @@ from statistics import median
 from submillion.errors import DataError
 from submillion.tables.table import Table, closed_after, shorten
 
-# Tried in order, compared without case; the first that is there in full is taken. Pairs come before their parts.
+# These are tried in order, ignoring case, and the first complete one is taken. Pairs come before their parts.
 TEXT_CHOICES: tuple[tuple[str, ...], ...] = (
     ("text",),
     ("title", "description"),
@@ -68,15 +68,15 @@ TEXT_CHOICES: tuple[tuple[str, ...], ...] = (
 LABEL_CHOICES = ("label", "labels", "class", "category", "class_index", "label_id", "target", "topic")
 ID_CHOICES = ("id", "idx")
 NO_ID = "none"
-"""What stands in the place of an id column where row numbers are wanted."""
+"""Value of an id column that asks for row numbers."""
 
 ONE_BASED = "class_index"
-"""Label column, by name, whose integers count from 1: the official AG News files and their copies with a header."""
+"""Name of the label column whose integers count from 1, as in the official AG News files and copies with a header."""
 
 SAMPLE_ROWS = 1000
 SAMPLE_CELLS = 1_000_000
 MUCH_LONGER = 1.5
-"""How many times as long as the chosen texts an unread column is that ends in a question."""
+"""An unread column this many times as long as the chosen texts is an error."""
 
 MIN_PROSE_CHARS = 20
 MIN_PROSE_WORDS = 4
@@ -84,12 +84,12 @@ MIN_PROSE_WORDS = 4
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns to read; what is left out is found by name.
+    """The columns to read; missing ones are found by name.
 
     Attributes:
         text: Text columns in reading order.
-        label: The label column.
-        id: The id column; ``none`` for row numbers.
+        label: Label column.
+        id: Id column; ``none`` for row numbers.
     """
 
     text: tuple[str, ...] = ()
@@ -104,7 +104,7 @@ def make_columns(text: str | Sequence[str], label: str | None, row_id: str | Non
 
 @dataclass(frozen=True)
 class Selection:
-    """Columns that were found in one table, by their names there; positions follow from the names."""
+    """The columns found in one table, as it spells their names; positions follow from the names."""
 
     text: tuple[str, ...]
     label: str | None
@@ -117,7 +117,7 @@ class Selection:
 
 
 def fold_name(name: str) -> str:
-    """Return what two spellings of a column's name have in common: no case, and one sign between words."""
+    """Return the common form of all spellings of a column's name: lower case with one sign between words."""
     return name.strip(" \t\r\n\ufeff\u200b\xa0").lower().replace(" ", "_").replace("-", "_")
 
 
@@ -125,15 +125,15 @@ def select_columns(table: Table, columns: Columns, path: Path) -> Selection:
     """Find the wanted columns in a table.
 
     Raises:
-        DataError: A column that was asked for is not there, a name appears twice or in two spellings, no text column is
-            found, or one that is found by its name is much shorter than one that would not be read.
+        DataError: A requested column is missing, a name appears twice or in two spellings, no text column is found, or
+            a text column found by name is much shorter than an unread column.
     """
     repeated = sorted(name for name, number in Counter(table.names).items() if number > 1 and name)
     if repeated:
         raise DataError(
-            f"column names stand twice: {', '.join(map(shorten, repeated[:10]))}",
+            f"column names appear twice: {', '.join(map(shorten, repeated[:10]))}",
             where=f"{path}:1",
-            hint="Give every column a name of its own.",
+            hint="Give every column a different name.",
         )
     spellings: dict[str, list[str]] = {}
     for name in table.names:
@@ -159,7 +159,7 @@ def select_columns(table: Table, columns: Columns, path: Path) -> Selection:
 
 
 def describe_selection(selection: Selection, table: Table) -> str:
-    """Return which columns are read as what, and which are not read."""
+    """Return a description of the columns read, with their roles, and of those not read."""
     parts = [f"text from {' + '.join(map(shorten, selection.text))}"]
     if selection.label is not None:
         parts.append(f"label from {shorten(selection.label)}")
@@ -191,7 +191,7 @@ def _choose_spelling(folded: str, spellings: dict[str, list[str]], path: Path, r
     found = spellings[folded]
     if len(found) > 1:
         raise DataError(
-            f"the name of the {role} column is there in {len(found)} spellings: {', '.join(map(shorten, found[:10]))}",
+            f"the name of the {role} column appears in {len(found)} spellings: {', '.join(map(shorten, found[:10]))}",
             where=str(path),
             hint=f"Choose one of them with --{role} {found[0]}",
         )
@@ -226,7 +226,7 @@ def _list_names(table: Table) -> str:
 
 
 def _refuse_longer(table: Table, selection: Selection, path: Path) -> None:
-    """Refuse a choice by name that leaves out a column of much longer texts, as its name says less than its content."""
+    """Refuse a choice by name if a much longer column of text would not be read, since names may mislead."""
     chosen = {*selection.text, selection.label, selection.id}
     strings = range(len(table.names)) if table.strings is None else table.strings
     others = [position for position in strings if table.names[position] not in chosen]
@@ -266,7 +266,7 @@ def _iter_sample(table: Table, wanted: Sequence[int]) -> Iterator[Sequence[objec
 
 
 def _is_prose(values: Sequence[str]) -> bool:
-    """Whether values are sentences: several words, mostly letters, and not the same few again and again."""
+    """Whether values are sentences: they have several words, mostly letters, and differ from each other."""
     if 10 * len(set(values)) <= len(values):
         return False
     some = [value[:2000] for value in values[:100]]

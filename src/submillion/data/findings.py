@@ -1,4 +1,4 @@
-"""What the data doctor writes down: findings with examples, leaks, lengths, and the signs of damaged encoding."""
+"""The data doctor's records: findings with examples, leaks, lengths, and signs of damaged encoding."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Kind = Literal["exact", "near", "column"]
 KINDS: tuple[Kind, ...] = ("exact", "near", "column")
 
 MAX_EXAMPLES = 100
-"""Examples listed of each finding; its count always says how many there are."""
+"""Most examples listed of each finding; its count is always complete."""
 
 _SHOWN_CHARS = 160
 _NUM_BINS = 30
 _PERCENTILES = (50, 90, 95, 99)
 
-# Characters that Windows-1252 shows for the bytes 0x80-0xBF, which continue a character in UTF-8.
+# Windows-1252 shows these characters for the bytes 0x80-0xBF, which continue a character in UTF-8.
 _CONTINUATION = "".join(
     sorted(
         {bytes([byte]).decode("cp1252", "ignore") for byte in range(0x80, 0xC0)}
@@ -39,7 +39,7 @@ DAMAGE: Mapping[str, re.Pattern[str]] = {
     ),
     "control_character": re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f]"),
 }
-"""Signs of damage by name: characters that a decoder gave up on, UTF-8 read as Windows-1252 (``Ã©``), entities with or
+"""Signs of damage by name: a decoder's replacement characters, UTF-8 read as Windows-1252 (``Ã©``), entities with or
 without their ampersand, control characters."""
 
 
@@ -48,8 +48,8 @@ class Finding:
     """A count and its first examples.
 
     Attributes:
-        num_records: How many there are in all.
-        examples: At most `MAX_EXAMPLES`, each with places and text.
+        num_records: Number of all occurrences.
+        examples: First occurrences, at most `MAX_EXAMPLES`, each with places and text.
     """
 
     num_records: int
@@ -62,15 +62,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Leak:
-    """Rows of one split that stand in another.
+    """Rows of one split that appear in another.
 
     Attributes:
-        left: The split whose rows are counted.
-        right: The split they stand in.
-        kind: ``exact``: equal after normalisation; ``near``: Jaccard similarity of word 3-shingles of at least 0.8;
-            ``column``: one text column of at least five words is equal.
-        num_records: Rows of `left` concerned.
-        ids: Their ids.
+        left: Split whose rows are counted.
+        right: Split in which they appear.
+        kind: ``exact`` (equal after normalisation), ``near`` (Jaccard similarity of word 3-shingles of at least 0.8)
+            or ``column`` (one text column of at least five words is equal).
+        num_records: Number of such rows of `left`.
+        ids: Ids of these rows.
         examples: First pairs, with both places.
     """
 
@@ -82,7 +82,7 @@ class Leak:
     examples: tuple[Mapping[str, str], ...]
 
     def to_json(self) -> JsonObject:
-        """Return counts and examples; ids are left out."""
+        """Return counts and examples, without ids."""
         return {
             "left": self.left,
             "right": self.right,
@@ -97,15 +97,15 @@ class SplitReport:
     """Findings inside one split.
 
     Attributes:
-        num_records: Its rows.
+        num_records: Number of rows.
         class_counts: Rows by class name; None without labels.
-        lengths: As `describe_lengths` returns.
+        lengths: Distribution from `describe_lengths`.
         empty: Rows without any text.
         too_long: Rows of more tokens than the model reads.
         exact_duplicates: Rows beyond the first of a group of equal texts.
         near_duplicates: Distinct texts beyond the first of a group linked by near pairs.
-        damage: By sign of damage.
-        legibility: How much of the texts reaches the model; None where no tokens were counted.
+        damage: Damaged rows by sign of damage.
+        legibility: Share of the texts that reaches the model; None if no tokens were counted.
     """
 
     num_records: int
@@ -137,7 +137,7 @@ def find_damage(texts: Sequence[str]) -> dict[str, list[int]]:
     """Return the positions of the texts that show each sign of `DAMAGE`, by its name."""
     found: dict[str, list[int]] = {name: [] for name in DAMAGE}
     for position, text in enumerate(texts):
-        # Most texts are told apart by these tests, which take a tenth of the time of the patterns.
+        # These tests settle most texts in a tenth of the time that the patterns take.
         names = ["entity"] if ";" in text else []
         if not text.isascii():
             names += ["replacement_character", "mojibake"]
@@ -153,16 +153,16 @@ def describe_lengths(lengths: NDArray[np.int64], unit: Literal["tokens", "words"
     """Return the distribution of text lengths.
 
     Args:
-        lengths: One a row, shape (n,).
-        unit: What they count.
+        lengths: Length of each row, shape (n,).
+        unit: Unit of the lengths.
 
     Returns:
         ``unit, min, mean, max, percentiles {p50, p90, p95, p99}`` and ``histogram {edges, counts}``, where bin i holds
-        the lengths from edge i up to, but not including, edge i + 1. Empty but for the unit where there are no rows.
+        the lengths from edge i up to, but not including, edge i + 1. Without rows there is only the unit.
     """
     if not len(lengths):
         return {"unit": unit}
-    # Whole edges of equal width, the last one beyond the longest text.
+    # Edges are whole numbers at equal distances, and the last one is beyond the longest text.
     width = max(1, -(-int(lengths.max() + 1) // _NUM_BINS))
     edges = np.arange(0, int(lengths.max()) + width + 1, width)
     counts = np.bincount(lengths // width, minlength=len(edges) - 1)
@@ -177,7 +177,7 @@ def describe_lengths(lengths: NDArray[np.int64], unit: Literal["tokens", "words"
 
 
 def shorten(text: str) -> str:
-    """Cut a text for showing."""
+    """Return a text cut for display."""
     return text if len(text) <= _SHOWN_CHARS else f"{text[: _SHOWN_CHARS - 3]}..."
 
 
@@ -194,7 +194,7 @@ def describe_findings(findings: JsonView) -> list[str]:
     """Return a line for every finding that is not zero, with its first place.
 
     Args:
-        findings: What `DataReport.to_json` returns.
+        findings: The object of `DataReport.to_json`.
     """
     lines = []
     for key, words in _SPLIT_WORDS.items():
@@ -215,7 +215,7 @@ def describe_findings(findings: JsonView) -> list[str]:
 
 
 def describe_labels(findings: JsonView) -> list[str]:
-    """Return a line for every group of class names that look alike, and one for names that look like no class."""
+    """Return a line for every group of class names that look alike, and one for names that look wrong."""
     alike = [f"check: class names that look alike: {_list(group)}" for group in findings.get("similar_labels", ())]
     doubtful = findings.get("doubtful_labels")
     return alike + (

@@ -1,7 +1,7 @@
 """Fetch a data set from the Hugging Face hub: its rows as files, and the class names from its card.
 
-Only files of rows and the card are downloaded, at one commit; nothing of the repository is ever run. `HF_ENDPOINT`,
-`HF_HUB_OFFLINE` and `HF_HOME` hold as everywhere; without a network an earlier download is used.
+Only files of rows and the card are downloaded, at one commit, and no code of the repository is ever run.
+`HF_ENDPOINT`, `HF_HUB_OFFLINE` and `HF_HOME` are honoured. Without a network an earlier download is used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from submillion.storage.files import full_disk_is_run_error, write_text
 from submillion.tables.formats import find_suffix
 
 CARD = "README.md"
-# In order of preference where a data set comes in several formats.
+# If a data set comes in several formats, the first of these is taken.
 _FORMATS = (".parquet", ".csv", ".tsv", ".jsonl", ".json", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".json.gz")
 
 
@@ -29,11 +29,11 @@ def fetch_dataset(name: str, revision: str | None) -> tuple[list[tuple[str, Path
         revision: Commit, branch or tag; the newest commit if None.
 
     Returns:
-        Local files, each with a name that tells its split (``train-00000-of-00001.parquet``); and class names in
-        label order, by column, from the card.
+        Local files, each with a name that begins with its split (``train-00000-of-00001.parquet``), and the card's
+        class names in label order, by column.
 
     Raises:
-        DataError: The hub does not give the files and no earlier download is there, or there are no files of rows.
+        DataError: The hub does not give the files and there is no earlier download, or there are no files of rows.
         RunError: The disk is full.
     """
     where = f"hf:{name}" + (f" at {revision}" if revision else "")
@@ -42,8 +42,8 @@ def fetch_dataset(name: str, revision: str | None) -> tuple[list[tuple[str, Path
     except (DataError, RunError):
         raise
     except Exception as error:
-        # Whatever the client raises means that the hub did not give the files. It has no common base class for that,
-        # and the HTTP library whose errors come through has changed with its major versions.
+        # Any error of the client means that the hub did not give the files. The errors have no common base class, and
+        # those of the HTTP library have changed with the client's major versions.
         folder, names = _find_download(name, revision, where, error)
     card = _read_card(folder / CARD)
     chosen = _choose_files(names, card, where)
@@ -54,7 +54,7 @@ def _download(name: str, revision: str | None, where: str) -> tuple[Path, list[s
     from huggingface_hub import HfApi, constants, hf_hub_download
 
     with full_disk_is_run_error(Path(constants.HF_HUB_CACHE)):
-        # Asking for the listing first makes an unreachable hub fail after one timeout; a download would retry.
+        # The listing makes an unreachable hub fail after one timeout, while a download would retry.
         info = HfApi().dataset_info(name, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
         names = [sibling.rfilename for sibling in info.siblings or ()]
         card: dict[str, object] = {}
@@ -64,13 +64,13 @@ def _download(name: str, revision: str | None, where: str) -> tuple[Path, list[s
         paths = [Path(hf_hub_download(name, path, repo_type="dataset", revision=info.sha)) for path in wanted]
         folder = _strip(paths[0], wanted[0])
         if info.sha is not None and revision != info.sha:
-            # Last, so that a download that broke off leaves the name on the commit whose files are whole.
+            # This comes last, so that after a broken download the name still means the commit whose files are complete.
             write_text(folder.parent.parent / "refs" / (revision or constants.DEFAULT_REVISION), info.sha)
     return folder, names
 
 
 def _strip(path: Path, inside: str) -> Path:
-    """Return the folder of a snapshot from the place of one of its files."""
+    """Return the folder of a snapshot from the path of one of its files."""
     return path.parents[len(PurePosixPath(inside).parts) - 1]
 
 
@@ -91,13 +91,13 @@ def _find_download(name: str, revision: str | None, where: str, error: Exception
             f"the data set cannot be fetched: {reason[:300]} (hub asked: {endpoint}; no whole earlier download in "
             f"{constants.HF_HUB_CACHE})",
             where=where,
-            hint="Check the name and the network; or download the files elsewhere and give their folder.",
+            hint="Check the name and the network, or download the files elsewhere and give their folder.",
         ) from error
     return folder, names
 
 
 def _check_parts(path: str, names: Collection[str]) -> None:
-    """Raise OSError where a file is one of several numbered parts that are not all there."""
+    """Raise OSError if a file is one of several numbered parts and some are missing."""
     if part := re.fullmatch(r"(.*)-\d+-of-(\d+)(\..*)", path):
         pattern = re.compile(rf"{re.escape(part[1])}-\d+-of-{part[2]}{re.escape(part[3])}")
         if sum(pattern.fullmatch(name) is not None for name in names) != int(part[2]):
@@ -105,7 +105,7 @@ def _check_parts(path: str, names: Collection[str]) -> None:
 
 
 def _read_card(path: Path) -> dict[str, object]:
-    """Return the YAML header of a card; empty where there is none."""
+    """Return the YAML header of a card; empty if there is none."""
     if not path.is_file():
         return {}
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -119,7 +119,7 @@ def _read_card(path: Path) -> dict[str, object]:
 
 
 def _choose_files(names: Collection[str], card: Mapping[str, object], where: str) -> list[tuple[str, str]]:
-    """Return the files of rows, each with a name that tells its split."""
+    """Return the files of rows, each with a name that begins with its split."""
     listed = _files_of_card(names, card, where)
     if listed:
         return listed
@@ -137,12 +137,12 @@ def _choose_files(names: Collection[str], card: Mapping[str, object], where: str
     raise DataError(
         f"the data set has no files of rows among its {len(names)} files",
         where=where,
-        hint=f"Read are {', '.join(_FORMATS)}; scripts of a data set are never run.",
+        hint=f"The formats are {', '.join(_FORMATS)}; scripts of a data set are never run.",
     )
 
 
 def _files_of_card(names: Collection[str], card: Mapping[str, object], where: str) -> list[tuple[str, str]]:
-    """Return what the card's `configs` say: the default configuration's files by split, or nothing."""
+    """Return the files by split of the default configuration in the card's `configs`, or nothing."""
     configs = [config for config in _as_list(card.get("configs")) if isinstance(config.get("data_files"), list)]
     if not configs:
         return []
@@ -172,7 +172,7 @@ def _as_list(value: object) -> list[dict[str, object]]:
 
 
 def _find_class_names(card: Mapping[str, object]) -> dict[str, tuple[str, ...]]:
-    """Return class names by column from the card's `dataset_info`, where all its configurations agree."""
+    """Return class names by column from the card's `dataset_info`; the first configuration that names them counts."""
     found: dict[str, tuple[str, ...]] = {}
     for info in _as_list(card.get("dataset_info")):
         for feature in _as_list(info.get("features")):
@@ -180,7 +180,7 @@ def _find_class_names(card: Mapping[str, object]) -> dict[str, tuple[str, ...]]:
             label = kind.get("class_label") if isinstance(kind, dict) else None
             names = label.get("names") if isinstance(label, dict) else None
             if isinstance(names, dict):
-                # The card writes {'0': World, '1': Sports}: quoted numbers, in any order.
+                # The card writes {'0': World, '1': Sports} with quoted numbers in any order.
                 names = [names[key] for key in sorted(names, key=lambda key: int(key) if str(key).isdigit() else -1)]
             if isinstance(names, list) and isinstance(name, str):
                 found.setdefault(name, tuple(str(name) for name in names))

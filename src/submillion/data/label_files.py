@@ -1,4 +1,4 @@
-"""Files of ids and labels: how predictions spell a class, and how such a file is read back to the same class."""
+"""Files of ids and labels: predictions spell each class so that the file is read back as the same class."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from submillion.tables.formats import open_table
 from submillion.tables.table import Row, Table, Tell, closed_after, ignore_note
 
 ID, LABEL, LABEL_ID = "ID", "Label", "LabelId"
-"""Columns of predictions. `LabelId` holds positions from 0, whatever the labels are called."""
+"""Columns of predictions. `LabelId` always holds positions from 0."""
 
 LabelChoice = Literal["ids", "names"]
 
 
 @dataclass(frozen=True)
 class Spelling:
-    """How predictions spell the classes.
+    """The spelling of the classes in predictions.
 
     Attributes:
-        values: What stands for each class in the column `Label`, in label order.
+        values: Value of each class in the column `Label`, in label order.
         with_ids: Whether a column `LabelId` is needed, because `Label` alone would be read back as other classes.
-        note: What the column holds, where that is not plain.
+        note: Description of the column, if its values need one.
     """
 
     values: tuple[int | str, ...]
@@ -46,16 +46,16 @@ class Spelling:
 def choose_spelling(
     labels: LabelSet, reading: Reading, wanted: LabelChoice | None = None, *, write: Callable[[object], object] = str
 ) -> Spelling:
-    """Return how predictions of a run spell its classes.
+    """Return the spelling of a run's classes in its predictions.
 
-    Labels come out as they stood in the rows that the run was trained on: as names, or as the same numbers. Numbers of
-    AG News' official files, 1..C, come out as its competition wants them, 0..C-1.
+    Labels are written as in the training rows, as names or as the same numbers. Numbers of AG News' official files,
+    1..C, are written as its competition wants them, 0..C-1.
 
     Args:
-        labels: The run's classes.
-        reading: How its data was read.
-        wanted: ``ids`` for positions from 0, ``names`` for class names; as the training rows had them if None.
-        write: Turns a value into what a file holds of it, where that is more than its text.
+        labels: Classes of the run.
+        reading: Reading of the run's data.
+        wanted: ``ids`` for positions from 0, ``names`` for class names; the training rows' spelling if None.
+        write: Function that returns a value as a file holds it, if not as plain text.
     """
     names: tuple[int | str, ...] = labels.names
     numbers = tuple(normalise_label(name) for name in labels)
@@ -89,21 +89,21 @@ def join_labels(
     is_official: bool = False,
     on_note: Tell = ignore_note,
 ) -> list[Record]:
-    """Return those records that a file of ``id,label`` rows labels, in their own order.
+    """Return the records that a file of ``id,label`` rows labels, in the order of the records.
 
-    A column `LabelId` holds positions from 0, and where it is there, a column `Label` must say the same classes.
+    A column `LabelId` holds positions from 0. If it exists, a column `Label` must name the same classes.
 
     Args:
-        records: The rows of the data.
-        path: The file.
-        labels: The classes.
-        numbering: What numbers mean where the run was trained; decided from the file if None.
+        records: Rows of the data.
+        path: File of labels.
+        labels: Classes of the run.
+        numbering: Meaning of numbers in the run's training data; decided from the file if None.
         is_official: Whether the run was trained on AG News' official files, whose competition counts from 0.
-        on_note: Called with what is to be known of how the file was read.
+        on_note: Called with notes on the reading of the file.
 
     Raises:
-        DataError: An id that no record has or that appears twice, a label that is no class, or two columns that
-            contradict each other.
+        DataError: An id belongs to no record or appears twice, a label is no class, or two columns contradict each
+            other.
     """
     file = Path(path)
     table = open_table(file)
@@ -172,12 +172,12 @@ def _find_labelled(
 
 
 def _is_competition(is_official: bool, values: Sequence[object]) -> bool:
-    """Whether a column `Label` of a run on AG News' official files is one of its competition, which counts from 0."""
+    """Whether a column `Label`, of a run on AG News' official files, is its competition's, which counts from 0."""
     return is_official and all(isinstance(value, int) for value in values if value is not None)
 
 
 def _map_label(labels: LabelSet, numbering: Numbering, *, is_competition: bool) -> Mapping[int | str | None, int]:
-    """Return what a column `Label` of a file of labels means, where nothing but the run says it."""
+    """Return the meaning of a column `Label` in a file of labels according to the run."""
     if is_competition:
         numbering = Numbering("ids", 0)
     return map_values(RawLabels((), (), False, None, ""), index_names(labels), numbering)
@@ -207,7 +207,5 @@ def _find_column(table: Table, name: str, path: Path, *, is_exact: bool = False)
     found = [position for position, present in enumerate(table.names) if present.lower() == name]
     if len(found) > 1:
         spelled = " and ".join(repr(table.names[position]) for position in found)
-        raise DataError(
-            f"the columns {spelled} are both called {name}", where=str(path), hint="Rename the one that is not meant."
-        )
+        raise DataError(f"the columns {spelled} are both called {name}", where=str(path), hint="Rename the wrong one.")
     return found[0] if found else None

@@ -1,4 +1,4 @@
-"""Class names that look alike to a reader, and names that stand for a missing value or repeat the header."""
+"""Class names that look alike to a reader, and names that mean a missing value or repeat the header."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from collections.abc import Mapping
 MISSING_WORDS = frozenset(
     {"nan", "null", "none", "nil", "na", "n/a", "#n/a", "#value!", "unknown", "undefined", "-", "?"}
 )
-"""Folded names that programs write where there is no label."""
+"""Folded names that programs write for a missing label."""
 
-# What is easily added or left out: quotes, blanks, and the marks between words. A mark before a digit, and a sign, tell
-# 1.5 from 15, 1-2 from 12 and -1 from 1; plus and number signs tell C from C++ and C#.
+# These are easily added or left out: quotes, blanks, and the marks between words. A mark before a digit and a minus
+# sign are kept, as they distinguish 1.5 from 15, 1-2 from 12 and -1 from 1. So are + and #, for C, C++ and C#.
 _LOOSE = re.compile(
     r"""["'`\u00b4\u2018-\u201f\u00ab\u00bb\u2039\u203a]|[\s_./,;:\-\u2010-\u2015]+(?!\d)|(?<=\D)[\s_]+"""
 )
@@ -41,7 +41,7 @@ class Respelled:
 
 
 def fold_name(name: str) -> str:
-    """Return what is left of a name without case, quotes, blanks and marks; the name itself where that is nothing."""
+    """Return a name in lower case without quotes, blanks and marks; the name itself if nothing would be left."""
     text = unicodedata.normalize("NFKC", name).casefold()
     return _LOOSE.sub("", text) or text.strip()
 
@@ -62,11 +62,11 @@ def find_similar_names(counts: Mapping[str, int]) -> list[dict[str, int]]:
 
 
 def find_doubtful_names(counts: Mapping[str, int], column: str | None = None) -> dict[str, int]:
-    """Return the names that read like a missing value, or like the header of their own column.
+    """Return the names that read like a missing value or like the header of their column.
 
     Args:
         counts: Rows by class name.
-        column: Name of the label column, where it is known.
+        column: Name of the label column, if known.
     """
     header = None if column is None else column.strip().casefold()
     return {

@@ -1,4 +1,4 @@
-"""Turn raw label values of whole files into label ids; what numbers among them mean is decided once."""
+"""Turn raw label values of whole files into label ids; the meaning of numbers among them is decided once."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ SHOWN_PROBLEMS = 10
 SHOWN_CLASSES = 12
 
 NumbersChoice = Literal["names", "ids", "ids-from-1"]
-"""What can be asked for: numbers are names of classes, or label ids that count from 0 or from 1."""
+"""The meanings that numbers can have: names of classes, or label ids that count from 0 or from 1."""
 
-# Longer numbers stay text in every format: no format and no platform disagrees about 18 digits.
+# Longer numbers stay text in every format: all formats and platforms agree about 18 digits.
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.0+)?")
 _LARGEST = 10**18
-# From here on not every whole number is a float, so a float is no longer a number that somebody has counted.
+# Above this not every whole number is a float, so a float may not be the number that was meant.
 _LARGEST_FLOAT = 2.0**53
-# Soft hyphen, zero-width space and marks of direction: nobody sees them, and no class is told by them.
+# Soft hyphens, zero-width spaces and marks of direction are invisible, so they cannot distinguish classes.
 _INVISIBLE = dict.fromkeys(
     [0xAD, 0x200B, 0x200E, 0x200F, 0x2060, 0xFEFF, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
 )
@@ -35,12 +35,12 @@ _JOINERS = "\u200c\u200d"
 
 @dataclass(frozen=True)
 class Numbering:
-    """What whole numbers in a label column mean: decided where a run is trained, and the same wherever it is used.
+    """The meaning of whole numbers in a label column, which training decides and every use of the run keeps.
 
     Attributes:
         numbers: ``names`` of classes, or ``ids``, which count the classes.
-        first_id: The first class's number where they are ids, 0 or 1.
-        is_asked: Whether a flag or a setting says it, which outweighs what a file's own format says.
+        first_id: Number of the first class if they are ids, 0 or 1.
+        is_asked: Whether a flag or a setting decided it, which overrides the format of a file.
     """
 
     numbers: Literal["names", "ids"] = "ids"
@@ -49,7 +49,7 @@ class Numbering:
 
     @classmethod
     def parse(cls, choice: NumbersChoice | None) -> Numbering | None:
-        """Return what a flag or setting asks for; None where it is absent."""
+        """Return the numbering that a flag or setting asks for; None if it is absent."""
         if choice is None:
             return None
         return cls("names" if choice == "names" else "ids", 1 if choice == "ids-from-1" else 0, is_asked=True)
@@ -67,12 +67,12 @@ class RawLabels:
     """The label column of one split or file, before its values have a meaning.
 
     Attributes:
-        values: One an entry of `records`: an int, a class name, or None where empty.
-        records: The rows, in order.
+        values: Label of each record: an int, a class name, or None if empty.
+        records: Rows, in order.
         one_based: Whether the file's format counts its classes from 1, as the official files of AG News do.
         names: Class names that come with the file (classes.txt, hub metadata), in label order.
-        folder: Where the file stands, for messages.
-        is_encoded: Whether the file itself says that its numbers are positions in `names`, as columns of `datasets` do.
+        folder: Folder of the file, for messages.
+        is_encoded: Whether the file declares its numbers as positions in `names`, as columns of `datasets` do.
     """
 
     values: Sequence[int | str | None]
@@ -85,14 +85,14 @@ class RawLabels:
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes of a data set, and how its label column told them.
+    """The classes of a data set, and their spelling in its label column.
 
     Attributes:
-        labels: Their names in label order.
-        numbering: What numbers in a label column mean.
+        labels: Class names in label order.
+        numbering: Meaning of numbers in a label column.
         spelled: Whether the rows hold class names or numbers.
         is_official: Whether the rows are numbered by the official format of AG News.
-        notes: What was guessed, one sentence each.
+        notes: Guesses, one sentence each.
     """
 
     labels: LabelSet
@@ -103,10 +103,10 @@ class Classes:
 
 
 def normalise_label(value: object) -> int | str | None:
-    """Return an integer for whole numbers however they are spelled, None for empty values, else the name.
+    """Return an integer for a whole number in any spelling, None for an empty value, and else the name.
 
-    ``1``, ``"1"``, ``1.0`` and ``"1.0"`` are the number 1; ``"01"`` is a name, as is a number of more than 18 digits.
-    Names are brought into Unicode's composed form, without characters that nobody sees and with single spaces.
+    ``1``, ``"1"``, ``1.0`` and ``"1.0"`` are the number 1, while ``"01"`` and numbers of more than 18 digits are names.
+    Names are brought into Unicode's composed form, without invisible characters and with single spaces.
     """
     if type(value) is str:
         # Most labels of most files are one digit.
@@ -116,7 +116,7 @@ def normalise_label(value: object) -> int | str | None:
     if isinstance(value, bool):
         return str(value)
     if isinstance(value, int):
-        # A number too long for decimal digits, which Python refuses to write, is still told by its hexadecimal ones.
+        # Python refuses to write a very long number in decimal digits, so it is written in hexadecimal ones.
         return value if abs(value) < _LARGEST else str(value) if value.bit_length() < 10_000 else hex(value)
     if isinstance(value, float) and value.is_integer() and abs(value) < _LARGEST_FLOAT:
         return int(value)
@@ -137,10 +137,10 @@ def _recall_text(value: str) -> int | str | None:
 
 
 def index_names(labels: LabelSet) -> dict[int | str | None, int]:
-    """Return the position of every class by its name as `normalise_label` gives it.
+    """Return the position of every class by its name from `normalise_label`.
 
     Raises:
-        DataError: Two names are one label, such as ``1`` and ``1.0``.
+        DataError: Two names are the same label, such as ``1`` and ``1.0``.
     """
     index: dict[int | str | None, int] = {}
     for position, name in enumerate(labels):
@@ -148,8 +148,8 @@ def index_names(labels: LabelSet) -> dict[int | str | None, int]:
         if label in index:
             first = labels.names[index[label]]
             raise DataError(
-                f"the classes {first!r} and {name!r} are one label, {label!r}",
-                hint="Numbers are the same however they are spelled, and so are names that only look alike; "
+                f"the classes {first!r} and {name!r} are the same label, {label!r}",
+                hint="Spellings of one number are the same label, and so are names that only look alike; "
                 "give each class another name.",
             )
         index[label] = position
@@ -157,18 +157,18 @@ def index_names(labels: LabelSet) -> dict[int | str | None, int]:
 
 
 def decide_classes(raw: RawLabels, *, labels: LabelSet | None = None, numbering: Numbering | None = None) -> Classes:
-    """Decide the classes, their order and what numbers mean, from the split that a model learns from.
+    """Decide the classes, their order and the meaning of numbers from the training split.
 
-    Names that are given or come with the file win. Without them, integers ``0..C-1`` (``1..C`` in the official format)
-    are ids and are named by their digits; other integers and all other values are class names, in sorted order.
+    Names that are given or come with the file take precedence. Without them, integers ``0..C-1`` (``1..C`` in the
+    official format) are ids and are named by their digits. All other values are class names, in sorted order.
 
     Args:
-        raw: The label column.
-        labels: The classes, where they are known beforehand.
-        numbering: What numbers mean, where it is asked for or has been decided before.
+        raw: Label column.
+        labels: Classes, if they are known beforehand.
+        numbering: Meaning of numbers, if it is asked for or was decided before.
 
     Raises:
-        DataError: Ids with a gap, fewer than two classes, or numbers that fit two readings.
+        DataError: Ids have a gap, there are fewer than two classes, or numbers fit two readings.
     """
     values = {value for value in raw.values if value is not None}
     _refuse_unwritable(values, raw)
@@ -199,7 +199,7 @@ def _choose_labels(
             hint="A classifier needs at least two classes; check the label column.",
         )
     if asked is not None and asked.numbers == "ids" and len(numbers) < len(values):
-        # Some rows name the classes, so the others can only count them.
+        # Some rows name the classes, so the numbers in the others are ids.
         return LabelSet(tuple(sorted(value for value in values if isinstance(value, str)))), asked, ""
     if len(numbers) < len(values):
         return LabelSet(tuple(sorted(map(str, values)))), asked or Numbering("names"), ""
@@ -230,7 +230,7 @@ def _explain_gap(numbers: list[int], first: int, raw: RawLabels) -> DataError:
 
 
 def _fit_numbers(numbers: Sequence[int], labels: LabelSet, raw: RawLabels) -> tuple[Numbering, str]:
-    """Return what numbers mean where the classes are known, and a note where that is a guess."""
+    """Return the meaning of numbers if the classes are known, and a note if that is a guess."""
     count = len(labels)
     index = index_names(labels)
     if raw.is_encoded or (raw.one_based and _fits(numbers, 1, count)):
@@ -247,7 +247,11 @@ def _fit_numbers(numbers: Sequence[int], labels: LabelSet, raw: RawLabels) -> tu
 
 
 def _count_from_one(numbers: Sequence[int], labels: LabelSet, raw: RawLabels) -> tuple[Numbering, str]:
-    """Return that numbers count the known classes from 1, where the last one says so."""
+    """Return the numbering from 1 if the largest number requires it.
+
+    Raises:
+        DataError: The numbers fit from 0 too.
+    """
     if numbers[-1] == len(labels):
         return Numbering("ids", 1), f"the labels are taken as ids that count from 1: {describe_ids(labels, 1)}"
     lowest = numbers[0]
@@ -255,7 +259,7 @@ def _count_from_one(numbers: Sequence[int], labels: LabelSet, raw: RawLabels) ->
         f"the labels {', '.join(map(str, numbers[:SHOWN_CLASSES]))} fit two readings: counted from 0, {lowest} is "
         f"{labels.names[lowest]!r}; counted from 1, it is {labels.names[lowest - 1]!r}",
         where=f"{raw.folder}{raw.records[0].source.rpartition(':')[0]}",
-        hint="Say which one holds: --numbers ids or --numbers ids-from-1 (data.numbers in a recipe).",
+        hint="Choose one of them: --numbers ids or --numbers ids-from-1 (data.numbers in a recipe).",
     )
 
 
@@ -264,11 +268,11 @@ def _fits(numbers: Sequence[int], first: int, count: int) -> bool:
 
 
 def drop_unlabelled(raw: RawLabels, labels: LabelSet | None) -> tuple[RawLabels, int]:
-    """Return a label column without the rows whose label is empty or -1, and how many these were.
+    """Return a label column without the rows whose label is empty or -1, and the number of these rows.
 
     Args:
-        raw: The label column.
-        labels: The classes, where they are known beforehand; ``-1`` may be one of them.
+        raw: Label column.
+        labels: Classes, if they are known beforehand; ``-1`` may be one of them.
     """
     is_class = labels is not None and "-1" in labels.names
     kept = [value is not None and (value != -1 or is_class) for value in raw.values]
@@ -278,15 +282,15 @@ def drop_unlabelled(raw: RawLabels, labels: LabelSet | None) -> tuple[RawLabels,
 
 
 def apply_labels(raw: RawLabels, labels: LabelSet, numbering: Numbering | None = None) -> list[Record]:
-    """Return the records with label ids; where the whole column is empty or -1, without.
+    """Return the records with label ids; without them if the whole column is empty or -1.
 
     Args:
-        raw: The label column.
-        labels: The classes.
-        numbering: What numbers mean; decided from this column alone if None.
+        raw: Label column.
+        labels: Classes.
+        numbering: Meaning of numbers; decided from this column alone if None.
 
     Raises:
-        DataError: Values that are no class, with the places of the first ones and the count of all.
+        DataError: Some values are no class; the error has the places of the first ones and the count of all.
     """
     distinct = {value for value in raw.values if value is not None}
     _refuse_unwritable(distinct, raw)
@@ -325,7 +329,7 @@ def map_values(
     }
     first = _find_first(raw, numbering)
     if raw.names is not None and not numbering.is_asked:
-        # The file says what its numbers mean; they are matched to the wanted classes by those names.
+        # The file names the meaning of its numbers, so they are matched to the wanted classes by name.
         own = [normalise_label(name) for name in raw.names]
         are_names = numbering.numbers == "names" and len(words) < len(index) and not raw.is_encoded
         if not are_names and any(name in index for name in own):
@@ -342,30 +346,30 @@ def _find_first(raw: RawLabels, numbering: Numbering) -> int:
 
 
 def _explain_numbers(labels: LabelSet, numbering: Numbering, raw: RawLabels) -> str:
-    """Return which labels are valid under the reading in force, and what another reading would make of numbers."""
+    """Return the labels that are valid under the current reading, and the meaning of numbers under another one."""
     names = f"the class names: {', '.join(labels)[:400]}"
     if numbering.numbers == "names":
         return (
-            f"Valid are {names}. Numbers are names here, as decided when these classes were. Taken as ids, "
+            f"Valid labels are {names}. Numbers are names here, since these classes were read so. Taken as ids, "
             f"{describe_ids(labels, 0)}: choose that with --numbers ids, or --numbers ids-from-1."
         )
     first = _find_first(raw, numbering)
     other = 1 - first
     return (
-        f"Valid are the ids {first}..{first + len(labels) - 1} ({describe_ids(labels, first)}), or {names}. "
+        f"Valid labels are the ids {first}..{first + len(labels) - 1} ({describe_ids(labels, first)}), or {names}. "
         f"Counted from {other}, {describe_ids(labels, other)}: "
         f"choose that with --numbers {'ids-from-1' if other else 'ids'}."
     )
 
 
 def describe_ids(labels: LabelSet, first: int) -> str:
-    """Return what label ids mean, as ``0 is World, 1 is Sports``."""
+    """Return the meaning of label ids, as ``0 is World, 1 is Sports``."""
     shown = [f"{number} is {name}" for number, name in enumerate(labels.names[:SHOWN_CLASSES], first)]
     return ", ".join(shown) + (", ..." if len(labels) > SHOWN_CLASSES else "")
 
 
 def _refuse_unwritable(values: set[int | str], raw: RawLabels) -> None:
-    """Refuse half characters, which no file can hold, before anything is written that would name the class."""
+    """Refuse half characters, which no file can hold, before the class name is written anywhere."""
     for value in values:
         if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
             row = next(record for record, other in zip(raw.records, raw.values, strict=True) if other == value)

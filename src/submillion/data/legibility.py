@@ -1,7 +1,7 @@
-"""How much of the texts reaches the model: tokens that it does not know, words that it spells, and what is cut.
+"""The share of the texts that reaches the model: unknown tokens, words spelled letter by letter, and cut tokens.
 
-Figures are counted in the pass that tokenises, summed over rows and classes here, and told as sentences from their
-JSON, so that a command, a run under way and the report of an old run all say the same.
+Figures are counted during tokenising and summed here over rows and classes. Sentences are made from their JSON, so
+that a command, a run in progress and the report of an old run all say the same.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from submillion.data.vocabulary import UnknownKind
 from submillion.storage.json_shapes import JsonObject, JsonView
 
 LOUD_UNKNOWN = 0.05
-"""Share of unknown tokens from which a user must be warned: a sentence of twenty words loses one. English news has
-less than one in a thousand."""
+"""Share of unknown tokens above which users are warned: a sentence of twenty words loses one. English news has less
+than one in a thousand."""
 LOUD_SPELLED = 0.5
-"""Share of tokens that are single letters from which a user must be warned. English has about one in twenty (`a`,
-`s`); where it is more than half, most words are spelled, as Russian or Greek is by an English base."""
+"""Share of single-letter tokens above which users are warned. English has about one in twenty (`a`, `s`). Above one
+half, most words are spelled letter by letter, as Russian or Greek is by an English base."""
 LOUD_CUT = 0.1
-"""Share of all tokens that are cut off from which a user must be warned: a tenth of what was written is not read.
-Rows do not serve here, since a row that loses one token of 257 has lost nothing."""
+"""Share of cut tokens above which users are warned: a tenth of the text is not read. A share of rows would mislead,
+since a row that loses one token of 257 has lost almost nothing."""
 
 _LOUD = {"unknown_share": LOUD_UNKNOWN, "spelled_share": LOUD_SPELLED, "cut_tokens_share": LOUD_CUT}
 _SHOWN_CLASSES = 6
@@ -34,14 +34,14 @@ _MULTILINGUAL = "--base FacebookAI/xlm-roberta-base, or another base that was tr
 
 @dataclass(frozen=True, eq=False)
 class TokenCounts:
-    """What was counted of each text when it was tokenised.
+    """Counts for each text from tokenising.
 
     Attributes:
-        lengths: Tokens, uncut, special tokens included; shape (n,), int32.
-        unknown: Unknown tokens among them, as `data.vocabulary` has it; shape (n,), int32.
-        spelled: Tokens among them that are one letter of an alphabet; shape (n,), int32.
-        num_special: Special tokens that every text gets.
-        unknown_kind: What an unknown token is.
+        lengths: Number of tokens, uncut, special tokens included; shape (n,), int32.
+        unknown: Number of unknown tokens, as `data.vocabulary` defines them; shape (n,), int32.
+        spelled: Number of tokens that are one letter of an alphabet; shape (n,), int32.
+        num_special: Number of special tokens that every text gets.
+        unknown_kind: Kind of the unknown tokens.
     """
 
     lengths: NDArray[np.int32]
@@ -53,17 +53,17 @@ class TokenCounts:
 
 @dataclass(frozen=True)
 class TextFigures:
-    """Sums over some texts; tokens are those of the texts, special tokens excluded.
+    """Sums over some texts, special tokens excluded.
 
     Attributes:
-        num_records: Texts.
-        num_tokens: Tokens, uncut.
-        num_characters: Characters.
-        num_unknown_tokens: Unknown tokens.
-        num_spelled_tokens: Tokens that are single letters.
-        num_long: Texts longer than the model reads at once.
-        num_cut: Texts of which a part is not read.
-        num_tokens_cut: Tokens that are not read.
+        num_records: Number of texts.
+        num_tokens: Number of tokens, uncut.
+        num_characters: Number of characters.
+        num_unknown_tokens: Number of unknown tokens.
+        num_spelled_tokens: Number of tokens that are single letters.
+        num_long: Number of texts longer than the model reads at once.
+        num_cut: Number of texts that are read in part only.
+        num_tokens_cut: Number of tokens that are not read.
     """
 
     num_records: int = 0
@@ -81,7 +81,7 @@ class TextFigures:
         return TextFigures(**{name: ours[name] + theirs[name] for name in ours})
 
     def to_json(self) -> JsonObject:
-        """Return the sums and their shares, 0..1; a share of nothing is 0."""
+        """Return the sums and their shares, 0..1; a share of zero is 0."""
         return {
             **asdict(self),
             "unknown_share": _divide(self.num_unknown_tokens, self.num_tokens),
@@ -94,14 +94,14 @@ class TextFigures:
 
 @dataclass(frozen=True)
 class Legibility:
-    """How much of some texts reaches the model.
+    """The share of some texts that reaches the model.
 
     Attributes:
-        max_length: Tokens read at once, special tokens included.
-        long_texts: What is read of a longer text.
-        unknown_kind: What an unknown token is: one token for all, or the bytes of a character.
+        max_length: Number of tokens read at once, special tokens included.
+        long_texts: Part of a longer text that is read.
+        unknown_kind: Kind of the unknown tokens: one token for all, or the bytes of a character.
         whole: Sums over all texts.
-        classes: Sums over the texts of each class by its name; empty where texts have no labels.
+        classes: Sums over the texts of each class by name; empty if texts have no labels.
     """
 
     max_length: int
@@ -137,15 +137,15 @@ def measure_legibility(
     max_length: int,
     long_texts: LongTexts,
 ) -> Legibility:
-    """Sum up what was counted of texts, overall and by class.
+    """Sum the counts of texts, overall and by class.
 
     Args:
-        texts: The texts, n of them.
-        counts: What the tokenising of them has counted.
-        labels: Label id of each, or None.
+        texts: Texts, n of them.
+        counts: Counts from tokenising these texts.
+        labels: Label id of each text, or None.
         names: Class names in the order of label ids.
-        max_length: Tokens read at once, special tokens included.
-        long_texts: What is read of a longer text.
+        max_length: Number of tokens read at once, special tokens included.
+        long_texts: Part of a longer text that is read.
     """
     lengths = counts.lengths.astype(np.int64)
     kept = count_kept(lengths, max_length, counts.num_special, long_texts)
@@ -175,10 +175,10 @@ def measure_legibility(
 
 
 def list_loud(figures: JsonView) -> list[str]:
-    """Return which shares, of all texts or of those of one class, are so large that a user must be warned.
+    """Return the shares, of all texts or of one class, that are so large that a user must be warned.
 
     Args:
-        figures: The object of `Legibility.to_json`.
+        figures: Object from `Legibility.to_json`.
     """
     parts = [figures, *figures["classes"].values()]
     return [share for share, limit in _LOUD.items() if any(part[share] >= limit for part in parts)]
@@ -187,18 +187,18 @@ def list_loud(figures: JsonView) -> list[str]:
 def describe_legibility(
     figures: JsonView, *, what: str, loud_only: bool = False, known: Sequence[str] = ()
 ) -> list[str]:
-    """Return a sentence for each thing that keeps texts from the model; those that are loud say what to do.
+    """Return a sentence for each thing that keeps texts from the model; warnings also say what to do.
 
     Args:
-        figures: The object of `Legibility.to_json`; an empty mapping for runs that have none.
+        figures: Object from `Legibility.to_json`; empty for runs without one.
         what: Name of the texts, such as ``training texts``.
-        loud_only: Whether only what a user must be warned of is told.
-        known: Shares that the user has been warned of already, as `list_loud` has them.
+        loud_only: Whether to return warnings only.
+        known: Shares from `list_loud` about which the user has been warned already.
     """
     if not figures:
         return []
     loud = list_loud(figures)
-    # Single letters occur in all texts; they mean something only where words are spelled.
+    # Single letters occur in all texts, so they mean something only where words are spelled.
     is_there = {
         "unknown_share": figures["num_unknown_tokens"] > 0,
         "spelled_share": "spelled_share" in loud,
@@ -219,10 +219,10 @@ def describe_legibility(
 
 
 def explain_unread(data: JsonView) -> str:
-    """Return why a model may know less than a baseline that reads texts whole; empty where nothing speaks for it.
+    """Return why a model may know less than a baseline that reads whole texts; empty if nothing suggests it.
 
     Args:
-        data: The content of a run's data.json.
+        data: Content of a run's data.json.
     """
     figures = (data.get("check") or {}).get("legibility") or {}
     if not figures:
@@ -241,7 +241,7 @@ def explain_unread(data: JsonView) -> str:
             f"{cut:.1%} of all tokens are cut off{by_class}, which the baseline reads; model.long_texts=chunks reads "
             "them too"
         )
-    return "The model could not read its texts whole: " + "; ".join(reasons) if reasons else ""
+    return "The model could not read its whole texts: " + "; ".join(reasons) if reasons else ""
 
 
 def _divide(part: int, whole: int) -> float:
@@ -250,7 +250,7 @@ def _divide(part: int, whole: int) -> float:
 
 def _tell_unknown(figures: JsonView, what: str) -> str:
     kind = (
-        "are unknown to the base, which cannot tell what they stood for"
+        "are unknown to the base, which cannot see what they were"
         if figures["unknown_kind"] == "token"
         else "are single bytes of characters that the base does not know"
     )
@@ -288,7 +288,7 @@ def _advise_length(figures: JsonView) -> str:
 
 
 def _name_classes(figures: JsonView, share: str) -> str:
-    """Return the shares of the classes with the largest ones in brackets; nothing where there are no labels."""
+    """Return the shares of the classes with the largest ones in brackets; empty if there are no labels."""
     shares = {name: part[share] for name, part in figures["classes"].items() if part["num_records"]}
     if not shares:
         return ""

@@ -1,12 +1,11 @@
-"""What is read of a text that is longer than the model reads at once: its head, its head and tail, or all in chunks.
+"""The part of a long text that the model reads: its head, its head and tail, or all of it in chunks.
 
 Sun et al., "How to Fine-Tune BERT for Text Classification?" (2019), section 5.1, compare the first two and find that
-the head and the tail of a document together serve best; the tail has three quarters of the room, as theirs has 382 of
-510 tokens.
+head and tail together are best. Here the tail has three quarters of the room, as theirs has 382 of 510 tokens.
 
-Chunks do not overlap: a token that is read twice costs twice and tells nothing new, and only the words at a border
-lose their neighbours. All chunks of a text are of the same length to within one token. With full chunks and a rest, a
-last chunk of three tokens would have as much of a say as all others, since a text's logits are the mean of its chunks'.
+Chunks do not overlap: a token that is read twice costs twice and adds nothing, and only the words at a border lose
+their neighbours. All chunks of a text have the same length to within one token. Otherwise a last chunk of three tokens
+would have as much weight as any other, since a text's logits are the mean over its chunks.
 """
 
 from __future__ import annotations
@@ -19,19 +18,19 @@ from numpy.typing import NDArray
 from submillion.config.run import LongTexts
 
 _HEAD_SHARE = 4
-"""The head has one part in four of the room; 128 of 510 tokens, as Sun et al. have it."""
+"""The head has a quarter of the room, which is 128 of 510 tokens as in Sun et al."""
 
 
 def find_places(num_tokens: int, room: int, rule: LongTexts) -> list[NDArray[np.int64]]:
-    """Return which tokens of a text are read together, one array of places for each pass.
+    """Return the tokens of a text that are read together, one array of places for each pass.
 
     Args:
-        num_tokens: Tokens of the text, special tokens excluded; more than `room`.
-        room: Tokens read at once, special tokens excluded; 1 or more.
-        rule: What is kept of the text.
+        num_tokens: Number of tokens of the text, special tokens excluded; more than `room`.
+        room: Number of tokens read at once, special tokens excluded; 1 or more.
+        rule: Part of the text that is read.
 
     Returns:
-        Places of 0 to `num_tokens` - 1, ascending, at most `room` in each array.
+        Places from 0 to `num_tokens` - 1, ascending, at most `room` in each array.
     """
     if rule == "head":
         return [np.arange(room)]
@@ -42,16 +41,16 @@ def find_places(num_tokens: int, room: int, rule: LongTexts) -> list[NDArray[np.
 
 
 def count_chunks(lengths: NDArray[np.integer[Any]], limit: int, num_special: int, rule: LongTexts) -> NDArray[np.int64]:
-    """Return in how many pieces each text is read.
+    """Return the number of pieces in which each text is read.
 
     Args:
-        lengths: Tokens of each text, special tokens included; shape (n,).
-        limit: Tokens read at once, special tokens included.
-        num_special: Special tokens that every piece has.
-        rule: What is kept of a longer text.
+        lengths: Number of tokens of each text, special tokens included; shape (n,).
+        limit: Number of tokens read at once, special tokens included.
+        num_special: Number of special tokens that every piece has.
+        rule: Part of a longer text that is read.
 
     Returns:
-        Shape (n,), 1 or more.
+        Numbers of 1 or more, shape (n,).
     """
     if rule != "chunks":
         return np.ones(len(lengths), np.int64)
@@ -61,16 +60,16 @@ def count_chunks(lengths: NDArray[np.integer[Any]], limit: int, num_special: int
 
 
 def count_kept(lengths: NDArray[np.integer[Any]], limit: int, num_special: int, rule: LongTexts) -> NDArray[np.int64]:
-    """Return how many tokens are read of each text, the special tokens of every piece included.
+    """Return the number of tokens that are read of each text, the special tokens of every piece included.
 
     Args:
-        lengths: Tokens of each text, special tokens included; shape (n,).
-        limit: Tokens read at once, special tokens included.
-        num_special: Special tokens that every piece has.
-        rule: What is kept of a longer text.
+        lengths: Number of tokens of each text, special tokens included; shape (n,).
+        limit: Number of tokens read at once, special tokens included.
+        num_special: Number of special tokens that every piece has.
+        rule: Part of a longer text that is read.
 
     Returns:
-        Shape (n,).
+        Numbers, shape (n,).
     """
     if rule != "chunks":
         cut: NDArray[np.int64] = np.minimum(lengths.astype(np.int64), limit)
@@ -80,22 +79,22 @@ def count_kept(lengths: NDArray[np.integer[Any]], limit: int, num_special: int, 
 
 
 def describe_rule(limit: object, rule: str) -> str:
-    """Return one sentence on what is read of long texts, for those who load a model with other libraries.
+    """Return how long texts are read, for users who load a model with other libraries.
 
     Args:
-        limit: Tokens read at once, special tokens included, as it is to be shown.
-        rule: What is read of a longer text.
+        limit: Number of tokens read at once, special tokens included, as it is shown.
+        rule: Part of a longer text that is read.
     """
     if rule == "chunks":
         return (
-            f"A text of more than {limit} tokens, special tokens included, is read in as few consecutive chunks as "
-            "hold it, all about as long, and the mean of their logits counts (`long_texts: chunks`); stock libraries "
-            "read its beginning alone and answer otherwise."
+            f"A text of more than {limit} tokens, special tokens included, is read in the fewest consecutive chunks of "
+            "about equal length, and the mean of their logits counts (`long_texts: chunks`). Stock libraries read "
+            "only its beginning and may answer differently."
         )
     if rule == "head_tail":
         return (
-            f"Of a text of more than {limit} tokens, special tokens included, a quarter of the room holds the "
-            "beginning and the rest the end (`long_texts: head_tail`); stock libraries cut off the end and answer "
-            "otherwise."
+            f"Of a text of more than {limit} tokens, special tokens included, the beginning is read in a quarter of "
+            "that length and the end in the rest (`long_texts: head_tail`). Stock libraries cut off the end and may "
+            "answer differently."
         )
     return f"Texts are cut after {limit} tokens."

@@ -1,13 +1,13 @@
-"""Find nearly equal texts: MinHash proposes, exact Jaccard similarity of word 3-shingles decides.
+"""Find nearly equal texts: MinHash proposes pairs, and the exact Jaccard similarity of word 3-shingles decides.
 
-Broder, "On the resemblance and containment of documents" (1997), sections 2 and 3, for the resemblance of shingle sets
-and its estimate by minima of random orders; Li and Koenig, "b-Bit Minwise Hashing" (2010), for keeping the lowest bits
-of these; Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", 3rd edition, section 3.4, for banding: with b
-bands of r rows a pair of similarity s meets in a bucket with probability 1 - (1 - s^r)^b.
+The resemblance of shingle sets and its estimate by minima of random orders are from Broder, "On the resemblance and
+containment of documents" (1997), sections 2 and 3. Keeping the lowest bits of the minima is from Li and Koenig, "b-Bit
+Minwise Hashing" (2010). Banding is from Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", 3rd edition,
+section 3.4: with b bands of r rows, a pair of similarity s meets in a bucket with probability 1 - (1 - s^r)^b.
 
-A group of m nearly equal texts has m(m-1)/2 pairs, so listing all would take quadratic time. What the doctor asks is
-answered by fewer links (see `find_near_links`): once a link is known, pairs that could only repeat its answer are not
-looked at again, and the number of comparisons that succeed stays in proportion to the number of texts.
+A group of m nearly equal texts has m(m-1)/2 pairs, so listing all would take quadratic time. Fewer links answer the
+doctor's questions (see `find_near_links`): once a link is known, pairs that could only repeat its answer are skipped,
+and the number of successful comparisons stays proportional to the number of texts.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ from numpy.typing import NDArray
 
 SHINGLE_WORDS = 3
 NUM_BANDS, BAND_ROWS = 30, 5
-"""Recall at similarity 0.8: 1 - (1 - 0.8^5)^30 = 99.999 %; at 0.3 only 7 % of pairs become candidates."""
+"""Recall at similarity 0.8 is 1 - (1 - 0.8^5)^30 = 99.999 %; at 0.3 only 7 % of pairs become candidates."""
 
 NUM_HASHES = NUM_BANDS * BAND_ROWS
-# The estimate of a pair at 0.8 has a standard deviation of sqrt(0.8 * 0.2 / 150) = 0.033: six of them below.
+# At 0.8 the estimate has a standard deviation of sqrt(0.8 * 0.2 / 150) = 0.033; this bound is six of them lower.
 MIN_ESTIMATE = 0.6
 WHOLE_BUCKET = 33
 """Largest bucket whose texts are all compared with each other."""
 
 MAX_MISSES = 64
-"""Comparisons in larger buckets that may fail before a text is looked up in no more of them."""
+"""Failed comparisons in larger buckets after which a text is compared in no more of them."""
 
 _WORD = re.compile(r"[^\W_]+")
-# What the pattern does to ASCII text, many times faster: letters in lower case, anything but letters and digits blank.
+# For ASCII text this table does the same as the pattern, many times faster: it makes letters lower case and replaces
+# all other signs but digits by blanks.
 _ASCII = {code: chr(code).lower() if chr(code).isalnum() else " " for code in range(128)}
 _VOCABULARY_BITS = 21
 _CHUNK_SHINGLES = 1 << 15
@@ -45,7 +46,7 @@ _Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 def normalise_text(text: str) -> str:
-    """Fold case, punctuation and whitespace: the words in lower case, joined by one space."""
+    """Return the words of a text in lower case, joined by one space, without punctuation."""
     if text.isascii():
         return " ".join(text.translate(_ASCII).split())
     return " ".join(_WORD.findall(text.casefold()))
@@ -54,24 +55,24 @@ def normalise_text(text: str) -> str:
 def find_near_links(
     texts: Sequence[str], is_in: NDArray[np.bool_] | None = None, on_progress: Progress | None = None
 ) -> NDArray[np.int64]:
-    """Return pairs of distinct texts whose 3-shingles have a Jaccard similarity of at least 0.8, as many as are needed.
+    """Return enough pairs of distinct texts whose 3-shingles have a Jaccard similarity of at least 0.8.
 
     Every returned pair is verified exactly, and the pairs answer two questions as all near pairs would. Which texts of
     a part are linked, directly or through others of that part? And which texts have a near text in a part? A text of
     fewer than three words is its own single shingle, so it is near to no other text.
 
-    Where more than 33 texts share a bucket, as when thousands of rows follow one template, a text meets there one text
-    of each part, its neighbour by the next band, and those whose next band is equal too; it gives up after 64 misses.
-    Time stays linear. Texts that are nearly equal are found all the same, since any of them will do; of a crowd whose
-    similarities lie around 0.8, links can be missed (docs/data.md has a figure).
+    If more than 33 texts share a bucket, as when thousands of rows follow one template, a text is compared there with
+    one text of each part, its neighbour by the next band, and those whose next band is equal too. It gives up after 64
+    misses. Time stays linear. Nearly equal texts are still found, since any of them will do. In a crowd whose
+    similarities are around 0.8, links can be missed (docs/data.md has a figure).
 
     Args:
         texts: Distinct texts from `normalise_text`.
-        is_in: Shape (texts, parts): which parts hold a text; one part holds all if absent.
-        on_progress: Told what is being done.
+        is_in: Whether each part holds each text, shape (texts, parts); one part holds all if absent.
+        on_progress: Called with a description of each step.
 
     Returns:
-        Shape (pairs, 2): positions in `texts`, the lower one first, in ascending order.
+        Positions in `texts`, shape (pairs, 2), the lower one first, in ascending order.
     """
     shingles, starts, members = _make_shingles(texts)
     if len(members) < 2:
@@ -90,7 +91,7 @@ def find_near_links(
 
 
 def _make_shingles(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return all shingles in one array, where each text's begin, and the positions of the texts that have any."""
+    """Return all shingles in one array, the start of each text's shingles, and the positions of texts that have any."""
     vocabulary: defaultdict[str, int] = defaultdict()
     vocabulary.default_factory = vocabulary.__len__  # a new word gets the next number
     number = vocabulary.__getitem__
@@ -106,10 +107,10 @@ def _make_shingles(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np
         return np.empty(0, np.uint64), np.empty(0, np.int64), members
     words = np.array(flat, np.uint64)
     ends = np.cumsum(counts[members])
-    is_first = np.ones(len(words), np.bool_)  # of a shingle: all but the last two words of a text
+    is_first = np.ones(len(words), np.bool_)  # every word but a text's last two begins a shingle
     is_first[ends - 1] = is_first[ends - 2] = False
     if len(vocabulary) >> _VOCABULARY_BITS:
-        # Too many words for three to fit 64 bits: number the pairs that occur, which is exact for any vocabulary.
+        # Three such numbers do not fit 64 bits, so the pairs that occur are numbered. This is exact for any vocabulary.
         pairs = np.unique((words[:-1] << np.uint64(32)) | words[1:], return_inverse=True)[1].astype(np.uint64)
         shingles = (pairs[:-1] << np.uint64(32)) | words[2:]
     else:
@@ -129,7 +130,7 @@ def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def _sign(shingles: NDArray[np.uint64], starts: NDArray[np.int64]) -> NDArray[np.uint16]:
-    """Return the MinHash signatures, shape (texts, NUM_HASHES): the lower 16 bits of each minimum."""
+    """Return the MinHash signatures, the lower 16 bits of each minimum, shape (texts, NUM_HASHES)."""
     generator = np.random.default_rng(0)
     factors = generator.integers(0, 1 << 63, NUM_HASHES, np.uint64) * np.uint64(2) + np.uint64(1)
     offsets = generator.integers(0, 1 << 63, NUM_HASHES, np.uint64)
@@ -137,7 +138,7 @@ def _sign(shingles: NDArray[np.uint64], starts: NDArray[np.int64]) -> NDArray[np
     ends = np.append(starts[1:], len(shingles))
     low = 0
     while low < len(starts):
-        # Chunks small enough for the cache: the same numbers are read once for every hash function.
+        # Chunks fit into the cache, since the same numbers are read once for every hash function.
         high = max(low + 1, int(np.searchsorted(ends, starts[low] + _CHUNK_SHINGLES, "right")))
         begin = int(starts[low])
         mixed = _mix(shingles[begin : ends[high - 1]])
@@ -153,10 +154,10 @@ class _Search:
     """Texts under comparison and the links found so far.
 
     Args:
-        shingles: Of all texts, end to end.
-        starts: Where each text's shingles begin.
-        signatures: Shape (texts, NUM_HASHES).
-        holds: Shape (texts, parts): whether a part holds a text.
+        shingles: Shingles of all texts, end to end.
+        starts: Start of each text's shingles.
+        signatures: MinHash signatures, shape (texts, NUM_HASHES).
+        holds: Whether a part holds a text, shape (texts, parts).
     """
 
     def __init__(
@@ -171,14 +172,14 @@ class _Search:
         self._borders = np.append(starts, len(shingles))
         self._signatures = signatures
         self._holds = holds
-        # A text is near to itself: what stands in a part exactly needs no near text there.
+        # A text is near to itself, so a text in a part needs no other near text there.
         self._is_near = holds.copy()
         self._roots = np.tile(np.arange(len(starts)), (holds.shape[1], 1))
         self._misses = np.zeros(len(starts), np.int64)
         self._hashes, self._hash_borders = self._hash_shingles()
 
     def _hash_shingles(self) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-        """Return each text's distinct shingles as 32-bit hashes in ascending order, and where each text's begin."""
+        """Return each text's distinct shingles as 32-bit hashes in ascending order, and the start of each text's."""
         num_texts = len(self._borders) - 1
         texts = np.repeat(np.arange(num_texts, dtype=np.uint64), np.diff(self._borders))
         keys = np.sort((texts << np.uint64(32)) | (_mix(self._shingles) >> np.uint64(32)), kind="stable")
@@ -212,7 +213,7 @@ class _Search:
         self._compare_with_leaders(texts[is_crowded], groups[is_crowded])
 
     def _compare_with_leaders(self, texts: NDArray[np.int64], groups: NDArray[np.int64]) -> None:
-        """Compare every text with the first one of each part in its group; groups ascend."""
+        """Compare every text with the first text of each part in its group; groups ascend."""
         for part in range(self._holds.shape[1]):
             inside = np.flatnonzero(self._holds[texts, part])
             led, first = np.unique(groups[inside], return_index=True)
@@ -223,7 +224,7 @@ class _Search:
             self._compare(texts[has_leader], leader[has_leader], limited=True)
 
     def _compare(self, left: NDArray[np.int64], right: NDArray[np.int64], *, limited: bool = False) -> None:
-        """Take the near ones of some pairs, of which each could tell something new, for links."""
+        """Keep the near pairs among those that could add something new as links."""
         chosen = self._is_telling(left, right)
         if limited:
             chosen &= self._misses[left] < MAX_MISSES
@@ -259,14 +260,14 @@ class _Search:
         return is_near
 
     def _can_be_near(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Compare by hashes of the shingles, all pairs at once; two shingles of a text may be one in ten million."""
+        """Compare all pairs at once by hashes of the shingles; two in ten million shingles may share a hash."""
         sizes = np.diff(self._hash_borders)
         sides = [_gather(self._hashes, self._hash_borders, side) for side in (left, right)]
         keys = [
             np.repeat(np.arange(len(side), dtype=np.uint64) << np.uint64(32), sizes[side]) | hashes
             for side, hashes in zip((left, right), sides, strict=True)
         ]
-        both = np.sort(np.concatenate(keys), kind="stable")  # two ascending runs, which a stable sort only merges
+        both = np.sort(np.concatenate(keys), kind="stable")  # a stable sort merges the two ascending runs
         common = np.bincount((both[1:][both[1:] == both[:-1]] >> np.uint64(32)).astype(np.int64), minlength=len(left))
         possible: NDArray[np.bool_] = 5 * common >= 4 * (sizes[left] + sizes[right] - common)
         return possible
@@ -277,7 +278,7 @@ class _Search:
                 sets[text] = frozenset(self._shingles[self._borders[text] : self._borders[text + 1]].tolist())
         a, b = sets[pair[0]], sets[pair[1]]
         common = len(a & b)
-        # Whole numbers: common / union >= 4 / 5 without rounding.
+        # Whole numbers express common / union >= 4 / 5 without rounding.
         return 5 * common >= 4 * (len(a) + len(b) - common)
 
     def _note_links(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> None:
@@ -295,9 +296,9 @@ class _Search:
 
 
 def _sort_into_buckets(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the texts that share their key with others, bucket by bucket, and the number of each one's bucket."""
-    # Position in the lower bits, key in the others: one sort of numbers, far faster than one of positions by key. Two
-    # keys that differ in the lower bits only are taken for one, which costs a comparison.
+    """Return the texts that share their key with others, bucket by bucket, and the bucket number of each."""
+    # The position is in the lower bits and the key in the others, since sorting numbers is far faster than sorting
+    # positions by key. Two keys that differ only in the lower bits count as one, which costs a comparison.
     bits = np.uint64(len(keys).bit_length())
     packed = np.sort((keys >> bits << bits) | np.arange(len(keys), dtype=np.uint64))
     buckets = packed >> bits
@@ -308,7 +309,7 @@ def _sort_into_buckets(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDA
 
 
 def _pair_within(texts: NDArray[np.int64], groups: NDArray[np.int64]) -> Iterator[_Pairs]:
-    """Yield all pairs inside the groups, a few distances at a time: links of the nearer spare the farther ones."""
+    """Yield all pairs inside the groups, a few distances at a time, since links found early save later comparisons."""
     distance, num_distances = 1, 1
     while True:
         pairs = []
@@ -334,9 +335,9 @@ def unite(roots: NDArray[np.int64], left: NDArray[np.int64], right: NDArray[np.i
     """Join the groups of each pair.
 
     Args:
-        roots: Shape (n,), changed in place. A group's root is its lowest member, and every member points to it.
-        left: Members, shape (pairs,).
-        right: Their partners, likewise.
+        roots: Root of each member, shape (n,), changed in place. A group's root is its lowest member.
+        left: First members of the pairs, shape (pairs,).
+        right: Second members, likewise.
     """
     while True:
         a, b = roots[left], roots[right]

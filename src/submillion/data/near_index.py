@@ -1,8 +1,8 @@
-"""Which of many known texts is equal or near to a new one: the doctor's rule, asked one text at a time.
+"""Find a known text that is equal or near to a new one, by the doctor's rule, one text at a time.
 
-`data/near.py` finds the near pairs of a whole collection at once. Rows that are written one after the other need the
-answer for each of them, with those kept before among the known ones. Here every 3-shingle knows its texts, so the
-Jaccard similarity with each text that shares one is counted exactly; nothing is estimated.
+`data/near.py` finds the near pairs of a whole collection at once. Rows that are written one by one need the answer for
+each of them, against all rows kept before. Here every 3-shingle lists its texts, so the Jaccard similarity with each
+text that shares one is counted exactly. Nothing is estimated.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
 class NearIndex:
-    """Texts to compare others with; more can be added.
+    """Known texts to compare others with; more can be added.
 
-    Two texts are near where the Jaccard similarity of their sets of word 3-shingles is at least 0.8. Shingles are
-    compared by 64-bit hashes: of ten million, two different ones agree with a probability of 3 in a million.
+    Two texts are near if the Jaccard similarity of their sets of word 3-shingles is at least 0.8. Shingles are
+    compared by 64-bit hashes: among ten million, two different ones agree with a probability of 3 in a million.
 
     Args:
-        texts: The known texts, as they stand in their rows.
+        texts: Known texts, as their rows have them.
     """
 
     def __init__(self, texts: Sequence[str] = ()) -> None:
@@ -49,7 +49,7 @@ class NearIndex:
         return len(self._sizes)
 
     def add(self, text: str) -> int:
-        """Make a text known; return its number, counted from the first text that the index was made with."""
+        """Add a text and return its number, counted from the first text of the index."""
         number = len(self)
         for code in self._register(normalise_text(text), number).tolist():
             self._added[code].append(number)
@@ -68,7 +68,7 @@ class NearIndex:
             common.update(self._owners[begin:end].tolist())
         for code in codes.tolist():
             common.update(self._added.get(code, ()))
-        # Whole numbers: common / union >= 4 / 5 without rounding.
+        # Whole numbers express common / union >= 4 / 5 without rounding.
         near = (n for n, count in common.items() if 5 * count >= 4 * (len(codes) + self._sizes[n] - count))
         return min(near, default=None)
 
@@ -79,7 +79,7 @@ class NearIndex:
         return codes
 
     def _hash_shingles(self, words: str) -> NDArray[np.uint64]:
-        """Return the distinct shingles of a normalised text, ascending; none of a text of fewer than three words."""
+        """Return the distinct shingles of a normalised text, ascending; texts of fewer than three words have none."""
         parts = words.split()
         if len(parts) < SHINGLE_WORDS:
             return np.empty(0, np.uint64)

@@ -1,4 +1,4 @@
-"""The training, validation and test rows of a data set as a run has them: given, or split off by whole groups."""
+"""The training, validation and test rows of a run: given by the data, or split off by whole groups."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from submillion.errors import ConfigError, DataError
 from submillion.records import LabelSet, Record
 
 SPLIT_RULE = 2
-"""Which rule splits rows: 2 keeps groups together; runs that do not say any were split row by row."""
+"""Number of the rule that splits rows: 2 keeps groups together, and runs without a number were split row by row."""
 
 _Rows = list[Record]
 
@@ -29,11 +29,11 @@ class Parts:
     Attributes:
         train: Training rows.
         validation: Validation rows.
-        test: Test rows; none where the data has none.
-        how: How they came about, for people.
-        origins: By part, the set of the data that its rows come from.
-        num_trained: Rows left out of a given part because the starting run was trained on them, by part.
-        num_known: Rows of the set that was split that the starting run was trained on.
+        test: Test rows; none if the data has none.
+        how: Description of the split, for people.
+        origins: Set of the data that each part's rows come from, by part.
+        num_trained: Number of rows left out because the starting run was trained on them, by given part.
+        num_known: Number of rows, in the set that was split, that the starting run was trained on.
     """
 
     train: _Rows
@@ -46,7 +46,7 @@ class Parts:
 
 
 def find_set_to_split(sets: Mapping[str, Sequence[Record]]) -> str | None:
-    """Return the name of the set that validation rows have to be split off from; None where they are given."""
+    """Return the name of the set from which validation rows must be split off; None if they are given."""
     return "all" if "all" in sets else None if "validation" in sets else "train"
 
 
@@ -57,17 +57,17 @@ def split_dataset(
     similar: SimilarTexts | None = None,
     trained: Digests = NONE,
 ) -> Parts:
-    """Return the training, validation and test rows of a data set as a run has them.
+    """Return the training, validation and test rows of a run.
 
     Args:
         sets: Clean rows by split as `read_dataset` names them; ``all`` is divided in three.
-        data: Sizes and seed.
-        similar: What is known of the texts of these sets: rows that are equal or near stay on one side. If absent,
-            every row is on its own.
-        trained: Digests of the rows that the starting run was trained on, which are neither validation nor test.
+        data: Settings with sizes and seed.
+        similar: Equal and near texts of these sets, whose rows stay on one side; rows are placed separately if absent.
+        trained: Digests of the rows that the starting run was trained on, which are used neither in validation nor in
+            test.
 
     Raises:
-        ConfigError: Sizes that leave nothing to train on.
+        ConfigError: The sizes leave nothing to train on.
         DataError: There are no training rows, or no others.
     """
     name = find_set_to_split(sets)
@@ -85,7 +85,7 @@ def split_dataset(
     by = "stratified, seeded" if groups is None else "stratified, seeded, equal and near texts together"
     if name == "train":
         if similar is not None and "test" in sets and data.leaks == "drop":
-            # They are dropped from the training rows: in validation they would choose a model that knows the test.
+            # These rows are dropped from training. In validation they would choose a model that fits the test rows.
             stays |= list_rows_found_in(similar, name, ["test"])
         train, validation = split_records(rows, data.validation_size, seed=seed, groups=groups, stays=stays)
         given, num_trained = _leave_out_trained(sets, ("test",), data, trained)
@@ -94,7 +94,7 @@ def split_dataset(
         return Parts(train, validation, given["test"], how, origins, num_trained, num_known)
     rest, test = split_records(rows, data.test_size, seed=seed, groups=groups, stays=stays)
     share = data.validation_size
-    # A share is one of the whole file, as test_size is: 0.1 and 0.1 leave 80 %.
+    # As for test_size, a share is one of the whole file: 0.1 and 0.1 leave 80 %.
     size = share * len(rows) / len(rest) if share < 1 else share
     if share < 1 <= size:
         raise ConfigError(
@@ -125,13 +125,13 @@ def _leave_out_trained(
                 raise DataError(
                     f"all {len(rows):,} rows of {name} are among those that the starting run was trained on",
                     where=str(data.source),
-                    hint=f"Bring {name} rows that it has not seen, or begin without its weights.",
+                    hint=f"Give {name} rows that it has not seen, or begin without its weights.",
                 )
     return given, counts
 
 
 def find_absent_classes(part: Sequence[Record], train: Sequence[Record]) -> list[int]:
-    """Return the label ids that are trained on and have no row in a part."""
+    """Return the label ids that have training rows but no row in a part."""
     return sorted(count_classes(train).keys() - count_classes(part).keys())
 
 
@@ -143,17 +143,17 @@ def map_groups(similar: SimilarTexts, origin: str, rows: Sequence[Record]) -> di
 def describe_absent(
     name: str, absent: Sequence[int], train: Sequence[Record], labels: LabelSet, groups: Mapping[str, int] | None
 ) -> str:
-    """Return the sentence that names the classes without rows in a part, and what is known of their training rows.
+    """Return the sentence that names the classes without rows in a part, with their training rows.
 
     Args:
-        name: The part.
-        absent: Their label ids.
+        name: Name of the part.
+        absent: Label ids of these classes.
         train: Training rows.
-        labels: The classes.
-        groups: The group of each row by its id, where the part was split off; None where it was given.
+        labels: Classes of the run.
+        groups: Group of each row by id, if the part was split off; None if it was given.
     """
     counts = count_classes(train)
-    told = []
+    shown = []
     for label in absent[:SHOWN_CLASSES]:
         text = f"{labels.names[label]!r} ({describe_count(counts[label], 'training row')}"
         if groups is not None:
@@ -163,9 +163,9 @@ def describe_absent(
                 if num_groups < counts[label]
                 else ""
             )
-        told.append(f"{text})")
+        shown.append(f"{text})")
     more = f" and {len(absent) - SHOWN_CLASSES} more" if len(absent) > SHOWN_CLASSES else ""
     return (
         f"{name} has no rows of {describe_count(len(absent), 'class', 'classes')} of {len(labels)}, so its figures say "
-        f"nothing of them: {', '.join(told)}{more}"
+        f"nothing about them: {', '.join(shown)}{more}"
     )

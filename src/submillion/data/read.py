@@ -1,4 +1,4 @@
-"""Find the files of a data set and read them: splits of records, their classes, the digests of their bytes."""
+"""Find the files of a data set and read them into splits of records, with their classes and the files' digests."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Dataset:
     """Everything read from one source.
 
     Attributes:
-        splits: Records by split, keys among train, validation and test; one single file is ``all``.
-        labels: The classes; None where there is no label column anywhere.
+        splits: Records by split, keys among train, validation and test; a single file is ``all``.
+        labels: Classes; None without a label column.
         files: SHA-256 of the bytes of every file read, by its name.
-        column_names: The text columns read, such as ``("title", "description")``.
-        notes: What was guessed or left out in reading, one sentence each, for the reader of the command.
-        reading: The columns read and what numbers as labels mean; None where there is no label column anywhere.
+        column_names: Text columns read, such as ``("title", "description")``.
+        notes: Guesses and omissions in reading, one sentence each, for the user of the command.
+        reading: Columns read and the meaning of numbers as labels; None without a label column.
     """
 
     splits: dict[str, list[Record]]
@@ -66,16 +66,15 @@ def read_dataset(
     """Read a file, a folder of splits or a hub data set.
 
     Args:
-        data: A path (an existing one always wins) or ``hf:owner/name``.
-        columns: Which columns to read; what it leaves out is found by name.
-        labels: The classes, where they are known beforehand; else they come from the training split.
-        numbering: What numbers as labels mean, where it is asked for or known beforehand; else it is decided by the
-            training split.
+        data: Path (an existing one takes precedence) or ``hf:owner/name``.
+        columns: Columns to read; missing ones are found by name.
+        labels: Classes, if known beforehand; otherwise they come from the training split.
+        numbering: Meaning of numbers as labels, if asked for or known beforehand; otherwise the training split decides.
         revision: Commit of a hub data set.
-        drops_unlabelled: Whether rows whose label is empty or -1 are left out, and a split of such rows alone.
+        drops_unlabelled: Whether to leave out rows whose label is empty or -1, and splits of such rows only.
 
     Raises:
-        DataError: Files that are missing or damaged, columns that are not there, labels that fit no class.
+        DataError: Files are missing or damaged, columns are missing, or labels fit no class.
     """
     source = find_source(data, revision)
     raw: dict[str, RawLabels] = {}
@@ -88,7 +87,7 @@ def read_dataset(
         raw = _drop_unlabelled(raw, selected, labels, data, notes.append)
     with_labels = {split: part for split, part in raw.items() if selected[split].label is not None}
     for split, part in list(with_labels.items()):
-        # What the training rows show of the classes holds for the other splits, which may lack some.
+        # The training rows decide for the other splits, which may lack some classes.
         teaching = with_labels[_find_teaching(with_labels)]
         with_labels[split] = choose_class_names(part, source.splits[split][0].parent, teaching, labels, notes.append)
     classes, reading = _decide(with_labels, selected, labels, numbering)
@@ -138,7 +137,7 @@ def _decide(
     labels: LabelSet | None,
     numbering: Numbering | None,
 ) -> tuple[Classes | None, Reading | None]:
-    """Return what the training split, or else the first one with a label column, says of the classes."""
+    """Return the classes according to the training split, or else to the first split with a label column."""
     if not with_labels:
         return None, None
     split = _find_teaching(with_labels)
@@ -151,11 +150,11 @@ def _decide(
 
 
 def digest_source(data: str, columns: Columns = FOUND_BY_NAME, *, revision: str | None = None) -> str:
-    """Return a SHA-256 of all that `read_dataset` would read: the files by split, their names and bytes, their classes.
+    """Return a SHA-256 of all input of `read_dataset`: the files by split, their names, bytes and classes.
 
     Raises:
-        DataError: There are none, as `read_dataset` says it.
-        OSError: One cannot be read.
+        DataError: There are no files, as in `read_dataset`.
+        OSError: A file cannot be read.
     """
     source = find_source(data, revision)
     parts: list[object] = [columns, sorted(source.class_names.items())]
@@ -178,14 +177,14 @@ def read_records(
     """Read one file; with `labels`, every row of a labelled file gets its label id.
 
     Args:
-        data: A path of one file, or what holds just one.
-        columns: Which columns to read; what it leaves out is found by name.
-        labels: The classes.
-        numbering: What numbers as labels mean; decided from the file if None.
-        on_note: Called with every note on what was guessed or left out.
+        data: Path of one file, or of a source with a single one.
+        columns: Columns to read; missing ones are found by name.
+        labels: Classes.
+        numbering: Meaning of numbers as labels; decided from the file if None.
+        on_note: Called with a note for every guess or omission.
 
     Raises:
-        DataError: As `read_dataset`; also where the source has several splits.
+        DataError: `read_dataset` would fail, or the source has several splits.
     """
     path, class_names = find_single(data)
     return _read_part([path], columns, class_names, labels, numbering=numbering, on_note=on_note)
@@ -203,15 +202,15 @@ def read_split(
     """Read one split alone; with `labels`, its rows get their label ids if it has a label column.
 
     Args:
-        data: A path or ``hf:owner/name``.
-        split: One of the keys of `list_columns`.
-        columns: Which columns to read; what it leaves out is found by name.
-        labels: The classes.
-        numbering: What numbers as labels mean; decided from the split if None.
-        on_note: Called with every note on what was guessed or left out.
+        data: Path or ``hf:owner/name``.
+        split: Name of the split, a key of `list_columns`.
+        columns: Columns to read; missing ones are found by name.
+        labels: Classes.
+        numbering: Meaning of numbers as labels; decided from the split if None.
+        on_note: Called with a note for every guess or omission.
 
     Raises:
-        DataError: As `read_dataset`.
+        DataError: `read_dataset` would fail.
     """
     source = find_source(data)
     return _read_part(source.splits[split], columns, source.class_names, labels, numbering=numbering, on_note=on_note)
@@ -233,15 +232,15 @@ def _read_part(
 
 
 def iter_records(data: str, columns: Columns = FOUND_BY_NAME, *, on_note: Tell = ignore_note) -> Iterator[Record]:
-    """Stream one file's rows in order, without labels, a bounded number in memory (ids of an id column are kept).
+    """Stream one file's rows in order, without labels, with few rows in memory (ids of an id column are kept).
 
     Args:
-        data: A path of one file, or what holds just one.
-        columns: Which columns to read; what it leaves out is found by name.
-        on_note: Called with every note on what was guessed, and at the end of the rows on what was left out.
+        data: Path of one file, or of a source with a single one.
+        columns: Columns to read; missing ones are found by name.
+        on_note: Called with a note for every guess, and for every omission after the last row.
 
     Raises:
-        DataError: As `read_records`; damage further down in the file shows when the stream comes to it.
+        DataError: `read_records` would fail; damage within the file is raised when the stream reaches it.
     """
     path, _ = find_single(data)
     table = open_table(path)
@@ -252,15 +251,15 @@ def iter_records(data: str, columns: Columns = FOUND_BY_NAME, *, on_note: Tell =
 
 
 def count_rows(data: str, columns: Columns = FOUND_BY_NAME, *, on_note: Tell = ignore_note) -> int:
-    """Read one file as `iter_records` does, and return the number of its rows: whatever is wrong in it shows here.
+    """Read one file as `iter_records` does, so that every fault in it is found, and return the number of its rows.
 
     Args:
-        data: A path of one file, or what holds just one.
-        columns: Which columns to read; what it leaves out is found by name.
-        on_note: Called with every note on what was guessed or left out.
+        data: Path of one file, or of a source with a single one.
+        columns: Columns to read; missing ones are found by name.
+        on_note: Called with a note for every guess or omission.
 
     Raises:
-        DataError: As `read_records`; also where there are no rows.
+        DataError: `read_records` would fail, or there are no rows.
     """
     num_rows = sum(1 for _ in iter_records(data, columns, on_note=on_note))
     if not num_rows:
@@ -269,10 +268,10 @@ def count_rows(data: str, columns: Columns = FOUND_BY_NAME, *, on_note: Tell = i
 
 
 def list_inputs(data: str) -> list[Path]:
-    """Return the files that are read of a file or folder on this machine, none of a hub data set.
+    """Return the files that are read from a local file or folder; none for a hub data set.
 
     Raises:
-        DataError: There are none.
+        DataError: There are no files.
     """
     if not expand_home(data).exists():
         return []
@@ -282,12 +281,12 @@ def list_inputs(data: str) -> list[Path]:
 
 
 def list_columns(data: str) -> dict[str, tuple[str, ...]]:
-    """Return the column names of every split, ``all`` where there is one file, without reading its rows.
+    """Return the column names of every split without reading rows; a single file is ``all``.
 
-    A file of lines has one text a line and no names: its tuple is empty.
+    A file with one text a line has no names, so its tuple is empty.
 
     Raises:
-        DataError: As `read_dataset`.
+        DataError: `read_dataset` would fail.
     """
     return {split: _list_names(paths[0]) for split, paths in find_source(data).splits.items()}
 

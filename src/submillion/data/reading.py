@@ -1,4 +1,4 @@
-"""How the data of a run was read: what every later use of the run reads other files by."""
+"""The reading of a run's data, by which every later use of the run reads other files."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from submillion.records import LabelSet
 
 @dataclass(frozen=True)
 class Reading:
-    """The columns that were read, as they are spelled in the file, and how its labels were.
+    """The columns that were read, as the file spells them, and the kind of its labels.
 
     Attributes:
-        text: The text columns, in reading order.
-        label: The label column; None where there was none.
-        id: The id column; ``none`` where row numbers were asked for, None where there was no such column.
-        numbering: What numbers in a label column mean.
+        text: Text columns, in reading order.
+        label: Label column; None if there was none.
+        id: Id column; ``none`` if row numbers were asked for, None if there was no such column.
+        numbering: Meaning of numbers in a label column.
         spelled: Whether the labels were class names or numbers.
         is_official: Whether they were numbered by the official format of AG News, which counts from 1.
     """
@@ -34,7 +34,7 @@ class Reading:
     is_official: bool = False
 
     def to_json(self) -> dict[str, object]:
-        """Return what data.json holds under ``reading``."""
+        """Return the value of ``reading`` in data.json."""
         return {
             "text": list(self.text),
             "label": self.label,
@@ -47,10 +47,10 @@ class Reading:
 
     @classmethod
     def from_json(cls, values: Any, *, where: str) -> Reading:
-        """Return what `to_json` has given.
+        """Return the reading that `to_json` wrote.
 
         Raises:
-            RunError: It is damaged.
+            RunError: The values are damaged.
         """
         if not isinstance(values, Mapping) or (problem := _find_problem(values)):
             found = problem if isinstance(values, Mapping) else type(values).__name__
@@ -68,16 +68,16 @@ class Reading:
 def recover_reading(
     labels: LabelSet, *, text: tuple[str, ...] = (), label: str | None = None, row_id: str | None = None
 ) -> Reading:
-    """Return how the data of a run was read that does not say it, as far as it follows from its classes and columns.
+    """Return the reading of an older run that did not keep it, as far as it follows from its classes and columns.
 
-    Classes called ``0..C-1`` are ids, other numbers are names. Other names leave open whether numbers were ids of
-    them; they were read as ids that count from 0, and still are.
+    Classes called ``0..C-1`` are ids, and other numbers are names. With other names, numbers could be ids of them; they
+    were read as ids that count from 0, and still are.
 
     Args:
-        labels: The run's classes.
-        text: The text columns that were read, as far as they are known; the others are found by name.
-        label: The label column, likewise.
-        row_id: The id column, likewise.
+        labels: Classes of the run.
+        text: Text columns that were read, if known; otherwise they are found by name.
+        label: Label column, likewise.
+        row_id: Id column, likewise.
     """
     is_counted = list(labels) == [str(number) for number in range(len(labels))]
     has_numbers = any(isinstance(normalise_label(name), int) for name in labels)
@@ -94,12 +94,12 @@ def read_labels(values: Mapping[str, object], num_labels: int, *, where: str) ->
     """Return the classes that a file of a run or an export names.
 
     Args:
-        values: What the file holds.
+        values: Content of the file.
         num_labels: Number of classes that the run was planned for.
-        where: The file, for messages.
+        where: Path of the file, for messages.
 
     Raises:
-        RunError: It names none, one twice, or another number of them.
+        RunError: The file names no classes, one twice, or another number of them.
     """
     names = values.get("labels")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -114,14 +114,14 @@ def read_labels(values: Mapping[str, object], num_labels: int, *, where: str) ->
 
 
 def read_temperature(values: Mapping[str, object], *, where: str) -> float:
-    """Return the temperature that a file of a run or an export holds, above 0.
+    """Return the temperature, above 0, from a file of a run or an export.
 
     Args:
-        values: What the file holds.
-        where: The file, for messages.
+        values: Content of the file.
+        where: Path of the file, for messages.
 
     Raises:
-        RunError: It holds none, or no finite number above 0.
+        RunError: The file has no temperature, or one that is no finite number above 0.
     """
     found = values.get("temperature")
     if isinstance(found, bool) or not isinstance(found, (int, float)) or not 0 < found < math.inf:
@@ -136,28 +136,28 @@ def read_temperature(values: Mapping[str, object], *, where: str) -> float:
 def read_reading(
     values: Mapping[str, object], labels: LabelSet, settings: DataConfig, *, where: str
 ) -> tuple[Reading, tuple[str, ...]]:
-    """Return what a file of a run or an export says of its reading, and a note where it is too old to say it.
+    """Return the reading from a file of a run or an export, and a note if the file is too old to have it.
 
     Args:
-        values: What the file holds.
-        labels: The run's classes.
-        settings: The run's own, which may name columns.
-        where: The file, for messages.
+        values: Content of the file.
+        labels: Classes of the run.
+        settings: Settings of the run, which may name columns.
+        where: Path of the file, for messages.
 
     Raises:
-        RunError: It is damaged.
+        RunError: The file is damaged.
     """
     if "reading" in values:
         return Reading.from_json(values["reading"], where=where), ()
     names = values.get("column_names")
     text = settings.text or (tuple(map(str, names)) if isinstance(names, list) else ())
     taken = f"the text columns {', '.join(text)}" if text else "columns that are found by name"
-    note = f"{where} is of an earlier version, which did not keep how the data was read: the run takes {taken}"
+    note = f"{where} is from an earlier version, which did not record how the data was read: the run reads {taken}"
     return recover_reading(labels, text=text, label=settings.label, row_id=settings.id), (note,)
 
 
 def _find_problem(values: Mapping[str, object]) -> str:
-    """Return what keeps values from being a reading; empty where nothing does."""
+    """Return the first fault of the values of a reading; empty if there is none."""
     text = values.get("text")
     if not isinstance(text, list) or not text or not all(isinstance(name, str) for name in text):
         return f"text {text!r:.80}"

@@ -1,4 +1,4 @@
-"""Training rows that are left out, and the proof that every class keeps some."""
+"""Training rows that are left out, and the check that every class keeps some."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from submillion.errors import DataError
 from submillion.records import LabelSet, Record
 
 SHOWN_CLASSES = 10
-"""Classes that a message names; it counts the others."""
+"""Most classes that a message names; it counts the others."""
 
 
 def refuse_unlabelled(splits: Mapping[str, Sequence[Record]], source: str) -> None:
     """Refuse rows without a label.
 
     Raises:
-        DataError: With the first ones and the count of all.
+        DataError: There are such rows; the error has the first ones and the count of all.
     """
     for name, rows in splits.items():
         missing = [record.source for record in rows if record.label is None]
@@ -31,10 +31,10 @@ def refuse_unlabelled(splits: Mapping[str, Sequence[Record]], source: str) -> No
 
 
 def filter_by_words(train: list[Record], data: DataConfig) -> tuple[list[Record], int, int]:
-    """Return the training rows with as many words as are asked for, and how many were too short and too long.
+    """Return the training rows within the wanted range of words, and the numbers of too short and too long rows.
 
     Raises:
-        DataError: None is left.
+        DataError: No row is left.
     """
     if data.min_words is None and data.max_words is None:
         return train, 0, 0
@@ -61,25 +61,25 @@ def choose_dropped(leaking: set[str], train: Sequence[Record], data: DataConfig,
     """Return the ids of the training rows that are left out because they appear in validation or test.
 
     Raises:
-        DataError: There are such rows and `data.leaks` refuses them, all rows are such, or a class would lose more
-            of its rows than `data.max_class_loss` allows.
+        DataError: `data.leaks` refuses such rows, no row would be left, or a class would lose more of its rows than
+            `data.max_class_loss` allows.
     """
     if leaking and data.leaks == "refuse":
         raise DataError(
-            f"{len(leaking)} training rows stand in validation or test",
+            f"{len(leaking)} training rows appear in validation or test",
             where=str(data.source),
             hint="`submillion check` lists them; data.leaks=drop leaves them out of training.",
         )
     dropped = leaking if data.leaks == "drop" else set()
     if len(dropped) == len(train):
         raise DataError(
-            f"all {len(dropped)} training rows stand in validation or test",
+            f"all {len(dropped)} training rows appear in validation or test",
             where=str(data.source),
-            hint="Bring training rows of their own; `submillion check` lists the pairs.",
+            hint="Give other training rows; `submillion check` lists the pairs.",
         )
     counts = count_classes(train)
     losses = count_classes(record for record in train if record.id in dropped)
-    # A class of one row loses it or does not.
+    # A class of one row can only lose all of it or nothing.
     heavy = [
         f"{labels.names[label]!r} {losses[label]:,} of {counts[label]:,}"
         for label in sorted(losses)
@@ -91,7 +91,7 @@ def choose_dropped(leaking: set[str], train: Sequence[Record], data: DataConfig,
             f"too many training rows appear in validation or test, equal or nearly so: of class "
             f"{', '.join(heavy[:SHOWN_CLASSES])}{more}",
             where=str(data.source),
-            hint="`submillion check` lists the pairs. Bring other rows; or choose: data.leaks=keep trains on them, "
+            hint="`submillion check` lists the pairs. Give other rows, or choose: data.leaks=keep trains on them, "
             "which makes the figures too good, and data.max_class_loss=1 drops all but the last rows of a class.",
         )
     return dropped
@@ -116,31 +116,31 @@ def require_classes(
     data: DataConfig,
     labels: LabelSet,
 ) -> None:
-    """Refuse to train where a class has lost all of its training rows.
+    """Refuse to train if a class has lost all of its training rows.
 
     Args:
-        had: Rows of each class before anything was left out.
-        train: The rows that are trained on.
-        losses: By the setting that left rows out, how many of each class.
-        data: Where they come from.
-        labels: The classes.
+        had: Number of rows of each class before any were left out.
+        train: Rows that are trained on.
+        losses: Number of rows left out of each class, by the setting that left them out.
+        data: Settings of the data.
+        labels: Classes.
 
     Raises:
-        DataError: With the classes, their counts and the settings.
+        DataError: A class has no rows left; the error has the classes, their counts and the settings.
     """
     has = count_classes(train)
     lost = [label for label, count in sorted(had.items()) if count and not has[label]]
     if not lost:
         return
-    told = []
+    shown = []
     for label in lost[:SHOWN_CLASSES]:
         reasons = [f"{counts[label]:,} by {name}" for name, counts in losses.items() if counts.get(label)]
-        told.append(f"{labels.names[label]!r}, whose {had[label]:,} were left out ({', '.join(reasons)})")
+        shown.append(f"{labels.names[label]!r}, whose {had[label]:,} were left out ({', '.join(reasons)})")
     more = f"; and {len(lost) - SHOWN_CLASSES} more classes" if len(lost) > SHOWN_CLASSES else ""
     raise DataError(
-        f"no training rows are left of class {'; '.join(told)}{more}",
+        f"no training rows are left of class {'; '.join(shown)}{more}",
         where=str(data.source),
-        hint="Change these settings, or bring more rows of these classes.",
+        hint="Change these settings, or give more rows of these classes.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Turn the rows of a table into records: texts, labels as they are written, ids that are unique."""
+"""Turn the rows of a table into records with texts, raw labels and unique ids."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _ENDLESS = (math.inf, -math.inf)
 def iter_labelled(
     path: Path, table: Table, selection: Selection, *, first_row: int = 0, on_note: Tell = ignore_note
 ) -> Iterator[tuple[Record, object]]:
-    """Yield every row as a record without label, together with its raw label (None where there is no column).
+    """Yield every row as a record without label, together with its raw label (None without a label column).
 
     Args:
-        path: The file, for places.
-        table: The opened file.
-        selection: Its columns.
-        first_row: Number of the file's first row, where a split has several files.
-        on_note: Called at the end with what was left out.
+        path: Path of the file, for places.
+        table: Table of the opened file.
+        selection: Columns to read.
+        first_row: Number of the file's first row, if a split has several files.
+        on_note: Called at the end with a note on rows left out.
 
     Raises:
-        DataError: A value that is no text, an empty or repeated id.
+        DataError: A value is no text, or an id is empty or repeated.
     """
     wanted = [*selection.text, *(name for name in (selection.label, selection.id) if name is not None)]
     num_text = len(selection.text)
@@ -37,7 +37,7 @@ def iter_labelled(
     with closed_after(table.iter_rows([table.names.index(name) for name in wanted], on_note)) as rows:
         for number, (place, values) in enumerate(rows, start=first_row):
             source = f"{name}:{place}"
-            # Nearly all values are short ASCII strings, for which nothing remains to be done.
+            # Nearly all values are short ASCII strings, which need no work.
             texts = tuple(
                 [
                     value
@@ -49,7 +49,7 @@ def iter_labelled(
             record_id = str(number)
             if selection.id is not None:
                 record_id = _to_text(values[-1], source).strip()
-                is_new = seen.add(record_id) or not _stands_earlier(path, table, selection, record_id, place)
+                is_new = seen.add(record_id) or not _appears_earlier(path, table, selection, record_id, place)
                 if not record_id or not is_new:
                     problem = (
                         f"the id {shorten(record_id)} appears in an earlier row too" if record_id else "the id is empty"
@@ -71,8 +71,8 @@ def iter_labelled(
             yield Record(record_id, texts, None, source), raw
 
 
-def _stands_earlier(path: Path, table: Table, selection: Selection, record_id: str, place: int) -> bool:
-    """Read the file again up to a place, and return whether a row before it has an id."""
+def _appears_earlier(path: Path, table: Table, selection: Selection, record_id: str, place: int) -> bool:
+    """Read the file again up to a place, and return whether an earlier row has an id."""
     assert selection.id is not None
     with closed_after(table.iter_rows([table.names.index(selection.id)])) as rows:
         for earlier, (value,) in rows:
@@ -86,7 +86,7 @@ def _stands_earlier(path: Path, table: Table, selection: Selection, record_id: s
 class _SeenIds:
     """Remembers ids by 64 bits of their hash, 16 to 32 bytes each: a set of a million strings takes 100 MB.
 
-    A table of open addressing with linear probing; 0 stands for a free place.
+    A table of open addressing with linear probing; 0 marks a free place.
     """
 
     def __init__(self) -> None:

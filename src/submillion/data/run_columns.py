@@ -1,4 +1,4 @@
-"""Which columns of another file a finished run reads: its own, whatever else the file has."""
+"""The columns that a finished run reads from another file: those it was trained on."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from submillion.data.reading import Reading
 from submillion.errors import DataError
 from submillion.tables.official import OFFICIAL_NAMES
 
-_LABEL_FLAG = "--label COLUMN; or give the labels apart: --labels FILE with id,label rows"
+_LABEL_FLAG = "--label COLUMN, or give the labels separately: --labels FILE with id,label rows"
 
 
 def fit_columns(
     reading: Reading, present: Sequence[str], asked: Columns, *, where: str, needs_label: bool, needs_id: bool
 ) -> tuple[Columns, tuple[str, ...]]:
-    """Return the columns by which a run reads another file: its own, but for those that are asked for.
+    """Return the columns that a run reads from another file: those of its training data, unless a flag names others.
 
     Args:
-        reading: How the run's own data was read.
-        present: The file's columns; none for a file of lines, which has only texts.
+        reading: Reading of the run's training data.
+        present: Columns of the file; none for a file of lines, which has only texts.
         asked: Columns that a flag names.
-        where: The file, for messages.
-        needs_label: Whether its label column is read; what only predicts needs none.
-        needs_id: Whether its ids are more than a number for each row, because other files refer to them.
+        where: Path of the file, for messages.
+        needs_label: Whether the label column is read; predictions do not need it.
+        needs_id: Whether the ids must be those of the file, because other files refer to them.
 
     Returns:
-        The columns, and notes on what the file does not have.
+        The columns, and notes on missing columns.
 
     Raises:
-        DataError: A column of the run is missing; it is named with the flag that names another one.
+        DataError: A column of the run is missing; the error names it and the flag that chooses another one.
     """
     if not present:
         return asked, ()
@@ -40,13 +40,13 @@ def fit_columns(
                 f"there is no column {name!r}, which this run reads {role} from; the file has "
                 f"{', '.join(map(repr, present[:30]))}",
                 where=where,
-                hint=f"Name the column of this file that is meant: {flag}.",
+                hint=f"Name the right column of this file: {flag}.",
             )
         return name
 
     text = asked.text or tuple(require(name, "--text A,B", "its texts") for name in reading.text)
     label = asked.label
-    # The official files name no columns: what they call their label was never anybody's choice.
+    # The official files name no columns, so nobody chose the name of their label column.
     if label is None and needs_label and reading.label is not None and not reading.is_official:
         label = None if tuple(present) == OFFICIAL_NAMES else require(reading.label, _LABEL_FLAG, "labels")
     row_id = asked.id

@@ -1,4 +1,4 @@
-"""Which rows hold equal or nearly equal texts: found once, then used to split the rows and to examine the parts."""
+"""Rows with equal or nearly equal texts, found once, then used to split the rows and to examine the parts."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ _Numbers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class SimilarTexts:
-    """The distinct texts of some sets of rows, by number, and which of them are near to each other.
+    """The distinct texts of some sets of rows, by number, and the links between near texts.
 
     Attributes:
-        keys: By set, shape (n,): number of each row's normalised text among all distinct ones; -1 for empty rows.
-        columns: By set, shape (n, columns): numbers of the normalised columns; -1 for those too short to mean anything.
-        links: Shape (pairs, 2): texts that are near to each other, the lower number first; as many pairs as
-            `find_near_links` tells for these sets.
+        keys: Number of each row's normalised text among all distinct ones, shape (n,), by set; -1 for empty rows.
+        columns: Numbers of the normalised columns, shape (n, columns), by set; -1 for those too short to mean anything.
+        links: Pairs of near texts, shape (pairs, 2), the lower number first, as far as `find_near_links` returns them.
     """
 
     keys: Mapping[str, _Numbers]
@@ -35,7 +34,7 @@ class SimilarTexts:
 
 def fold_columns(columns: Sequence[str]) -> str:
     """Return the text that decides whether two rows are equal; empty for a row without any text."""
-    # A text of nothing but punctuation is no empty row: it is compared as it stands.
+    # A text that is all punctuation is no empty row, so it is compared unchanged.
     return " ".join(filter(None, map(normalise_text, columns))) or " ".join(filter(None, columns)).strip()
 
 
@@ -43,8 +42,8 @@ def find_similar_texts(sets: Mapping[str, Sequence[Record]], on_progress: Progre
     """Number the texts of some sets of rows and find those that are near to each other.
 
     Args:
-        sets: Rows by name. Which texts are linked does not depend on the order of the rows.
-        on_progress: Told what is being done.
+        sets: Rows by name. The links do not depend on the order of the rows.
+        on_progress: Called with a description of each step.
     """
     texts: dict[str, int] = {}
     columns: dict[str, int] = {}
@@ -74,7 +73,7 @@ def find_similar_texts(sets: Mapping[str, Sequence[Record]], on_progress: Progre
 def group_rows(similar: SimilarTexts, name: str) -> _Numbers:
     """Return the group of each row of a set, shape (n,): rows of one group are equal, near, or linked through others.
 
-    Empty rows, which nothing compares, are groups by themselves.
+    Each empty row is its own group.
     """
     keys = similar.keys[name]
     roots = _find_roots(similar, [name])
@@ -85,8 +84,8 @@ def group_rows(similar: SimilarTexts, name: str) -> _Numbers:
 
 
 def list_rows_found_in(similar: SimilarTexts, name: str, others: Sequence[str]) -> NDArray[np.bool_]:
-    """Return which rows of a set stand in other sets, exactly or nearly, shape (n,)."""
-    is_in = np.zeros(_count_texts(similar) + 1, np.bool_)  # the last place is that of empty rows
+    """Return whether each row of a set appears in other sets, exactly or nearly, shape (n,)."""
+    is_in = np.zeros(_count_texts(similar) + 1, np.bool_)  # the last place is for empty rows
     for other in others:
         is_in[similar.keys[other]] = True
     is_in[-1] = False
@@ -104,15 +103,15 @@ def narrow_to(
     parts: Mapping[str, Sequence[Record]],
     origins: Mapping[str, str],
 ) -> SimilarTexts:
-    """Return what is known of rows for parts of them, as a search among the parts alone would find it.
+    """Return the similar texts of some parts of the rows, as a search among these parts alone would find them.
 
-    Only groups that have lost a text are searched again: what linked the others may have gone with it.
+    Only groups that have lost a text are searched again, since that text may have linked the others.
 
     Args:
-        similar: What was found among `sets`.
+        similar: Similar texts among `sets`.
         sets: All rows.
-        parts: Some of these rows, each at most once; rows of one group of a set stand in one part.
-        origins: By part that has rows, the set that they come from.
+        parts: Some of these rows, each at most once; rows of one group of a set are in one part.
+        origins: Set that the rows of each part come from, by part that has rows.
     """
     keys: dict[str, _Numbers] = {}
     columns: dict[str, _Numbers] = {}
@@ -150,8 +149,8 @@ def _count_texts(similar: SimilarTexts) -> int:
 def _link(
     texts: Sequence[str], numbers: _Numbers, keys: Mapping[str, _Numbers], on_progress: Progress | None
 ) -> _Numbers:
-    """Return the near pairs among some texts, as their numbers."""
-    # In the order of the texts, so that nothing depends on the order of the rows.
+    """Return the near pairs among some texts, by their numbers."""
+    # The texts are sorted, so that nothing depends on the order of the rows.
     order = np.array(sorted(range(len(texts)), key=texts.__getitem__), np.int64)
     if not len(order):
         return np.empty((0, 2), np.int64)
@@ -162,7 +161,7 @@ def _link(
 
 
 def _find_roots(similar: SimilarTexts, names: Sequence[str]) -> _Numbers:
-    """Return, for every text, the lowest number among the texts that it is linked with inside some sets."""
+    """Return, for every text, the lowest number among the texts linked with it inside some sets."""
     is_in = np.zeros(_count_texts(similar) + 1, np.bool_)
     for name in names:
         is_in[similar.keys[name]] = True

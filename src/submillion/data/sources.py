@@ -1,4 +1,4 @@
-"""Find the files that a data source stands for, and which split each of them is."""
+"""Find the files of a data source, and the split of each."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ HUB_PREFIX = "hf:"
 
 @dataclass(frozen=True)
 class Source:
-    """What a data source stands for.
+    """The files of a data source.
 
     Attributes:
-        splits: Files by split; one single file is ``all``.
-        class_names: Class names by column, in label order, where they are known from elsewhere.
+        splits: Files by split; a single file is ``all``.
+        class_names: Class names by column, in label order, if a card of the hub names them.
     """
 
     splits: dict[str, list[Path]]
@@ -39,11 +39,11 @@ def find_source(data: str, revision: str | None = None) -> Source:
     """Find the files of a data source.
 
     Args:
-        data: A path (an existing one always wins) or ``hf:owner/name``.
+        data: Path (an existing one takes precedence) or ``hf:owner/name``.
         revision: Commit of a hub data set.
 
     Raises:
-        DataError: There are none, or they are not named as splits.
+        DataError: There are no files, or they are not named as splits.
     """
     path = expand_home(data)
     if not path.exists() and data.startswith(HUB_PREFIX):
@@ -63,10 +63,10 @@ def find_source(data: str, revision: str | None = None) -> Source:
 
 
 def find_single(data: str) -> tuple[Path, Mapping[str, tuple[str, ...]]]:
-    """Return the one file of a data source, and class names by column that are known from elsewhere.
+    """Return the one file of a data source, and the class names by column from a card of the hub.
 
     Raises:
-        DataError: There are several, or none.
+        DataError: There are several files, or none.
     """
     source = find_source(data)
     paths = [path for paths in source.splits.values() for path in paths]
@@ -83,8 +83,8 @@ def find_splits(files: Sequence[tuple[str, Path]], where: str) -> dict[str, list
     """Sort files into splits by their names: ``train.csv``, ``dev.jsonl``, ``test-00000-of-00002.parquet``.
 
     Args:
-        files: Names and paths.
-        where: The data set, for messages.
+        files: Names and paths of the files.
+        where: Name of the data set, for messages.
 
     Raises:
         DataError: No file is named as a split, two files claim one, or a part is missing.
@@ -110,13 +110,13 @@ def find_splits(files: Sequence[tuple[str, Path]], where: str) -> dict[str, list
             f"found no train, validation or test file; it holds {present}",
             where=where,
             hint="Name files train, validation and test with one of "
-            f"{', '.join((*TEXT_SUFFIXES, *BINARY_SUFFIXES))}; or give one file.",
+            f"{', '.join((*TEXT_SUFFIXES, *BINARY_SUFFIXES))}, or give one file.",
         )
     return result
 
 
 def list_files(path: Path) -> list[Path]:
-    """Return the files that hold the rows of one path, which can be a saved folder."""
+    """Return the files with the rows of a path, which can be a saved folder."""
     return sorted(entry for entry in path.iterdir() if entry.is_file()) if path.is_dir() else [path]
 
 

@@ -15,10 +15,10 @@ from submillion.errors import DataError
 from submillion.records import Record
 
 MAX_EXTRA_ROWS = 4
-"""Rows beyond its share that a part may get so that every class is in it; where that takes more, some are not."""
+"""Most rows beyond its share that a part gets so that every class is in it; beyond that, some classes are left out."""
 
 MAX_GROUP_FACTOR = 2
-"""How many times its share of a class's groups a part may take: many small ones must not make up for a large one."""
+"""Largest multiple of its share of a class's groups that a part may take, so that it gets large groups too."""
 
 
 def split_records(
@@ -31,23 +31,23 @@ def split_records(
 ) -> tuple[list[Record], list[Record]]:
     """Set aside a stratified part; both parts keep the order of the rows.
 
-    Which rows are set aside follows from seed, ids and groups alone, so that the same rows in another order split
-    alike. Rows of one group go to the same part. Every class keeps its share, rounded by the largest remainder, as far
-    as whole groups allow, and has at least one group on both sides. A class of one group alone is not set aside, and
-    where a part is too small to hold every class, those with the largest remainders are in it.
+    The choice depends on seed, ids and groups alone, so the same rows in another order split alike. Rows of one group
+    go to the same part. Every class keeps its share, rounded by the largest remainder, as far as whole groups allow,
+    and has at least one group on both sides. A class with a single group is not set aside. A part that is too small to
+    hold every class has those with the largest remainders.
 
     Args:
-        records: Rows with unique ids; all with labels or all without.
+        records: Rows with unique ids; all have labels or none has.
         size: Share (below 1) or number of rows to set aside.
-        seed: Of the choice.
-        groups: The group of each row, shape (n,); every row is its own if absent.
-        stays: Which rows must not be set aside, shape (n,), and with them their groups.
+        seed: Seed for the choice.
+        groups: Group of each row, shape (n,); each row is its own group if absent.
+        stays: Whether each row, and so its group, must not be set aside, shape (n,).
 
     Returns:
         The rest and the part set aside.
 
     Raises:
-        DataError: A number of rows too small or too large to hold every class, or no group that can be set aside.
+        DataError: The number of rows is too small or too large to hold every class, or no group can be set aside.
     """
     units = _make_units(records, groups, stays, seed)
     classes = _count_classes(units)
@@ -76,21 +76,21 @@ def split_records(
         raise DataError(
             f"no rows can be set aside of {len(records):,}: they make {len(units):,} groups of equal or nearly equal "
             f"texts{reason}",
-            hint="Bring files of your own for validation and test.",
+            hint="Give separate files for validation and test.",
         )
     return [r for r in records if r.id not in chosen], [r for r in records if r.id in chosen]
 
 
 def sample_records(records: Sequence[Record], count: int, *, seed: int) -> list[Record]:
-    """Return a stratified subset of `count` rows in their order; all of them where there are no more.
+    """Return a stratified subset of `count` rows in their order, or all rows if there are no more.
 
     Args:
         records: Rows with unique ids.
         count: Number of rows wanted, at least one a class.
-        seed: Of the choice.
+        seed: Seed for the choice.
 
     Raises:
-        DataError: Fewer rows wanted than there are classes.
+        DataError: `count` is lower than the number of classes.
     """
     if count >= len(records):
         return list(records)
@@ -107,9 +107,9 @@ def share_out(sizes: dict[int, int], count: int, keep: int) -> dict[int, int]:
     """Share `count` out in proportion to sizes: from 1 to size - `keep` each, the largest remainders first.
 
     Args:
-        sizes: By label; their sum is at least `count`, and `count` at least their number.
-        count: What is shared out.
-        keep: What each must keep.
+        sizes: Sizes by label; their sum is at least `count`, and `count` at least their number.
+        count: Number to share out.
+        keep: Number that each label must keep.
     """
     return _share_within(sizes, count, {label: (1, size - keep) for label, size in sizes.items()})
 
@@ -134,9 +134,9 @@ class _Unit:
 
     Attributes:
         rank: Lowest rank of a row, which orders the units.
-        ids: The rows.
-        counts: Labels and how many rows each has.
-        stays: Whether they must not be set aside.
+        ids: Ids of the rows.
+        counts: Labels, each with its number of rows.
+        stays: Whether the rows must not be set aside.
     """
 
     rank: bytes
@@ -147,7 +147,7 @@ class _Unit:
 
 @dataclass(slots=True)
 class _Class:
-    """What there is of a class: its rows, the units that hold any, and the fewest rows of it in one."""
+    """Counts of a class: its rows, the units that hold any, and its fewest rows in such a unit."""
 
     num_rows: int = 0
     num_units: int = 0
@@ -187,7 +187,7 @@ def _count_classes(units: Sequence[_Unit]) -> dict[int, _Class]:
 
 
 def _choose_units(units: Sequence[_Unit], classes: Mapping[int, _Class], quotas: Mapping[int, int]) -> set[str]:
-    """Return the ids of the rows to set aside: as many as fit, in order; then one of each class left out."""
+    """Return the ids of the rows to set aside: as many units as fit, in order, then one for each class left out."""
     most = {
         label: min(-(-MAX_GROUP_FACTOR * found.num_units * quotas[label] // found.num_rows), found.num_units - 1)
         for label, found in classes.items()
@@ -210,7 +210,7 @@ def _choose_units(units: Sequence[_Unit], classes: Mapping[int, _Class], quotas:
         else:
             take(unit)
     for label in sorted(label for label, quota in quotas.items() if quota and not taken[label]):
-        # Each unit is larger than the class's share: the smallest is nearest to it.
+        # Each unit is larger than the class's share, and the smallest is closest to it.
         fitting = [
             unit
             for unit in units

@@ -1,8 +1,8 @@
 """Synthetic rows on disk: JSON lines with id, text, label and provenance.
 
-A line is ``{"id": ..., "text": ..., "label": class name, "provenance": {...}}``. The provenance says how the row came
-about: ``method``, ``settings_sha256`` and ``seed`` in every row; ``source_id``, ``source_place`` and ``source_sha256``
-where it was made from one record; and whatever else the method tells. Every reader of data takes such a file for a
+A line is ``{"id": ..., "text": ..., "label": class name, "provenance": {...}}``. The provenance says how the row was
+made. Every row has ``method``, ``settings_sha256`` and ``seed``. A row made from one record has ``source_id``,
+``source_place`` and ``source_sha256``, and each method may add keys. Every reader of data accepts such a file as a
 labelled one.
 """
 
@@ -27,12 +27,12 @@ SYNONYMS_PLACE = "data.synonyms"
 """Where a run speaks of a file's name: the place of the synonym rows that it makes of its own training rows."""
 
 REASONS = {
-    "exact": "stand in rows that are scored",
-    "near": "nearly stand there",
-    "source": "come from a row that does",
+    "exact": "equal scored rows",
+    "near": "nearly equal scored rows",
+    "source": "come from scored rows",
 }
-"""Why synthetic rows are left out: their text stands in validation, test or a watched set, or nearly so, or they were
-made from a row that does, exactly or nearly. The first that holds counts."""
+"""Reasons to leave out synthetic rows: their text appears in validation, test or a watched set, exactly or nearly, or
+they were made from a row that appears there, exactly or nearly. The first reason that holds counts."""
 
 _KEYS = ("id", "text", "label", "provenance")
 _SOURCE_KEYS = ("source_id", "source_place", "source_sha256")
@@ -45,10 +45,10 @@ class SyntheticRow:
     """One synthetic row.
 
     Attributes:
-        id: Unique among all rows that are trained on together; so it says method and settings.
-        text: What the model reads; never blank.
+        id: Id that is unique among all rows trained on together, so it contains method and settings.
+        text: Text of the row, never blank.
         label: Name of its class.
-        provenance: How it came about, as `describe_origin` spells it.
+        provenance: Origin of the row, from `describe_origin`.
     """
 
     id: str
@@ -63,11 +63,11 @@ def describe_origin(
     """Return the provenance of a row.
 
     Args:
-        method: What made it, such as ``synonyms``.
-        settings: All that the method's outcome follows from, besides the seed; only their digest is kept.
-        seed: Of the choices.
-        source: The one record it was made from, cleaned; None where there is none.
-        details: JSON values that the method tells of the row.
+        method: Method that made the row, such as ``synonyms``.
+        settings: Everything besides the seed on which the method's result depends; only the digest is kept.
+        seed: Seed for the choices.
+        source: Record that the row was made from, cleaned; None if there is none.
+        details: JSON values that the method adds.
     """
     origin: JsonObject = {"method": method, "settings_sha256": digest_settings(settings), "seed": seed}
     if source is not None:
@@ -76,12 +76,12 @@ def describe_origin(
 
 
 def digest_settings(settings: JsonView) -> str:
-    """Return the SHA-256 of settings; their order does not count."""
+    """Return the SHA-256 of settings, whatever their order."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def digest_text(text: str) -> str:
-    """Return the SHA-256 of a text with case, punctuation and whitespace folded, as where rows are compared."""
+    """Return the SHA-256 of a text with case, punctuation and whitespace folded, as for comparing rows."""
     return hashlib.sha256((normalise_text(text) or text.strip()).encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -89,7 +89,7 @@ def format_row(row: SyntheticRow) -> str:
     """Return a row as its line, line end included.
 
     Raises:
-        DataError: It is no valid row.
+        DataError: The row is not valid.
     """
     values = {key: getattr(row, key) for key in _KEYS}
     if problem := _find_problem(values):
@@ -101,11 +101,11 @@ def parse_row(line: str, *, where: str) -> SyntheticRow:
     """Return the row that a line holds.
 
     Args:
-        line: One line of a file.
-        where: Its place, for the error message.
+        line: Line of a file.
+        where: Place of the line, for the error message.
 
     Raises:
-        DataError: It holds none.
+        DataError: The line holds no row.
     """
     try:
         values = json.loads(line, parse_constant=_refuse_constant)
@@ -141,7 +141,7 @@ def read_rows(path: Path) -> list[SyntheticRow]:
     """Read and check a file of synthetic rows.
 
     Raises:
-        DataError: The file is missing, empty, or holds lines that are no synthetic rows; the first of them are listed.
+        DataError: The file is missing or empty, or some lines are no synthetic rows; the first of them are listed.
     """
     if not path.is_file():
         raise DataError("there is no such file", where=str(path), hint="Check the path; nothing was read.")
@@ -168,7 +168,7 @@ def read_rows(path: Path) -> list[SyntheticRow]:
 
 _HINT = (
     "Extra rows are JSON lines with id, text, label and provenance, as `submillion augment` writes them; "
-    "rows of people belong into the data itself."
+    "rows written by people belong in the data itself."
 )
 
 
@@ -182,7 +182,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _find_problem(values: Any) -> str:
-    """Return what keeps values from being a row; empty where nothing does."""
+    """Return the first fault of the values of a row; empty if there is none."""
     if not isinstance(values, dict) or values.keys() != set(_KEYS):
         found = ", ".join(map(str, values)) if isinstance(values, dict) else type(values).__name__
         return f"expected an object with {', '.join(_KEYS)}; found {found or 'nothing'}"
@@ -213,7 +213,7 @@ def _find_problem_of_origin(origin: Any) -> str:
 
 
 def describe_file(entry: JsonView) -> str:
-    """Return what data.json says of a file of synthetic rows as a clause without its full stop."""
+    """Return data.json's entry on a file of synthetic rows as a clause without a full stop."""
     counts = {reason: count for reason, count in entry["num_dropped"].items() if count}
     spelled = ", ".join(f"{count:,} {REASONS.get(reason, reason)}" for reason, count in counts.items())
     left_out = f"; {sum(counts.values()):,} left out ({spelled})" if counts else ""

@@ -1,4 +1,4 @@
-"""Texts and tables that Python callers hand over instead of files."""
+"""Texts and tables that Python callers pass instead of files."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from submillion.errors import ConfigError, DataError, SubmillionError
 from submillion.storage.files import write_bytes
 
 _ROWS = "rows.parquet"
-_WANTED = "Give a list, array or Series of texts, or one single text."
+_WANTED = "Give a list, array or Series of texts, or a single text."
 
 
 def list_texts(texts: object) -> list[str]:
-    """Return texts as a list; one single text is a list of one.
+    """Return texts as a list; a single text becomes a list of one.
 
     Args:
-        texts: A text, or anything that yields texts: a list, tuple, array, Series or generator.
+        texts: Text, or anything that yields texts: a list, tuple, array, Series or generator.
 
     Raises:
-        DataError: Anything else, or an element that is no text, with its position.
+        DataError: The argument is something else, or an element is no text; the error has its position.
     """
     if isinstance(texts, str):
         texts = [texts]
     if isinstance(texts, (bytes, bytearray, Mapping)) or is_table(texts):
         hint = "Decode the bytes first." if isinstance(texts, (bytes, bytearray)) else "Give one of its columns."
-        raise DataError(f"is no list of texts but a {type(texts).__name__}", where="texts", hint=f"{_WANTED} {hint}")
+        raise DataError(f"is a {type(texts).__name__}, not a list of texts", where="texts", hint=f"{_WANTED} {hint}")
     try:
         given = list(texts) if isinstance(texts, Iterable) else None
     except TypeError:  # an array without dimensions
         given = None
     if given is None:
-        raise DataError(f"{texts!r:.60} ({type(texts).__name__}) is no list of texts", where="texts", hint=_WANTED)
+        raise DataError(f"{texts!r:.60} ({type(texts).__name__}) is not a list of texts", where="texts", hint=_WANTED)
     return [check_text(text, f"texts[{position}]") for position, text in enumerate(given)]
 
 
@@ -44,19 +44,19 @@ def check_text(text: object, where: str) -> str:
     """Return a text that can be encoded.
 
     Raises:
-        DataError: It is no text, or holds half a character.
+        DataError: The value is no text, or holds half a character.
     """
     if not isinstance(text, str):
         raise DataError(
             f"{text!r:.60} ({type(text).__name__}) is no text",
             where=where,
-            hint="Leave missing values out, or put an empty text in their place.",
+            hint="Leave missing values out, or replace them by an empty text.",
         )
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
         raise DataError(
             "the text holds half a character (a surrogate)",
             where=where,
-            hint="It was made from bytes that are not UTF-8; decode them with the encoding that they are in.",
+            hint="It was made from bytes that are not UTF-8; decode them with their own encoding.",
         )
     return str(text)
 
@@ -68,10 +68,10 @@ def is_table(data: object) -> bool:
 
 
 def name_source(data: object) -> str | None:
-    """Return a data source as the text that settings hold; a table gets its file from `place_table`.
+    """Return a data source as settings hold it; for a table, `place_table` writes the file.
 
     Raises:
-        ConfigError: It is neither a path, nor the name of a data set, nor a table.
+        ConfigError: The value is neither a path, nor the name of a data set, nor a table.
     """
     if data is None or isinstance(data, str):
         return data
@@ -108,18 +108,18 @@ def open_source(data: object) -> Iterator[str]:
 
 
 def place_table(config: RunConfig, data: object, out: Path) -> RunConfig:
-    """Return a configuration whose source is a file with the rows of a table; unchanged where `data` is none.
+    """Return a configuration whose source is a file with the rows of a table; unchanged if `data` is no table.
 
-    The file lies beside the folder that is to be made, as ``<out>.rows.parquet``, and stays there: what is resumed or
-    replayed reads the same bytes again.
+    The file is written beside the new folder, as ``<out>.rows.parquet``, and stays there, so that a resumed or repeated
+    run reads the same bytes again.
 
     Args:
-        config: The configuration of a run, a search or a curve.
-        data: What `name_source` has taken.
-        out: The folder of that run, search or curve.
+        config: Configuration of a run, a search or a curve.
+        data: Data source that `name_source` accepted.
+        out: Folder of that run, search or curve.
 
     Raises:
-        ConfigError: The file is there with other rows.
+        ConfigError: The file exists with other rows.
         DataError: The table cannot be written.
         RunError: The disk is full.
     """
@@ -129,7 +129,7 @@ def place_table(config: RunConfig, data: object, out: Path) -> RunConfig:
     content = encode_table(data)
     if path.exists() and path.read_bytes() != content:
         raise ConfigError(
-            "holds other rows than the table", where=str(path), hint="Choose another folder with out, or delete it."
+            "holds other rows than the table", where=str(path), hint="Choose another out folder, or delete the file."
         )
     write_bytes(path, content)
     return config.model_copy(update={"data": config.data.model_copy(update={"source": str(path)})})
@@ -172,13 +172,13 @@ def encode_table(table: Any) -> bytes:
     """Return a table as the bytes of a parquet file, the same for the same rows; its index is left out.
 
     Raises:
-        DataError: Columns of mixed or unknown types.
+        DataError: A column has mixed or unknown types.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        # pandas knows more about its columns than it says through the common interface.
+        # The common interface carries less about the columns than pandas knows.
         is_pandas = type(table).__module__.partition(".")[0] == "pandas"
         rows = pa.Table.from_pandas(table, preserve_index=False) if is_pandas else pa.table(table)
         kept = {key: value for key, value in (rows.schema.metadata or {}).items() if key != b"pandas"}

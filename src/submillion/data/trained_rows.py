@@ -1,4 +1,4 @@
-"""Digests of the rows that weights were trained on: what a run must not judge itself by, and what it says of others."""
+"""Digests of the rows that weights were trained on, which a run must not be judged by."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ NONE: Digests = np.empty(0, np.uint64)
 
 @dataclass(frozen=True)
 class TrainedRows:
-    """Rows by the digests of their folded texts: two rows that differ only in case or punctuation are one.
+    """Rows by the digests of their folded texts; rows that differ only in case or punctuation count as one.
 
     Attributes:
-        inherited: Digests of the rows of the run that this one began with, in ascending order.
+        inherited: Digests of the rows of the starting run, in ascending order.
         own: Digests of the rows of this run, likewise.
     """
 
@@ -46,10 +46,10 @@ class TrainedRows:
 
     @staticmethod
     def from_bytes(content: bytes, *, where: str) -> TrainedRows:
-        """Read what `to_bytes` returned.
+        """Read the content that `to_bytes` returned.
 
         Raises:
-            RunError: Anything else.
+            RunError: The content is something else.
         """
         counts = np.frombuffer(content[len(_MAGIC) : _HEADER_BYTES].ljust(16, b"\0"), "<u8").tolist()
         if not content.startswith(_MAGIC) or len(content) != _HEADER_BYTES + 8 * sum(counts):
@@ -65,7 +65,7 @@ def digest_rows(records: Iterable[Record]) -> Digests:
 
 
 def find_rows(records: Sequence[Record], digests: Digests) -> NDArray[np.bool_]:
-    """Return which rows have their digest among some, shape (n,)."""
+    """Return whether the digest of each row is among some, shape (n,)."""
     if not len(digests):
         return np.zeros(len(records), np.bool_)
     known = frozenset(digests.tolist())
@@ -74,5 +74,5 @@ def find_rows(records: Sequence[Record], digests: Digests) -> NDArray[np.bool_]:
 
 
 def _digest(text: str) -> int:
-    # Eight bytes: among a million rows, one in 18 million million others would be taken for one of them.
+    # With eight bytes and a million rows, one in 18 million million other rows would be mistaken for one of them.
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")

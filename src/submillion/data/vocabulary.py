@@ -1,8 +1,8 @@
-"""Which tokens of a vocabulary say little of the text that they came from.
+"""The tokens of a vocabulary that say little about their text.
 
-A token is unknown where the base cannot tell from it what was written: the token for everything unknown, such as
-``[UNK]``, or, in vocabularies of bytes, some bytes of a character that has no token of its own. A token is spelled
-where it is one letter of an alphabet: a base reads words in a script that it was not trained on letter by letter.
+A token is unknown if it does not show the base what was written. This is the token for everything unknown, such as
+``[UNK]``, or, in vocabularies of bytes, some bytes of a character without its own token. A token is spelled if it is
+one letter of an alphabet, since a base reads words in a script that it was not trained on letter by letter.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 UnknownKind = Literal["token", "bytes"]
 
-# Scripts in which one character is a syllable or a word.
+# In these scripts one character is a syllable or a word.
 _SYLLABIC = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL SYLLABLE", "YI SYLLABLE")
 _WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"
 _MOSTLY = 0.5
@@ -26,14 +26,14 @@ _MOSTLY = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """What the tokens of a tokenizer say of the text.
+    """The unknown tokens and the single letters of a tokenizer.
 
     Attributes:
-        unknown_kind: ``token`` where one token stands for all that is unknown; ``bytes`` where an unknown character
-            becomes several tokens for its bytes.
-        is_unknown: Shape (V,), bool, by token id.
-        is_letter: Shape (V,), bool, by token id: a single letter of an alphabet. All false for a tokenizer whose
-            vocabulary is letters, which reads all texts that way.
+        unknown_kind: ``token`` if one token represents everything unknown; ``bytes`` if an unknown character becomes
+            several tokens for its bytes.
+        is_unknown: Whether a token is unknown, by token id; shape (V,), bool.
+        is_letter: Whether a token is a single letter of an alphabet, by token id; shape (V,), bool. All are false for
+            a tokenizer whose vocabulary consists of letters, which reads all texts that way.
     """
 
     unknown_kind: UnknownKind
@@ -45,7 +45,7 @@ def read_vocabulary(tokenizer: str) -> Vocabulary:
     """Read the vocabulary of a tokenizer.
 
     Args:
-        tokenizer: Content of its ``tokenizer.json``.
+        tokenizer: Content of the tokenizer's ``tokenizer.json``.
     """
     values = json.loads(tokenizer)
     model = values["model"]
@@ -95,9 +95,9 @@ def _list_types(part: Any) -> Iterator[str]:
 
 
 def _list_byte_characters() -> dict[str, int]:
-    """Return the character by which each byte appears in vocabularies of bytes.
+    """Return the character that represents each byte in vocabularies of bytes.
 
-    Bytes that are visible characters of Latin-1 are those; the others have the characters from 256 on, in their order.
+    Bytes that are visible characters of Latin-1 represent themselves. The others have the characters from 256 on.
     Source: A. Radford et al., "Language models are unsupervised multitask learners", 2019, as published with GPT-2.
     """
     visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
@@ -109,12 +109,12 @@ _BYTES = _list_byte_characters()
 
 
 def _decode(token: str) -> str | None:
-    """Return what a token of bytes says, or None where it holds a part of a character."""
+    """Return the text of a token of bytes, or None if it holds a part of a character."""
     try:
         return bytes(_BYTES[character] for character in token).decode()
     except UnicodeDecodeError:
         return None
-    except KeyError:  # a token that was listed as it is
+    except KeyError:  # the token is listed as text
         return token
 
 

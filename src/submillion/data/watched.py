@@ -1,4 +1,4 @@
-"""Read the extra sets that a run watches, with the columns and the classes of the run's own data."""
+"""Read the extra sets that a run watches, with the columns and the classes of the run's data."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def read_watched(
     """Return the labelled rows of a watched set, cleaned.
 
     Args:
-        watch: Where it is.
-        clean: How texts are cleaned.
-        labels: The run's classes.
-        reading: How the run's own data was read.
-        on_note: Called with what was guessed in reading.
+        watch: Settings of the watched set.
+        clean: Cleaning rules of the run.
+        labels: Classes of the run.
+        reading: Reading of the run's data.
+        on_note: Called with a note for every guess.
 
     Raises:
-        DataError: Unreadable files, or rows without a valid label.
+        DataError: A file cannot be read, or a row has no valid label.
     """
     columns = _choose_columns(watch, reading, on_note)
     if watch.labels is None:
@@ -52,13 +52,13 @@ def read_watched(
 
 
 def _choose_columns(watch: WatchConfig, reading: Reading, on_note: Callable[[str], None]) -> Columns:
-    """Return the columns of the run's own data as far as the set has them; the others are found by name."""
+    """Return the columns of the run's data as far as the set has them; the others are found by name."""
     present = {name for names in list_columns(watch.data).values() for name in names}
     text = reading.text if present.issuperset(reading.text) else ()
     if not text:
         missing = ", ".join(repr(name) for name in reading.text if name not in present)
         on_note(
-            f"{watch.name}: {watch.data} has no column {missing} as the run's data has, so its text is found by name"
+            f"{watch.name}: {watch.data} lacks the column {missing} of the run's data, so its text is found by name"
         )
     label = reading.label if reading.label in present else None
     row_id = reading.id if reading.id == NO_ID or reading.id in present else None

@@ -147,7 +147,7 @@ def test_a_file_that_says_what_its_numbers_mean_is_believed() -> None:
 
 
 def test_names_that_are_one_label_are_refused() -> None:
-    with pytest.raises(DataError, match=r"'1' and '1\.0' are one label"):
+    with pytest.raises(DataError, match=r"'1' and '1\.0' are the same label"):
         ids_of([1], LabelSet(("1", "1.0")), NAMES)
 
 

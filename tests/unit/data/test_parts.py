@@ -69,8 +69,8 @@ def test_a_class_that_repeats_itself_stays_in_training_and_is_named() -> None:
     assert find_absent_classes(parts.test, parts.train) == find_absent_classes(parts.validation, parts.train) == [2]
     groups = map_groups(find_similar_texts({"all": records}), "all", records)
     assert describe_absent("test", [2], parts.train, LABELS, groups) == (
-        "test has no rows of 1 class of 3, so its figures say nothing of them: 'reply' (70 training rows in 1 group of "
-        "equal or near texts)"
+        "test has no rows of 1 class of 3, so its figures say nothing about them: 'reply' (70 training rows in 1 group "
+        "of equal or near texts)"
     )
 
 

@@ -268,7 +268,7 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "unclosed quote": ("a.csv", b'text\nok\n"never closed\nmore\n', r"a.csv:3: broken quoting"),
     "text after a quote": ("a.csv", b'text\n"a"b\n', r"a.csv:2: broken quoting"),
     "no text column": ("a.csv", b"foo,bar\n1,2\n", "found no text column; the file has 'foo', 'bar'"),
-    "names stand twice": ("a.csv", b"text,text\n1,2\n", "column names stand twice: 'text'"),
+    "names appear twice": ("a.csv", b"text,text\n1,2\n", "column names appear twice: 'text'"),
     "repeated id": ("a.csv", b"id,text\n1,a\n2,b\n1,c\n", r"a.csv:4: the id '1' appears in an earlier row"),
     "empty id": ("a.csv", b"id,text\n,a\n", r"a.csv:2: the id is empty"),
     "10 MB in one field": (
@@ -288,7 +288,7 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "json with two spellings": (
         "a.jsonl",
         b'{"text": "a"}\n{"Text": "b"}\n',
-        r"a.jsonl: the name of the text column is there in 2 spellings: 'text', 'Text'",
+        r"a.jsonl: the name of the text column appears in 2 spellings: 'text', 'Text'",
     ),
     "json with a key twice": ("a.jsonl", b'{"text": "a", "text": "b"}\n', r"a.jsonl:1: not valid JSON: the key 'text'"),
     "endless label": ("a.jsonl", b'{"text": "a", "label": Infinity}\n', r"a.jsonl:1: the label is infinite"),

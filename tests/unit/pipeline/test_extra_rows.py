@@ -103,8 +103,8 @@ def test_rows_too_close_to_what_is_scored_are_left_out(run: Callable[..., Prepar
     assert report[0]["num_used"] == 1
     described = synthetic_rows.describe_file(report[0])
     assert described.endswith(
-        "trained on with weight 1; 9 left out (3 stand in rows that are scored, 3 nearly stand there, "
-        "3 come from a row that does)"
+        "trained on with weight 1; 9 left out (3 equal scored rows, 3 nearly equal scored rows, "
+        "3 come from scored rows)"
     )
 
 

@@ -200,7 +200,7 @@ def test_damaged_files_of_the_cache_cost_a_note_each(tiny_base: Base, news: Path
 def test_refused_leaks_are_refused_from_the_cache_too(tiny_base: Base, news: Path) -> None:
     run(tiny_base, make_config(news))
     for _ in range(2):
-        with pytest.raises(DataError, match="training rows stand in validation or test"):
+        with pytest.raises(DataError, match="training rows appear in validation or test"):
             run(tiny_base, make_config(news, leaks="refuse"))
 
 

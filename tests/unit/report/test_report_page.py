@@ -193,7 +193,7 @@ def test_unread_texts_are_the_likely_reason_where_the_baseline_wins(tmp_path: Pa
     write_json(report.data, data)
     text = Page(write_report([run]).read_text(encoding="utf-8")).text
     assert (
-        "This is the likely reason: the model could not read its texts whole: 87.0% of all tokens are cut off" in text
+        "This is the likely reason: the model could not read its whole texts: 87.0% of all tokens are cut off" in text
     )
     assert "What reached the model" in text
 
