@@ -1,8 +1,8 @@
-"""Results that are kept between runs: flat arrays, in files named by a digest of all that they follow from.
+"""Results kept between runs: flat arrays, in files named by a digest of everything that they depend on.
 
-A file is believed only if it lies in a folder that nobody but this user can write to, and if its content has the digest
-that it was written with: the digest finds damage, and the folder keeps out what others have made up. Nothing in here is
-ever executed, and nothing depends on it: without the folder, runs give the same results.
+A file is used only if it is in a folder that only this user can write to, and if its content has the digest that it was
+written with. The digest finds damage, and the folder keeps out files from others. Nothing in the cache is ever
+executed, and runs give the same results without it.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ from submillion.storage.private_folders import (
 )
 
 MAX_BYTES = 4 << 30
-"""Largest size of the folder; the files that were not used for the longest time go first."""
+"""Largest size of the folder; the least recently used files are removed first."""
 
 _FORMAT = "1"
-# Files of this name alone are ever removed: the folder may be one that holds other things.
+# Only files with such names are ever removed, since the folder may hold other files.
 _OWN_NAME = re.compile(r"[a-z]+-[0-9a-f]{40}\.safetensors")
 _OWN_LEFTOVER = re.compile(rf"\.{_OWN_NAME.pattern}\..*\.tmp")
-_LEFTOVER_S = 24 * 3600  # after which a file under its temporary name was left by a process that was killed
+_LEFTOVER_S = 24 * 3600  # an older file under a temporary name was left by a killed process
 
 Arrays = dict[str, NDArray[Any]]
 Note = Callable[[str], None]
 
 
 def open_cache(on_note: Note) -> Cache:
-    """Return the user's cache of data; one that keeps nothing where that is off.
+    """Return the user's cache of data, or one that keeps nothing if the cache is off.
 
     Args:
-        on_note: Told what a user should know, such as of a damaged file.
+        on_note: Called with notes for the user, such as on a damaged file.
     """
     if os.environ.get(CACHE_SETTING) == CACHE_OFF:
         return Cache(None, on_note=on_note)
@@ -64,17 +64,17 @@ def open_cache(on_note: Note) -> Cache:
     reason = explain_distrust(folder)
     if reason:
         on_note(
-            f"nothing is kept between runs, and nothing kept is believed: {reason}; "
-            f"{CACHE_SETTING}=/path/to/folder names one of your own"
+            f"nothing is kept between runs, and no kept file is used: {reason}; "
+            f"{CACHE_SETTING}=/path/to/folder names another folder"
         )
         return Cache(None, on_note=on_note)
     return Cache(folder, on_note=on_note)
 
 
 def digest_parts(*parts: str | bytes | NDArray[Any]) -> str:
-    """Return one SHA-256 of several values, each with its length, so that no two lists of values agree by chance.
+    """Return one SHA-256 of several values, each with its length, so that different lists have different digests.
 
-    Of an array, in C order, only the bytes count.
+    An array counts only by its bytes, in C order.
     """
     digest = hashlib.sha256()
     for part in parts:
@@ -87,19 +87,19 @@ def digest_parts(*parts: str | bytes | NDArray[Any]) -> str:
 
 @remember
 def digest_code(*names: str) -> str:
-    """Return a digest of what computes: Python's version, this package's, and the source of some of its modules.
+    """Return a digest of the code: the versions of Python and of this package, and the source of some modules.
 
-    Results of other code are not taken for this code's, whether or not its version has changed.
+    So results of other code are never used, even if the version has not changed.
 
     Args:
-        names: Modules and folders of modules, from the package's folder.
+        names: Modules and folders of modules, relative to the package's folder.
     """
     package = Path(__file__).parent
     parts: list[str | bytes] = [sys.version, unicodedata.unidata_version, np.__version__, __version__]
     for name in names:
         path = package / name
         for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
-            with suppress(OSError):  # an installation without sources has its version
+            with suppress(OSError):  # without sources, the version has to do
                 parts += [file.name, file.read_bytes()]
     return digest_parts(*parts)
 
@@ -108,8 +108,8 @@ class Cache:
     """A folder of results.
 
     Args:
-        folder: Made when the first result is stored; None keeps nothing.
-        on_note: Told what a user should know, such as of a damaged file.
+        folder: Path of the folder, made when the first result is stored; None keeps nothing.
+        on_note: Called with notes for the user, such as on a damaged file.
         max_bytes: Largest size of the folder.
     """
 
@@ -119,11 +119,11 @@ class Cache:
         self._max_bytes = max_bytes
 
     def load(self, kind: str, key: str) -> Arrays | None:
-        """Return a stored result, or None where there is none, or only a damaged one, which is removed.
+        """Return a stored result, or None if there is none; a damaged file is removed.
 
         Args:
-            kind: What the result is; begins the file's name.
-            key: Digest of all that it follows from.
+            kind: Kind of the result, with which the file's name begins.
+            key: Digest of everything that the result depends on.
         """
         path = self._find_path(kind, key)
         if path is None or not path.is_file():
@@ -132,7 +132,7 @@ class Cache:
             with safe_open(path, framework="numpy") as file:
                 stored = file.metadata() or {}
                 arrays: Arrays = {name: file.get_tensor(name) for name in sorted(file.keys())}
-        except FileNotFoundError:  # another process has made room
+        except FileNotFoundError:  # another process removed it to make room
             return None
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             self._drop(path, str(error))
@@ -140,12 +140,12 @@ class Cache:
         if stored != self._describe(kind, key, arrays):
             self._drop(path, "its content has another digest")
             return None
-        with suppress(OSError):  # a folder that can only be read serves as well
-            os.utime(path)  # used now: the last to go
+        with suppress(OSError):  # a read-only folder is fine
+            os.utime(path)  # a file used now is the last to be removed
         return arrays
 
     def store(self, kind: str, key: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Keep a result, whole or not at all; where that is not possible, a note says why."""
+        """Keep a result, whole or not at all; if that fails, a note says why."""
         path = self._find_path(kind, key)
         if path is None:
             return
@@ -154,7 +154,7 @@ class Cache:
         if len(payload) > self._max_bytes:
             return
         try:
-            # Texts may be private: only their owner may look into the folder.
+            # Texts may be private, so only their owner may read the folder.
             if reason := make_private_folder(path.parent):
                 raise RunError(reason)
             write_bytes(path, payload)
@@ -173,14 +173,14 @@ class Cache:
         return {"format": _FORMAT, "kind": kind, "key": key, "sha256": digest_parts(*parts)}
 
     def _drop(self, path: Path, reason: str) -> None:
-        self._note(f"{path} is damaged ({reason}); what it held is made again")
-        with suppress(OSError):  # it is damaged still, and will be noticed again
+        self._note(f"{path} is damaged ({reason}); its content is made again")
+        with suppress(OSError):  # if it stays, it is noticed again
             path.unlink(missing_ok=True)
 
     def _make_room(self, newest: Path) -> None:
         kept: list[tuple[float, int, Path]] = []
         for path in newest.parent.iterdir():
-            with suppress(FileNotFoundError):  # other processes make room too
+            with suppress(FileNotFoundError):  # other processes may remove it too
                 status = path.stat()
                 if _OWN_LEFTOVER.fullmatch(path.name) and status.st_mtime < time.time() - _LEFTOVER_S:
                     path.unlink()
@@ -194,14 +194,14 @@ class Cache:
 
 
 def pack_strings(strings: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return strings as UTF-8 bytes end to end, and where each one ends."""
+    """Return strings as UTF-8 bytes end to end, and the end of each."""
     encoded = [string.encode("utf-8", "surrogatepass") for string in strings]
     ends = np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)))
     return np.frombuffer(b"".join(encoded), np.uint8), ends
 
 
 def unpack_strings(data: NDArray[np.uint8], ends: NDArray[np.int64]) -> list[str]:
-    """Return the strings that `pack_strings` has packed."""
+    """Return the strings that `pack_strings` packed."""
     whole, stops = data.tobytes(), ends.tolist()
     pairs = zip([0, *stops], stops, strict=False)
     return [whole[start:stop].decode("utf-8", "surrogatepass") for start, stop in pairs]

@@ -1,7 +1,7 @@
 """Errors that a user can act on, and the exit code of each.
 
-Every message has three parts: what is wrong with the value shown, where it stands, and what to do about it.
-Each error is also the fitting built-in, so that callers of the library can catch what they would expect.
+Every message has three parts: what is wrong with the value shown, its place, and what to do about it.
+Each error is also a fitting built-in error, so that callers of the library can catch the usual kinds.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ class SubmillionError(Exception):
     """Base of every error that submillion raises on purpose.
 
     Args:
-        message: What is wrong, with the value shown.
-        where: The place: ``file:row``, a dotted configuration path or a folder.
-        hint: What to do about it.
+        message: Description of the fault, with the value shown.
+        where: Place of the fault: ``file:row``, a dotted configuration path or a folder.
+        hint: Advice to the user.
     """
 
     exit_code = 1
@@ -69,23 +69,23 @@ class ModelError(SubmillionError, RuntimeError):
 
 
 class RunError(SubmillionError, RuntimeError):
-    """A run that cannot go on: disk full, non-finite loss, damaged run folder."""
+    """A run that cannot continue: disk full, non-finite loss, damaged run folder."""
 
     exit_code = 6
 
 
 class DivergedError(RunError):
-    """A loss or gradients that are not finite: a result of the settings, where other errors of a run are accidents."""
+    """A loss or gradients that are not finite, which the settings caused; other errors of a run are accidents."""
 
 
 KINDS: Mapping[str, type[SubmillionError]] = {
     kind.__name__: kind for kind in (ConfigError, DataError, BudgetError, ModelError, RunError, DivergedError)
 }
-"""All kinds of errors by the name that `SubmillionError.to_json` gives them."""
+"""All kinds of errors by their name in `SubmillionError.to_json`."""
 
 
 def from_json(values: Mapping[str, str]) -> SubmillionError:
-    """Return the error that another process has described with `SubmillionError.to_json`.
+    """Return the error that another process described with `SubmillionError.to_json`.
 
     Args:
         values: Kind, message, place and hint. A kind that is not in `KINDS`, such as that of a bug, ends a run.

@@ -1,4 +1,4 @@
-"""How long work reports its progress; what is shown, and where, is the command line's business."""
+"""The protocol by which long work reports its progress; the command line decides how to show it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ class Progress(Protocol):
     """Receives stages, counts and notes. Stages follow each other and do not nest."""
 
     def start(self, stage: str, total: int | None = None, done: int = 0) -> None:
-        """Begin a stage, for example ``train``, with the number of units it has, if known, and those done before."""
+        """Begin a stage, for example ``train``, with its number of units, if known, and those done before."""
 
     def advance(self, done: int, **figures: float) -> None:
-        """Report the units done so far of the stage, and figures to show beside them."""
+        """Report the number of units done so far, and figures to show beside it."""
 
     def note(self, message: str) -> None:
-        """Say something once that a user should know."""
+        """Report something once that a user should know."""
 
     def on_plan(self, plan: Plan) -> None:
         """Show what is about to be trained: known once the data has been read, since it depends on the classes."""

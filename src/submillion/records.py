@@ -1,4 +1,4 @@
-"""The nouns that every room passes on: records, label sets, splits, predictions."""
+"""The nouns that all rooms share: records, label sets, splits, predictions."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Record:
     """One row of text.
 
     Attributes:
-        id: The row's own id, or its 0-based row number in the file as a string; unique within a split.
-        columns: The text columns in reading order, empty ones included.
-        label: Label id in ``0..C-1``; None where the row has no label.
-        source: Where the row stands, as ``file:line`` with 1-based physical lines (rows for binary formats).
+        id: Id of the row, or its 0-based row number in the file as a string; unique within a split.
+        columns: Text columns in reading order, empty ones included.
+        label: Label id in ``0..C-1``; None if the row has no label.
+        source: Place of the row, as ``file:line`` with 1-based physical lines (rows for binary formats).
     """
 
     id: str
@@ -30,7 +30,7 @@ class Record:
 
     @property
     def text(self) -> str:
-        """The non-empty columns joined by one space: what the model reads."""
+        """The text that the model reads: the non-empty columns joined by one space."""
         return " ".join(filter(None, self.columns))
 
 
@@ -39,7 +39,7 @@ class LabelSet:
     """Class names in the order of their label ids.
 
     Attributes:
-        names: One name a class; a name's position is its label id.
+        names: Names of the classes; a name's position is its label id.
     """
 
     names: tuple[str, ...]
@@ -52,7 +52,7 @@ class LabelSet:
                 hint="A classifier needs at least two classes; check the label column.",
             )
         if len(set(self.names)) != len(self.names):
-            raise DataError(f"class names repeat: {list(self.names)!r}", hint="Give every class a name of its own.")
+            raise DataError(f"class names repeat: {list(self.names)!r}", hint="Give every class a different name.")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -64,8 +64,8 @@ class LabelSet:
         """Turn one row of probabilities into a prediction.
 
         Args:
-            record_id: The record's id.
-            probabilities: Shape (C,), sums to one.
+            record_id: Id of the record.
+            probabilities: Probability of each class, shape (C,), with a sum of one.
             has_text: Whether the record holds any text.
         """
         label_id = int(np.argmax(probabilities))
@@ -90,14 +90,14 @@ class Splits:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the model says of one record.
+    """The model's answer for one record.
 
     Attributes:
-        id: The record's id.
-        label_id: The most probable class, ``0..C-1``.
-        label: Its name.
-        probabilities: One probability a class, in label order.
-        has_text: Whether the record holds any text once it is cleaned; where it does not, its label says nothing.
+        id: Id of the record.
+        label_id: Most probable class, ``0..C-1``.
+        label: Name of that class.
+        probabilities: Probability of each class, in label order.
+        has_text: Whether the record holds any text after cleaning; without text, the label means nothing.
     """
 
     id: str
@@ -113,7 +113,7 @@ def labels_of(records: Sequence[Record]) -> NDArray[np.int64]:
 
 
 def hash_records(records: Sequence[Record]) -> str:
-    """Return a SHA-256 of cleaned texts and labels, by which the run knows its own test rows again."""
+    """Return a SHA-256 of cleaned texts and labels, by which the run recognises its test rows."""
     digest = hashlib.sha256()
     for record in records:
         digest.update(f"{record.label}\x00{record.text}\x00".encode())

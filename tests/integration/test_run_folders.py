@@ -106,4 +106,4 @@ def test_without_a_home_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None
         raise KeyError(uid)
 
     monkeypatch.setattr("pwd.getpwuid", know_nobody)
-    assert "nothing says where the home folder" in explain_distrust(find_cache_folder())
+    assert "the home folder of this user is not known" in explain_distrust(find_cache_folder())

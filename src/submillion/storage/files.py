@@ -1,4 +1,4 @@
-"""Work on files that must not go wrong: whole writes, reads that follow no links and never wait, locks, and JSON."""
+"""Safe work on files: whole writes, reads that follow no links and never wait, locks, and JSON."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from submillion.errors import ConfigError, RunError
 from submillion.storage.json_shapes import JsonObject, JsonView
 
 MAX_JSON_BYTES = 64 << 20
-"""Largest JSON file that is read; those of a run with a thousand classes stay far below it."""
+"""Largest JSON file that is read; the files of a run with a thousand classes are far smaller."""
 
 MAX_LOG_BYTES = 1 << 30
-"""Largest log that is read, some three million steps."""
+"""Largest log that is read, with about three million steps."""
 
 _FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-# Libraries in Rust say in their message alone what the system has said.
+# Libraries in Rust give the system's error number only in their message.
 _SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
@@ -43,12 +43,12 @@ def full_disk_is_run_error(path: Path) -> Iterator[None]:
         raise RunError(
             f"cannot be written: {reason}",
             where=str(path),
-            hint="Free some space, then continue with --resume; nothing written before is lost.",
+            hint="Free some space, then continue with --resume; earlier files are not lost.",
         ) from error
 
 
 def _find_full_disk(error: Exception) -> str | None:
-    """Return what the system says where it was the disk, whichever library passes it on."""
+    """Return the system's message if the disk was the cause, whichever library raised the error."""
     code = error.errno if isinstance(error, OSError) else None
     if code is None and (told := _SYSTEM_ERROR.search(str(error))):
         code = int(told[1])
@@ -57,15 +57,15 @@ def _find_full_disk(error: Exception) -> str | None:
 
 @contextmanager
 def hold_folder(lock: Path, *, doing: str, hint: str = "Wait for it, or stop it.") -> Iterator[None]:
-    """Keep a folder for this process; the system lets go of it with the process, however that ends.
+    """Keep a folder for this process; the system releases it when the process ends in any way.
 
     Args:
-        lock: A file in the folder, made if absent; what stands in it is left as it is.
-        doing: What processes do there, for the error message.
-        hint: What to do where another one is at it.
+        lock: File in the folder, made if absent; its content is not changed.
+        doing: Work of the processes there, for the error message.
+        hint: Advice if another process holds the folder.
 
     Raises:
-        RunError: Another process holds the folder, or a link or something else stands in the lock's place.
+        RunError: Another process holds the folder, or the lock is a link or no ordinary file.
     """
     while True:
         with os.fdopen(open_plain(lock, os.O_RDWR | os.O_CREAT), "r+b") as file:
@@ -74,7 +74,7 @@ def hold_folder(lock: Path, *, doing: str, hint: str = "Wait for it, or stop it.
             except BlockingIOError:
                 place = str(lock.parent)
                 raise RunError(f"another process is {doing} in this folder", where=place, hint=hint) from None
-            # Who held it before may have removed the file in the meantime, and then others lock another one.
+            # An earlier holder may have removed the file in the meantime, and then others lock a new one.
             if not _is_file_at(file.fileno(), lock):
                 continue
             yield
@@ -89,16 +89,16 @@ def _is_file_at(handle: int, path: Path) -> bool:
 
 
 def open_plain(path: Path, flags: int, *, follows_links: bool = False) -> int:
-    """Open a regular file that is no link, without ever waiting for anybody, and return its descriptor.
+    """Open a regular file that is no link, without ever waiting, and return its descriptor.
 
     Args:
-        path: The file; folders on the way to it may be links.
-        flags: As for `os.open`.
+        path: Path of the file; folders on the way to it may be links.
+        flags: Flags for `os.open`.
         follows_links: Whether the file may be a link to a regular one, as in the hub's cache.
 
     Raises:
-        FileNotFoundError: There is none.
-        RunError: A link, a folder, a pipe or a device stands in its place, or the system refuses.
+        FileNotFoundError: There is no such file.
+        RunError: The path is a link, a folder, a pipe or a device, or the system refuses.
     """
     try:
         kept = 0 if follows_links else os.O_NOFOLLOW
@@ -106,7 +106,7 @@ def open_plain(path: Path, flags: int, *, follows_links: bool = False) -> int:
     except FileNotFoundError:
         raise
     except OSError as error:
-        # A socket and a pipe that nobody reads are told as ENXIO.
+        # A socket, and a pipe without a reader, raise ENXIO.
         reason = explain_odd_file(path) or f"cannot be opened: {error.strerror}"
         raise RunError(reason, where=str(path), hint=ODD_HINT if explain_odd_file(path) else "") from None
     if not stat.S_ISREG(os.fstat(handle).st_mode):
@@ -121,10 +121,10 @@ ODD_HINT = (
 
 
 def explain_odd_file(path: Path, *, is_folder: bool = False) -> str:
-    """Return what stands in a file's place, such as ``is a link to ...``; empty where it is what should be there.
+    """Return what is in a file's place, such as ``is a link to ...``; empty if it is of the right kind.
 
     Args:
-        path: The file or folder; absent ones are not odd.
+        path: Path of the file or folder; absent ones are not odd.
         is_folder: Whether a folder should be there.
     """
     try:
@@ -132,7 +132,7 @@ def explain_odd_file(path: Path, *, is_folder: bool = False) -> str:
     except (FileNotFoundError, NotADirectoryError):
         return ""
     except (OSError, ValueError) as error:
-        return f"cannot be looked at: {error}"
+        return f"cannot be examined: {error}"
     if stat.S_ISLNK(mode):
         return f"is a link to {os.readlink(path)}, and links are not followed here"
     if stat.S_ISDIR(mode):
@@ -143,9 +143,9 @@ def explain_odd_file(path: Path, *, is_folder: bool = False) -> str:
 
 
 def explain_stray_link(path: Path) -> str:
-    """Return where a link leads that leaves its folder, as the end of a sentence; empty for everything else.
+    """Return the target of a link that leaves its folder, as the end of a sentence; empty for everything else.
 
-    Links of the hub's cache, which lead from a snapshot to the blobs of its repository, are no strays.
+    Links of the hub's cache, which lead from a snapshot to the blobs of its repository, are allowed.
     """
     if not path.is_symlink():
         return ""
@@ -158,20 +158,20 @@ def read_plain(path: Path, max_bytes: int = MAX_JSON_BYTES, *, follows_links: bo
     """Return the content of a regular file that is no link.
 
     Args:
-        path: The file.
+        path: Path of the file.
         max_bytes: Largest size.
-        follows_links: As for `open_plain`.
+        follows_links: Whether the file may be a link, as for `open_plain`.
 
     Raises:
-        FileNotFoundError: There is none.
-        RunError: It is something else, too large, or cannot be read.
+        FileNotFoundError: There is no such file.
+        RunError: The path is something else, or the file is too large or cannot be read.
     """
     try:
         with os.fdopen(open_plain(path, os.O_RDONLY, follows_links=follows_links), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size > max_bytes:
                 raise RunError(f"has {size:,} bytes; at most {max_bytes:,} are read", where=str(path))
-            return file.read(size)  # asked for more, it allocates more
+            return file.read(size)  # a larger number would allocate more memory
     except NotADirectoryError:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
     except OSError as error:
@@ -184,8 +184,8 @@ def read_plain_text(path: Path, max_bytes: int = MAX_JSON_BYTES) -> str:
     """Return the UTF-8 text of a regular file that is no link.
 
     Raises:
-        FileNotFoundError: There is none.
-        RunError: It is something else, too large, not readable or no UTF-8.
+        FileNotFoundError: There is no such file.
+        RunError: The path is something else, or the file is too large, not readable or no UTF-8.
     """
     try:
         return read_plain(path, max_bytes).decode("utf-8")
@@ -194,13 +194,13 @@ def read_plain_text(path: Path, max_bytes: int = MAX_JSON_BYTES) -> str:
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file so that other processes see the old content or the new one, never a part.
+    """Write a file so that other processes see the old content or the new content, never a part.
 
-    What killed writers of the same file left beside it is removed.
+    Files that killed writers of the same file left beside it are removed.
 
     Args:
-        path: The file; its folder is made if absent.
-        write: Called with the open temporary file.
+        path: Path of the file; its folder is made if absent.
+        write: Function that is called with the open temporary file.
 
     Raises:
         RunError: The disk is full.
@@ -227,15 +227,15 @@ def _open_temporary(path: Path) -> tuple[int, str]:
     """Return a new file beside another one, locked while it is open, so that `_remove_stale` leaves it alone."""
     while True:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        with suppress(OSError):  # a file system without locks; then nothing is taken for stale either
+        with suppress(OSError):  # without locks in the file system, no file counts as stale
             fcntl.flock(handle, fcntl.LOCK_EX)
         if os.path.exists(temporary):
             return handle, temporary
-        os.close(handle)  # another process had it before the lock did
+        os.close(handle)  # another process took it before it was locked
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove what killed writers of one file left beside it; the temporary files of living ones are locked."""
+    """Remove the files that killed writers of one file left beside it; files of living writers are locked."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
         with suppress(OSError):
             handle = os.open(leftover, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -254,7 +254,7 @@ def _umask() -> int:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries, so that a rename in it survives a power cut."""
+    """Flush a folder's entries, so that a rename in it survives a power failure."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -288,7 +288,7 @@ def parse_json(content: bytes) -> Any:
     """Return the value of JSON text as this package writes it.
 
     Raises:
-        ValueError: It is no UTF-8 or no JSON, is nested too deeply, or holds half of a character or a number that is
+        ValueError: The text is no UTF-8 or no JSON, is nested too deeply, or holds half a character or a number that is
             not finite or has more than 64 bits.
     """
     try:
@@ -296,7 +296,7 @@ def parse_json(content: bytes) -> Any:
             content.decode("utf-8"), parse_constant=_refuse_number, parse_int=_read_int, parse_float=_read_float
         )
         if b"\\ud" in content.lower():
-            # Half a surrogate pair passes as text here and fails wherever it is to be written.
+            # Half a surrogate pair passes as text here and would fail when it is written.
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
@@ -304,11 +304,11 @@ def parse_json(content: bytes) -> Any:
 
 
 def _refuse_number(text: str) -> float:
-    raise ValueError(f"{text[:40]} is no number that is used here")
+    raise ValueError(f"the number {text[:40]} is out of range")
 
 
 def _read_int(text: str) -> int:
-    # The longest one of 64 bits has 20 characters.
+    # The longest number of 64 bits has 20 characters.
     if len(text) > 20 or not -(1 << 63) <= (value := int(text)) < 1 << 64:
         _refuse_number(text)
     return value
@@ -323,8 +323,8 @@ def read_json(path: Path, *, follows_links: bool = False) -> JsonObject:
     """Read a JSON object of a run folder.
 
     Args:
-        path: The file.
-        follows_links: As for `open_plain`.
+        path: Path of the file.
+        follows_links: Whether the file may be a link, as for `open_plain`.
 
     Raises:
         RunError: The file is missing, is a link, or is no JSON object.
@@ -333,7 +333,7 @@ def read_json(path: Path, *, follows_links: bool = False) -> JsonObject:
         values = parse_json(read_plain(path, follows_links=follows_links))
     except FileNotFoundError:
         raise RunError(
-            "is missing", where=str(path), hint="Is this a run folder, and did its training come to the end?"
+            "is missing", where=str(path), hint="Is this a run folder, and did its training finish?"
         ) from None
     except ValueError as error:
         raise RunError(f"is damaged: {error}", where=str(path)) from None
@@ -343,11 +343,11 @@ def read_json(path: Path, *, follows_links: bool = False) -> JsonObject:
 
 
 def read_log(path: Path, num_bytes: int | None = None) -> list[JsonObject]:
-    """Read log.jsonl; an unfinished last line, as a kill leaves it, is left out.
+    """Read log.jsonl; an unfinished last line, which a kill leaves, is ignored.
 
     Args:
-        path: The file; an absent one has no lines.
-        num_bytes: Length of the beginning that is read; all if None.
+        path: Path of the file; an absent one has no lines.
+        num_bytes: Number of bytes to read from the beginning; all if None.
 
     Raises:
         RunError: A line before the last is damaged.
@@ -368,20 +368,18 @@ def read_log(path: Path, num_bytes: int | None = None) -> list[JsonObject]:
     return entries
 
 
-def expand_home(path: str, *, where: str = "", hint: str = "Write the folder out in full.") -> Path:
+def expand_home(path: str, *, where: str = "", hint: str = "Write the full path of the folder.") -> Path:
     """Return a path with ``~`` and ``~user`` at its beginning replaced by that home folder.
 
     Args:
-        path: The path as the user wrote it.
-        where: What it was given for, for the error message; the path itself if empty.
-        hint: What to do about it.
+        path: Path as the user wrote it.
+        where: Setting or argument that the path was given for, for the error message; the path itself if empty.
+        hint: Advice, for the error message.
 
     Raises:
-        ConfigError: There is no such user, or nothing says where the home of this one is.
+        ConfigError: There is no such user, or the home folder is not known.
     """
     try:
         return Path(path).expanduser()
     except (RuntimeError, ValueError):
-        raise ConfigError(
-            f"nothing says which folder {path.partition('/')[0]} is", where=where or path, hint=hint
-        ) from None
+        raise ConfigError(f"the folder {path.partition('/')[0]} is not known", where=where or path, hint=hint) from None

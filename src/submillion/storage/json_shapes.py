@@ -1,4 +1,4 @@
-"""What the JSON files of a run must hold before anybody computes with it."""
+"""The required shapes of a run's JSON files, which are checked before their values are used."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Number:
     """A finite number.
 
     Attributes:
-        low: Smallest one.
-        high: Largest one.
+        low: Smallest allowed number.
+        high: Largest allowed number.
         is_whole: Whether it must be a whole number.
-        is_above: Whether it must be above `low`, too.
+        is_above: Whether it must be above `low`.
     """
 
     low: float = -math.inf
@@ -28,7 +28,7 @@ class Number:
     is_above: bool = False
 
     def holds(self, value: object) -> bool:
-        """Return whether a value of JSON is such a number; true and false are none."""
+        """Return whether a JSON value is such a number; true and false are not."""
         if not isinstance(value, int if self.is_whole else (int, float)) or isinstance(value, bool):
             return False
         try:
@@ -54,8 +54,9 @@ class Maybe:
 
 
 Shape: TypeAlias = "type | Number | Maybe | list[Shape] | Mapping[str, Shape]"
-"""A type; a `Number`; ``[shape]`` for a list of any length, ``[shape, shape]`` for one of just these; a dictionary of
-keys that must be there, with ``?`` at the end of those that may be absent, or ``*`` for all keys. Others are free."""
+"""A shape is a type, a `Number`, a list or a dictionary. ``[shape]`` is a list of any length, and ``[shape, shape]`` a
+list of just these. A dictionary has the required keys, with ``?`` at the end of optional ones, or ``*`` for all keys.
+Other keys are allowed."""
 
 JsonObject: TypeAlias = dict[str, Any]
 """An object of JSON as it is read or written. Its reader checks the values by a shape, or knows who wrote them."""
@@ -67,21 +68,21 @@ COUNT = Number(0, 1 << 62, is_whole=True)
 ANY_NUMBER = Number()
 
 DAMAGED_HINT = (
-    "It is damaged or was edited. Take the folder from its source again, or start the run again in a new one."
+    "It is damaged or was edited. Copy the folder from its source again, or start the run again in a new folder."
 )
 _NAMES = {str: "text", bool: "true or false", list: "a list", dict: "an object", object: "anything"}
 
 
 def check_shape(value: object, shape: Shape, path: Path) -> None:
-    """Refuse a value of JSON that is not of a shape.
+    """Refuse a JSON value that does not have a shape.
 
     Args:
-        value: As it was read.
-        shape: What it must be.
-        path: The file, for the error message.
+        value: Value from the file.
+        shape: Required shape.
+        path: Path of the file, for the error message.
 
     Raises:
-        RunError: With the dotted place and the value of the first thing that is wrong.
+        RunError: The value does not fit; the error has the dotted place and the value of the first fault.
     """
     problem = _find_problem(value, shape, "")
     if problem:

@@ -1,4 +1,4 @@
-"""Folders that are private: nobody but this user can have put there what lies in them."""
+"""Private folders, whose files only this user can have written."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pathlib import Path
 from submillion.storage.files import expand_home
 
 CACHE_SETTING, CACHE_OFF = "SUBMILLION_CACHE", "off"
-"""Environment variable that names another folder for the cache; ``off`` keeps nothing of the data."""
+"""Environment variable that names another folder for the cache; ``off`` keeps no data."""
 
 HOMELESS = Path(os.devnull)
-"""In the place of a home folder where nothing says which it is: nothing can lie below it."""
+"""Path that replaces an unknown home folder; no file can exist below it."""
 
-_MAX_LINKS = 40  # as many as Linux follows in one path
+_MAX_LINKS = 40  # Linux follows as many in one path
 
 
 def make_private_folder(folder: Path) -> str:
-    """Make a folder for this user alone, with the missing ones above it, and return `explain_distrust` of it."""
+    """Make a folder for this user alone, with missing parent folders, and return `explain_distrust` of it."""
     reason = explain_distrust(folder)
     if reason:
         return reason
@@ -33,24 +33,24 @@ def make_private_folder(folder: Path) -> str:
 
 
 def explain_distrust(folder: Path) -> str:
-    """Return why what lies in a folder cannot be believed, as a sentence without its end; empty where it can.
+    """Return why the files of a folder cannot be trusted, as a sentence without its end; empty if they can.
 
-    What lies in a folder is ours alone if nobody else can put anything there: the folder is this user's, only this
-    user may write in it, and every folder and link on the way to it belongs to this user or to root, and can be
-    renamed by nobody else. A folder that is not there yet is judged by those above it.
+    Files can be trusted if only this user can have written them. The folder must belong to this user, and only this
+    user may write in it. Every folder and link on the way to it must belong to this user or to root, and others must
+    not be able to rename it. A missing folder is judged by its parents.
 
     Args:
-        folder: The folder. It must be no link itself; links above it are followed.
+        folder: Path of the folder. It must be no link itself; links above it are followed.
     """
     path = Path(os.path.abspath(folder))
     if path.is_relative_to(HOMELESS):
-        return "nothing says where the home folder of this user is"
+        return "the home folder of this user is not known"
     try:
         if path.is_symlink():
             return f"{path} is a link"
         return _explain_way(path)
     except (OSError, ValueError) as error:
-        return f"{path} cannot be looked at: {getattr(error, 'strerror', None) or error}"
+        return f"{path} cannot be examined: {getattr(error, 'strerror', None) or error}"
 
 
 def _explain_way(path: Path) -> str:
@@ -75,7 +75,7 @@ def _explain_way(path: Path) -> str:
         if num_links > _MAX_LINKS:
             return f"{path} has too many links on its way"
         if status.st_uid not in (0, os.geteuid()):
-            return f"{here / step} is a link of {_name_user(status.st_uid)}"
+            return f"{here / step} is a link that belongs to {_name_user(status.st_uid)}"
         target = Path(os.readlink(here / step))
         steps = [*target.parts[1 if target.is_absolute() else 0 :], *steps]
         here = Path(target.anchor) if target.is_absolute() else here
@@ -83,11 +83,11 @@ def _explain_way(path: Path) -> str:
 
 def _explain_owner(path: Path, status: os.stat_result, *, is_last: bool) -> str:
     if not stat.S_ISDIR(status.st_mode):
-        return f"{path} is no folder"
+        return f"{path} is not a folder"
     if not _is_ours(status) and (is_last or status.st_uid != 0):
         return f"{path} belongs to {_name_user(status.st_uid)}"
     is_open = status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and not _is_own_group(status.st_gid))
-    # In a sticky folder such as /tmp, others can neither rename nor remove what is ours.
+    # In a sticky folder such as /tmp, others can neither rename nor remove our files.
     if is_open and (is_last or not status.st_mode & stat.S_ISVTX):
         return f"{path} can be written to by other users"
     return ""
@@ -98,7 +98,7 @@ def _is_ours(status: os.stat_result) -> bool:
 
 
 def _is_own_group(gid: int) -> bool:
-    """Return whether a group has no member but this user, as many systems give each user one."""
+    """Return whether this user is the only member of a group; many systems give each user such a group."""
     if gid == 0:
         return True
     try:
@@ -117,19 +117,19 @@ def _name_user(uid: int) -> str:
 
 
 def find_cache_folder() -> Path:
-    """Return the folder for what can be made again: SUBMILLION_CACHE, or ``submillion`` in the user's cache.
+    """Return the folder for files that can be made again: SUBMILLION_CACHE, or ``submillion`` in the user's cache.
 
-    Where nothing says what the user's home is, it is one in which nothing can lie (see `explain_distrust`).
+    If the user's home is not known, the folder is one that cannot hold files (see `explain_distrust`).
 
     Raises:
-        ConfigError: SUBMILLION_CACHE begins with the home of a user that there is not.
+        ConfigError: SUBMILLION_CACHE begins with the home of an unknown user.
     """
     setting = os.environ.get(CACHE_SETTING, "")
     if setting and setting != CACHE_OFF:
         return expand_home(setting, where=CACHE_SETTING)
-    # The XDG specification has relative paths ignored.
+    # The XDG specification says that relative paths must be ignored.
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if not base.is_absolute():
-        # Without a home nothing is kept; it is no reason to fail.
+        # Without a home nothing is kept, but that is no reason to fail.
         base = HOMELESS if os.path.expanduser("~") == "~" else Path("~/.cache").expanduser()
     return base / "submillion"

@@ -1,4 +1,4 @@
-"""How much a binary file may unpack to: rows and texts in proportion to its bytes, with room for honest repetition."""
+"""The limits on unpacking a binary file: rows and texts in proportion to its bytes, with room for honest repetition."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from pathlib import Path
 from submillion.errors import DataError
 
 FREE_ROWS = 2 << 20
-"""Rows that any file may have: columns that repeat a few values take next to no bytes."""
+"""Number of rows that any file may have, since columns that repeat a few values take very few bytes."""
 
 ROWS_PER_BYTE = 8
-"""Rows beyond these that each byte of a file may stand for: a label of two classes takes a bit a row."""
+"""Most rows for each byte of a larger file: a label of two classes takes one bit a row."""
 
 FREE_BYTES = 512 << 20
 """Bytes of texts that any file may unpack to."""
 
 MAX_RATIO = 60
-"""How many times its own size a larger file may unpack to. Prose compresses by 3 to 5, machines' logs by 20."""
+"""Largest ratio of texts to file size in a larger file. Prose compresses by 3 to 5, and machines' logs by 20."""
 
 MAX_COLUMNS = 10_000
 
 
 class Allowance:
-    """Counts what a file unpacks to, and refuses it before it fills the memory.
+    """Counts the unpacked rows and bytes of a file, and refuses it before it fills the memory.
 
     Args:
-        path: The file, for messages.
-        size: Its bytes.
+        path: Path of the file, for messages.
+        size: Size of the file in bytes.
     """
 
     def __init__(self, path: Path, size: int) -> None:
@@ -41,13 +41,13 @@ class Allowance:
         """Count rows that are about to be read.
 
         Raises:
-            DataError: These are more than a file of this size may have.
+            DataError: A file of this size may not have so many rows.
         """
         self.num_rows += count
         self.check_rows(self.num_rows)
 
     def check_rows(self, count: int) -> None:
-        """Refuse so many rows, as `charge_rows` does, without counting them."""
+        """Check a number of rows as `charge_rows` does, without counting them."""
         if count > self._max_rows:
             self._refuse(f"{count:,} rows in {self._size:,} bytes, more than the {self._max_rows:,} allowed")
 
@@ -55,7 +55,7 @@ class Allowance:
         """Count bytes that are about to be unpacked.
 
         Raises:
-            DataError: These are more than a file of this size may unpack to.
+            DataError: A file of this size may not unpack to so many bytes.
         """
         self.num_bytes += count
         if self.num_bytes > self._max_bytes:
@@ -66,7 +66,7 @@ class Allowance:
         raise DataError(
             f"the file holds {found}: it would fill the memory",
             where=str(self._path),
-            hint="If the file is sound, split it, or save its rows as CSV.",
+            hint="If the file is intact, split it, or save its rows as CSV.",
         )
 
 
@@ -74,11 +74,11 @@ def check_num_columns(path: Path, count: int) -> None:
     """Refuse a file of more than `MAX_COLUMNS` columns.
 
     Raises:
-        DataError: It has more.
+        DataError: The file has more.
     """
     if count > MAX_COLUMNS:
         raise DataError(
             f"the file has {count:,} columns, more than {MAX_COLUMNS:,}",
             where=str(path),
-            hint="Save the columns of texts, labels and ids alone.",
+            hint="Save only the columns of texts, labels and ids.",
         )

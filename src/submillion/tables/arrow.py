@@ -1,8 +1,8 @@
-"""Read parquet and Arrow files batch by batch, each validated in full before a value is touched.
+"""Read parquet and Arrow files batch by batch, and validate each batch in full before a value is read.
 
-Arrow trusts the offsets in its buffers; crafted ones crash the process at the first read, so nothing is read from a
-batch that has not passed ``validate(full=True)``. It also allocates what a file promises, so sizes are compared with
-the file's own before anything is unpacked.
+Arrow trusts the offsets in its buffers, and crafted ones crash the process at the first read. So nothing is read from a
+batch before it has passed ``validate(full=True)``. Arrow also allocates as much as a file declares, so declared sizes
+are compared with the size of the file before anything is unpacked.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from submillion.tables.table import MAX_FIELD_CHARS, field_too_long
 BATCH_ROWS = 4096
 
 MAX_PAGE_BYTES = 128 << 20
-"""Largest page of a parquet column, unpacked, unless it has a fair share of that in the file: most have 1 MB."""
+"""Largest unpacked page of a parquet column, unless the file has a fair share of that size. Most pages have 1 MB."""
 
 MAX_PAGE_VALUES = 16 << 20
 _MAX_FOOTER_BYTES = 64 << 20
@@ -44,9 +44,9 @@ class BinaryTable:
 
     Attributes:
         names: Column names in file order.
-        iter_rows: Takes positions of wanted columns; yields (1-based row number, their values).
-        class_names: Class names in label order, by column, where the file carries them.
-        strings: Positions of the columns that can hold texts; None where every column can.
+        iter_rows: Function that takes positions of columns and yields (1-based row number, values of these columns).
+        class_names: Class names in label order, by column, if the file has them.
+        strings: Positions of the columns that can hold texts; None if every column can.
     """
 
     names: tuple[str, ...]
@@ -57,7 +57,7 @@ class BinaryTable:
 
 @contextmanager
 def damage_is_data_error(path: Path, kind: str) -> Iterator[None]:
-    """Turn what pyarrow raises on damaged input into a `DataError` that names the file."""
+    """Turn pyarrow's errors on damaged input into a `DataError` that names the file."""
     try:
         yield
     except (
@@ -80,7 +80,7 @@ def damage_is_data_error(path: Path, kind: str) -> Iterator[None]:
 
 
 def open_parquet(path: Path) -> BinaryTable:
-    """Open a parquet file; reads its footer only.
+    """Open a parquet file, reading only its footer.
 
     Raises:
         DataError: The file is cut off or damaged, or has more columns or row groups than can be read.
@@ -100,8 +100,8 @@ def open_parquet(path: Path) -> BinaryTable:
     def iter_batches(wanted: Sequence[int], allowance: Allowance) -> Iterator[pa.RecordBatch]:
         names = [schema.names[position] for position in wanted]
         texts = [name for name in names if _is_text(schema.field(name).type)]
-        # Read piece by piece: a row group can be the whole file, and would be held at once. Repeated texts stay as
-        # they are stored, a dictionary and positions in it.
+        # A row group can be the whole file, so it is read piece by piece. Repeated texts stay a dictionary and
+        # positions in it, as they are stored.
         with (
             pq.ParquetFile(path, buffer_size=_READ_BYTES, pre_buffer=False, read_dictionary=texts) as file,
             path.open("rb") as pages,
@@ -128,7 +128,7 @@ def _read_footer(path: Path) -> bytes:
 
 
 def _choose_rows(columns: Sequence[tuple[str, int, int]], names: set[str], pages: Any, path: Path) -> int:
-    """Check the pages of the wanted columns in a row group, and return how many rows to decode at a time."""
+    """Check the pages of the wanted columns in a row group, and return the number of rows to decode at a time."""
     rows = BATCH_ROWS
     size = path.stat().st_size
     for name, start, num_bytes in columns:
@@ -143,7 +143,7 @@ def _choose_rows(columns: Sequence[tuple[str, int, int]], names: set[str], pages
                     f"a page of column {name!r} has {page.num_values:,} values in {page.num_bytes:,} "
                     f"bytes, more than the {MAX_PAGE_VALUES:,} values or {allowed:,} bytes allowed",
                     where=str(path),
-                    hint="If the file is sound, write it again with smaller pages.",
+                    hint="If the file is intact, write it again with smaller pages.",
                 )
             if not page.is_dictionary and page.num_values:
                 rows = min(rows, max(1, _BATCH_BYTES * page.num_values // max(1, page.num_bytes)))
@@ -151,7 +151,7 @@ def _choose_rows(columns: Sequence[tuple[str, int, int]], names: set[str], pages
 
 
 def open_arrow(path: Path) -> BinaryTable:
-    """Open an Arrow file, of the stream format (as `datasets` writes) or the file format (Feather 2).
+    """Open an Arrow file in the stream format (as `datasets` writes) or the file format (Feather 2).
 
     Raises:
         DataError: The file is cut off or damaged.
@@ -163,7 +163,7 @@ def open_saved_folder(folder: Path) -> BinaryTable:
     """Open a folder written by ``Dataset.save_to_disk``.
 
     Raises:
-        DataError: It is none, or its files are missing or damaged.
+        DataError: The folder is no such folder, or its files are missing or damaged.
     """
     state = read_json_file(folder / "state.json")
     files = state.get("_data_files")
@@ -188,10 +188,10 @@ def _is_file_name(name: object) -> bool:
 
 
 def read_json_file(path: Path) -> dict[str, object]:
-    """Read a small JSON object that stands beside data files.
+    """Read a small JSON object beside data files.
 
     Raises:
-        DataError: It is missing or damaged.
+        DataError: The file is missing or damaged.
     """
     try:
         if path.stat().st_size > _MAX_JSON_BYTES:
@@ -230,8 +230,8 @@ _OLD_MAGIC = b"FEA1"
 
 
 def _check_promises(path: Path, allowance: Allowance) -> None:
-    """Hold what the messages of a file promise against the allowance, and against the file's footer if it has one."""
-    # Memory for what is unpacked: what of it are texts is counted once more when they are read.
+    """Check the declared sizes of a file's messages against the allowance, and against a footer if there is one."""
+    # This counts the memory for unpacking; texts are counted again when they are read.
     unpacked = Allowance(path, path.stat().st_size)
     num_batches = 0
     with path.open("rb") as file:
@@ -247,20 +247,20 @@ def _check_promises(path: Path, allowance: Allowance) -> None:
     if is_file:
         with pa.OSFile(str(path), "rb") as source, pa.ipc.open_file(source) as reader:
             if reader.num_record_batches != num_batches:
-                raise ValueError(f"it holds {num_batches} batches, and its footer tells {reader.num_record_batches}")
+                raise ValueError(f"it holds {num_batches} batches, but its footer says {reader.num_record_batches}")
 
 
 @contextmanager
 def _open_reader(path: Path) -> Iterator[Any]:
-    # A plain file, not a memory map: a file that shrinks under a map kills the process.
+    # The file is not mapped into memory, since a mapped file that shrinks kills the process.
     with pa.OSFile(str(path), "rb") as source:
         magic = source.read(len(_FILE_MAGIC))
         if magic.startswith(_OLD_MAGIC):
             raise DataError(
-                "is of version 1 of Feather, which is not read", where=str(path), hint="Write it again as version 2."
+                "is Feather version 1, which is not supported", where=str(path), hint="Write it again as version 2."
             )
-        # The file format is a stream between a mark and a footer. Its batches are read as a stream too, so that those
-        # that were checked are those that are read.
+        # The file format is a stream between a mark and a footer. It is read as a stream too, so that the checked
+        # batches are the ones that are read.
         source.seek(_FILE_START if magic == _FILE_MAGIC else 0)
         with pa.ipc.open_stream(source) as reader:
             yield reader
@@ -286,7 +286,7 @@ def _make_table(
         with damage_is_data_error(path, kind):
             for batch in iter_batches(wanted, allowance):
                 batch.validate(full=True)
-                # A batch can be the whole file; as Python values, only a part of it exists at a time.
+                # A batch can be the whole file, so only a part of it is turned into Python values at a time.
                 for start in range(0, batch.num_rows, BATCH_ROWS):
                     parts = [column.slice(start, BATCH_ROWS) for column in batch.columns]
                     for part in parts:
@@ -298,7 +298,7 @@ def _make_table(
                         number += 1
                         yield number, values
             if number != allowance.num_rows:
-                raise ValueError(f"it holds {number:,} rows, and says that it has {allowance.num_rows:,}")
+                raise ValueError(f"it holds {number:,} rows, but declares {allowance.num_rows:,}")
 
     return BinaryTable(names, iter_rows, class_names, strings)
 

@@ -1,8 +1,8 @@
-"""Walk the messages of an Arrow stream and hold what they promise against limits, before anything is unpacked.
+"""Walk the messages of an Arrow stream and check their declared sizes before anything is unpacked.
 
-Arrow allocates what a message says: compressed buffers grow a thousandfold, and columns without values have as many
-rows as somebody writes down. The metadata of a message is a flatbuffer; only the few fields that say how large its
-content becomes are read here (format: https://arrow.apache.org/docs/format/Columnar.html, Message.fbs).
+Arrow allocates as much as a message declares: compressed buffers grow a thousandfold, and columns without values can
+declare any number of rows. The metadata of a message is a flatbuffer. Only the few fields with the size of its content
+are read here (format: https://arrow.apache.org/docs/format/Columnar.html, Message.fbs).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _LENGTH = struct.Struct("<q")
 
 @dataclass(frozen=True)
 class Promise:
-    """What one message says of its content.
+    """The sizes that one message declares.
 
     Attributes:
-        is_batch: Whether it holds rows; else it holds values of a dictionary.
-        num_rows: Rows of it, or values.
+        is_batch: Whether the message holds rows; otherwise it holds values of a dictionary.
+        num_rows: Number of rows or values.
         num_bytes: Bytes of its buffers after decompression.
     """
 
@@ -34,21 +34,21 @@ class Promise:
 
 
 def iter_promises(file: IO[bytes], size: int) -> Iterator[Promise]:
-    """Yield what each message with a content says of it, from where the file stands up to the end of the stream.
+    """Yield the declared sizes of each message with content, up to the end of the stream.
 
     Args:
-        file: Opened for reading, at the beginning of a stream.
-        size: Bytes of the file.
+        file: File opened for reading, at the beginning of a stream.
+        size: Size of the file in bytes.
 
     Raises:
-        ValueError: The stream is damaged, or ends without the mark that says that it is whole.
+        ValueError: The stream is damaged, or ends without its end mark.
     """
     while True:
         prefix = file.read(4)
-        # Writers before Arrow 0.15 have no mark in front of the length.
+        # Arrow before 0.15 wrote no mark in front of the length.
         length = int.from_bytes(file.read(4) if prefix == _CONTINUATION else prefix, "little")
         if len(prefix) < 4:
-            raise ValueError("it ends in the middle: the mark of its end is missing")
+            raise ValueError("it ends in the middle: its end mark is missing")
         if length == 0:
             return
         if length > min(_MAX_METADATA_BYTES, size):
@@ -66,7 +66,7 @@ def iter_promises(file: IO[bytes], size: int) -> Iterator[Promise]:
                 batch = content.follow(1) if kind == _DICTIONARY else content
                 yield _describe(batch, file, body, body_bytes, is_batch=kind == _BATCH)
             elif kind != _SCHEMA:
-                raise ValueError(f"a message of unknown kind {kind}")
+                raise ValueError(f"a message has the unknown kind {kind}")
         except struct.error as error:
             raise ValueError(f"damaged metadata: {error}") from None
         file.seek(body + body_bytes)
@@ -76,7 +76,7 @@ def _describe(batch: _Fields, file: IO[bytes], body: int, body_bytes: int, *, is
     num_rows = batch.read(0, "<q")
     count, start = batch.find_vector(2)
     if count * 16 > len(batch.content):
-        raise ValueError("more buffers than a message can name")
+        raise ValueError("it has more buffers than a message can name")
     is_compressed = batch.has(3)
     num_bytes = 0
     for number in range(count):
@@ -85,18 +85,18 @@ def _describe(batch: _Fields, file: IO[bytes], body: int, body_bytes: int, *, is
             raise ValueError("a buffer lies outside of its message")
         if is_compressed and length >= _LENGTH.size:
             file.seek(body + offset)
-            # A length of -1 says that this buffer was not worth compressing.
+            # A length of -1 means that this buffer is not compressed.
             (unpacked,) = _LENGTH.unpack(file.read(_LENGTH.size))
             length = length if unpacked == -1 else unpacked
         if num_rows < 0 or length < 0:
-            raise ValueError("a negative length")
+            raise ValueError("a length is negative")
         num_bytes += length
     return Promise(is_batch, num_rows, num_bytes)
 
 
 @dataclass(frozen=True)
 class _Fields:
-    """A table of a flatbuffer: `place` is where it begins in `content`."""
+    """A table of a flatbuffer that begins at `place` in `content`."""
 
     content: bytes
     place: int
@@ -111,11 +111,11 @@ class _Fields:
         return self.place + offset if offset else 0
 
     def has(self, field: int) -> bool:
-        """Return whether a field is there."""
+        """Return whether a field exists."""
         return self._find(field) != 0
 
     def read(self, field: int, format: str) -> int:
-        """Return a number; 0 where it is absent."""
+        """Return a number; 0 if it is absent."""
         place = self._find(field)
         return int(struct.unpack_from(format, self.content, place)[0]) if place else 0
 
@@ -127,7 +127,7 @@ class _Fields:
         return _Fields(self.content, place + struct.unpack_from("<I", self.content, place)[0])
 
     def find_vector(self, field: int) -> tuple[int, int]:
-        """Return the length of a vector and where its first element stands."""
+        """Return the length of a vector and the place of its first element."""
         place = self._find(field)
         if not place:
             return 0, 0

@@ -1,4 +1,4 @@
-"""Turn slices of validated Arrow columns into Python values, and say beforehand how long their texts are."""
+"""Turn slices of validated Arrow columns into Python values, and measure their texts beforehand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _VIEW_BYTES = 16
 
 
 def is_flat(kind: pa.DataType) -> bool:
-    """Return whether a type is one of texts, numbers, truth values or nothing, stored in whatever way."""
+    """Return whether a type holds texts, numbers, truth values or nulls, in any storage."""
     types = pa.types
     if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
         inner = kind.value_type
@@ -28,7 +28,7 @@ def is_flat(kind: pa.DataType) -> bool:
 
 
 def holds_texts(kind: pa.DataType) -> bool:
-    """Return whether a column of a type holds texts, stored in whatever way."""
+    """Return whether a column of a type holds texts, in any storage."""
     is_shared = pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind)
     return _has_texts(kind.value_type if is_shared else kind)
 
@@ -62,7 +62,7 @@ def _measure_each(texts: pa.Array) -> NDArray[np.int64]:
 
 
 def read_slice(column: pa.Array) -> list[object]:
-    """Return the values of a column; where texts are stored once and referred to, they are decoded once."""
+    """Return the values of a column; texts that are stored once and referred to are decoded once."""
     parts = _find_parts(column)
     if parts is None:
         values: list[object] = column.to_pylist()
@@ -76,7 +76,7 @@ def read_slice(column: pa.Array) -> list[object]:
 
 
 def _find_parts(column: pa.Array) -> tuple[pa.Array, NDArray[Any]] | None:
-    """Return the stored values and each row's position in them (negative: none); None where values are not shared."""
+    """Return the stored values and each row's position in them (negative: none); None if values are not shared."""
     if pa.types.is_dictionary(column.type):
         codes = np.asarray(
             column.indices.fill_null(-1 if column.indices.null_count else 0).to_numpy(zero_copy_only=False)

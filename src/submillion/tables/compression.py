@@ -1,4 +1,4 @@
-"""Read the bytes of a file block by block, unpacked where it is compressed, and never far more than it holds."""
+"""Read the bytes of a file block by block, and unpack a compressed file within limits."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ PACKINGS = (".gz", ".bz2", ".xz", ".zip")
 BLOCK_BYTES = 1 << 18
 
 MAX_RATIO = 60
-"""How many times its own size a compressed file may unpack to. Prose compresses by 3 to 5, machines' logs by 20."""
+"""Largest ratio of unpacked to compressed size. Prose compresses by 3 to 5, and machines' logs by 20."""
 
 FREE_BYTES = 4 << 20
-"""What may be unpacked whatever the ratio, as small files of repeated rows compress well."""
+"""Bytes that may be unpacked at any ratio, since small files of repeated rows compress well."""
 
 
 def iter_blocks(path: Path) -> Iterator[bytes]:
-    """Yield the content of a file in blocks, unpacked where its name ends in one of `PACKINGS`.
+    """Yield the content of a file in blocks, unpacked if its name ends in one of `PACKINGS`.
 
     Raises:
-        DataError: It cannot be read, is damaged, or unpacks to more than `MAX_RATIO` times its size.
+        DataError: The file cannot be read, is damaged, or unpacks to more than `MAX_RATIO` times its size.
     """
     with readable(path), path.open("rb") as file:
         if path.suffix.lower() not in PACKINGS:
@@ -46,10 +46,10 @@ def iter_blocks(path: Path) -> Iterator[bytes]:
 
 
 def name_content(path: Path) -> str:
-    """Return the name of what a file holds: its own without the ending of a compression, or that of a zip's member.
+    """Return the name of a file's content: its name without the ending of a compression, or that of a zip's member.
 
     Raises:
-        DataError: A zip file that is damaged, or holds several files or none.
+        DataError: A zip file is damaged, or does not hold exactly one file.
     """
     suffix = path.suffix.lower()
     if suffix != ".zip":
@@ -60,7 +60,7 @@ def name_content(path: Path) -> str:
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turn what reading a damaged or unreadable file raises into a `DataError` that names the file."""
+    """Turn errors of reading a damaged or unreadable file into a `DataError` that names the file."""
     try:
         yield
     except SubmillionError:
@@ -71,17 +71,17 @@ def readable(path: Path) -> Iterator[None]:
             where=str(path),
             hint="Fetch or compress the file again.",
         ) from None
-    # zipfile refuses ciphers and odd methods by the first two, and damaged directories by the others too.
+    # zipfile raises the first two for ciphers and unknown methods, and any of these for damaged directories.
     except (NotImplementedError, RuntimeError, MemoryError, ValueError, LookupError, struct.error) as error:
         if path.suffix.lower() not in PACKINGS:
             raise
         raise DataError(
             f"the compressed file cannot be unpacked: {error or type(error).__name__}",
             where=str(path),
-            hint="Unpack it with another program, and give what it held.",
+            hint="Unpack it with another program, and give its content.",
         ) from None
     except OSError as error:
-        if error.errno is None and path.suffix.lower() in PACKINGS:  # bz2 says so of damage
+        if error.errno is None and path.suffix.lower() in PACKINGS:  # bz2 reports damage like this
             raise DataError(
                 f"the compressed file is cut off or damaged: {error}",
                 where=str(path),
@@ -95,7 +95,7 @@ def _unpack(path: Path, file: IO[bytes]) -> Iterator[IO[bytes]]:
     if path.suffix.lower() == ".zip":
         with zipfile.ZipFile(file) as archive:
             member = _find_member(path, archive)
-            # A member never unpacks to more than its header says.
+            # A member never unpacks to more than its header declares.
             if member.file_size > FREE_BYTES + MAX_RATIO * member.compress_size:
                 raise _bomb(path)
             with archive.open(member) as unpacked:
@@ -107,14 +107,14 @@ def _unpack(path: Path, file: IO[bytes]) -> Iterator[IO[bytes]]:
 
 
 def _find_member(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
-    # The file manager of macOS adds a folder with what it knows of each file.
+    # The file manager of macOS adds a folder with metadata of each file.
     members = [m for m in archive.infolist() if not m.filename.endswith("/") and not m.filename.startswith("__MACOSX/")]
     if len(members) != 1:
         names = ", ".join(member.filename[:60] for member in members[:10]) or "nothing"
         raise DataError(
             f"a zip file must hold one file of rows; this one holds {names}",
             where=str(path),
-            hint="Unpack it, and give the file or the folder.",
+            hint="Unpack it and give the file or the folder.",
         )
     return members[0]
 
@@ -123,5 +123,5 @@ def _bomb(path: Path) -> DataError:
     return DataError(
         f"it unpacks to more than {MAX_RATIO} times its size",
         where=str(path),
-        hint="If the file is sound, unpack it yourself and give what it held.",
+        hint="If the file is intact, unpack it yourself and give its content.",
     )

@@ -1,4 +1,4 @@
-"""Read files whose fields are kept apart by commas, tabs and the like, with a header or in AG News' own format."""
+"""Read files whose fields are separated by commas, tabs and the like, with a header or in AG News' own format."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from submillion.tables.table import (
 from submillion.tables.text_lines import TextForm, examine_text, iter_lines
 
 NUM_DOUBTED = 1000
-"""Rows that are looked at before a file without a header is taken for one of AG News' own."""
+"""Rows that are examined before a file without a header is read in AG News' own format."""
 
 
 def open_delimited(path: Path, separator: str) -> Table:
     """Open a file of delimited fields and read its column names.
 
     Args:
-        path: The file.
-        separator: The separator that its name promises.
+        path: Path of the file.
+        separator: Usual separator for the ending of the name.
 
     Raises:
         DataError: The file cannot be read, holds no rows, or could be read in two ways.
@@ -64,20 +64,20 @@ def _refuse_unofficial(path: Path, form: TextForm, dialect: Dialect) -> None:
         doubt = find_doubt([row for _, row in islice(rows, NUM_DOUBTED)])
     if doubt:
         raise DataError(
-            f"the file has no header, and is not AG News' own format (class, title, description) either: {doubt}",
+            f"the file has no header, and is not in AG News' own format (class, title, description) either: {doubt}",
             where=str(path),
-            hint="Write the names of the columns into a first line, such as id,text,label.",
+            hint="Write the column names into the first line, such as id,text,label.",
         )
 
 
 class _Rows:
-    """The rows of a file, and counts of what is left out of them.
+    """The rows of a file, and counts of the rows and columns left out.
 
     Args:
-        path: The file.
-        form: How its text is written.
-        dialect: How its fields are kept apart.
-        header: Its first row, which is left out then; None where the first row is one as the others.
+        path: Path of the file.
+        form: Encoding and line end of its text.
+        dialect: Separator and quoting of its fields.
+        header: First row if it is a header, which is left out; None if it is a row like the others.
     """
 
     def __init__(self, path: Path, form: TextForm, dialect: Dialect, header: Sequence[str] | None = None) -> None:
@@ -87,14 +87,14 @@ class _Rows:
         self._header = header
         self._width = len(header) if header is not None else 0
         self._swallowed = SwallowedRows(path, dialect.separator, lambda: _iter_plain(path, form, dialect))
-        # Columns behind the last name are what a spreadsheet writes beside its table: empty, or a row torn apart.
+        # Columns behind the last name come from a spreadsheet and are empty, or a row was split in the wrong place.
         named = [position for position, name in enumerate(header or (), start=1) if name.strip()]
         self._num_named = max(named, default=self._width)
         self._num_blank = self._num_headers = self._num_extra = 0
 
     def iter_rows(self, on_note: Tell = ignore_note) -> Iterator[tuple[int, list[str]]]:
-        """Yield the line and the fields of every row, and tell at the end what was left out."""
-        # The limit belongs to the whole process; it is only ever raised, so other readers of CSV are not cut.
+        """Yield the line and the fields of every row, and report at the end what was left out."""
+        # The limit belongs to the whole process, and it is only raised, so other readers of CSV are not affected.
         csv.field_size_limit(max(csv.field_size_limit(), MAX_FIELD_CHARS))
         with closed_after(iter_lines(self._path, self._form)) as lines:
             yield from self._parse(islice(lines, self._dialect.num_skipped, None))
@@ -138,11 +138,11 @@ class _Rows:
             raise DataError(
                 f"broken quoting in the row that begins here: {error}",
                 where=f"{path}:{last + before}",
-                hint='Put fields with quotation marks in quotation marks, and write each inner one twice ("").',
+                hint='Put fields with quotation marks in quotation marks, and double each inner mark ("").',
             ) from None
 
     def _fit(self, row: list[str], where: str, *, is_header: bool) -> list[str]:
-        """Return the fields of a row that is not as most are, or nothing where it is left out."""
+        """Return the fields of an unusual row, or nothing if it is left out."""
         if not row or (len(row) > 1 and not any(map(str.strip, row))):
             self._num_blank += 1
             return []
@@ -160,7 +160,7 @@ class _Rows:
             raise DataError(
                 f"the row has {count_things(len(row), 'field', 'fields')}, the rows before it {self._width}",
                 where=where,
-                hint="Put texts that hold the separator or line ends in quotation marks.",
+                hint="Put texts with separators or line ends in quotation marks.",
             )
         if self._header is not None and any(map(str.strip, row[self._num_named :])):
             raise _unnamed_field(where, row, self._num_named)
@@ -172,12 +172,12 @@ def _unnamed_field(where: str, row: Sequence[str], num_named: int) -> DataError:
     return DataError(
         f"field {position} of the row holds {shorten(value)}, and column {position} has no name",
         where=where,
-        hint="Give the column a name; or, if a text fell apart here, put it in quotation marks.",
+        hint="Give the column a name, or, if a text was split here, put it in quotation marks.",
     )
 
 
 def _iter_plain(path: Path, form: TextForm, dialect: Dialect) -> Iterator[list[str]]:
-    """Yield the rows that stand on one line, to compare others with them; what is damaged ends them."""
+    """Yield the rows of one line each, to compare others with them, up to the first damage."""
     with closed_after(iter_lines(path, form)) as lines:
         reader = csv.reader(
             islice(lines, dialect.num_skipped, None),

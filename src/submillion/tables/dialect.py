@@ -1,4 +1,4 @@
-"""How the fields of a delimited file are kept apart: its separator, whether it has quoting, where its header is."""
+"""The dialect of a delimited file: its separator, its quoting, and the place of its header."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 @dataclass(frozen=True)
 class Dialect:
-    """How the fields of a file are kept apart.
+    """The separator and the quoting of a file's fields.
 
     Attributes:
-        separator: One character.
+        separator: Character between fields.
         is_quoted: Whether quotation marks around a field are no part of it.
-        num_skipped: Lines before the header, such as the ``sep=;`` of a spreadsheet.
-        notes: What was guessed, one sentence each.
+        num_skipped: Number of lines before the header, such as the ``sep=;`` of a spreadsheet.
+        notes: Guesses, one sentence each.
     """
 
     separator: str
@@ -38,20 +38,20 @@ class Dialect:
 
     @property
     def quoting(self) -> Literal[0, 3]:
-        """The constant of the csv module."""
+        """The csv module's constant for the quoting."""
         return csv.QUOTE_MINIMAL if self.is_quoted else csv.QUOTE_NONE
 
 
 def find_dialect(path: Path, form: TextForm, usual: str) -> Dialect:
-    """Find out how the fields of a file are kept apart.
+    """Find the separator and the quoting of a file.
 
     Args:
-        path: The file.
-        form: How its text is written.
-        usual: The separator that its name promises.
+        path: Path of the file.
+        form: Encoding and line end of its text.
+        usual: Usual separator for the ending of its name.
 
     Raises:
-        DataError: Two separators would do, or the file cannot be read.
+        DataError: Two separators fit, or the file cannot be read.
     """
     with closed_after(iter_lines(path, form)) as lines:
         sample = list(islice(lines, SAMPLE_LINES + 1))
@@ -68,7 +68,7 @@ def find_dialect(path: Path, form: TextForm, usual: str) -> Dialect:
     is_quoted, num_odd = _examine_quotes(path, form, num_skipped)
     if num_odd and not is_quoted:
         fields = count_things(num_odd, "field begins", "fields begin")
-        notes.append(f"{path.name}: {fields} with a quotation mark that no other closes; all marks are read as text")
+        notes.append(f"{path.name}: {fields} with a quotation mark that is never closed; all marks are read as text")
     return Dialect(separator, is_quoted, num_skipped, tuple(notes))
 
 
@@ -87,7 +87,7 @@ def _choose_separator(path: Path, sample: Sequence[str], usual: str) -> str:
 
 
 def _find_width(sample: Sequence[str], separator: str) -> int:
-    """Return the number of fields that all rows of a sample have with a separator, or 0 where they differ."""
+    """Return the number of fields in every row of a sample with a separator, or 0 if rows differ."""
     reader = csv.reader(sample, delimiter=separator, strict=separator != "\t")
     width = 0
     try:
@@ -105,10 +105,10 @@ def _find_width(sample: Sequence[str], separator: str) -> int:
 
 
 def _examine_quotes(path: Path, form: TextForm, num_skipped: int) -> tuple[bool, int]:
-    """Tell whether a file with tabs has quoting, and how many fields begin with a mark that no other closes.
+    """Return whether a file with tabs has quoting, and the number of fields that begin with an unclosed mark.
 
-    It has where every mark that begins a field closes at the end of the same field. Where one does not, each line is a
-    row of its own if all have as many fields as the first; else marks may enclose tabs and line ends.
+    It has quoting if every mark that begins a field is closed at the end of that field. If one is not, each line is a
+    row if all lines have as many fields as the first. Otherwise marks may enclose tabs and line ends.
     """
     width, is_even, num_marked, num_odd = 0, True, 0, 0
     with closed_after(iter_lines(path, form)) as lines:
@@ -129,7 +129,7 @@ def _examine_quotes(path: Path, form: TextForm, num_skipped: int) -> tuple[bool,
 
 
 def _is_whole(lines: Iterator[str]) -> bool:
-    """Whether lines with tabs, read with quoting, are rows of one width."""
+    """Whether lines with tabs, read with quoting, are rows of the same width."""
     width = 0
     try:
         for row in csv.reader(lines, delimiter="\t", strict=True):

@@ -1,7 +1,7 @@
 """Open one file of rows in any supported format: its column names first, then its rows as a stream.
 
-Every reader names the place of its rows (1-based physical lines for text, 1-based rows for binary formats) and turns
-damage of any kind into a `DataError` that says where.
+Every reader gives the place of its rows (1-based physical lines for text, 1-based rows for binary formats) and turns
+damage of any kind into a `DataError` with its place.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def open_table(path: Path) -> Table:
     """Open a file, or a folder that `datasets` has saved, and read its column names.
 
     Raises:
-        DataError: The file is missing, empty, damaged or of no known format.
+        DataError: The file is missing, empty, damaged or in an unknown format.
     """
     if path.is_dir():
         return _open_binary(path, arrow.open_saved_folder)

@@ -1,4 +1,4 @@
-"""Read files of JSON objects: one a line, or one array over the whole file."""
+"""Read files of JSON objects, one a line or in one array over the whole file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def open_json(path: Path) -> Table:
     """Open a file of JSON objects; its columns are the keys of all rows, in the order in which they first appear.
 
     Raises:
-        DataError: The file cannot be read, holds no rows, or something that is no object.
+        DataError: The file cannot be read, holds no rows, or holds something that is no object.
     """
     form = examine_text(path)
     keys: dict[str, None] = {}
@@ -69,7 +69,7 @@ def _iter_objects(path: Path, form: TextForm, decoder: json.JSONDecoder) -> Iter
 
 
 def _iter_array(path: Path, form: TextForm, decoder: json.JSONDecoder) -> Iterator[tuple[int, dict[str, object]]]:
-    """Yield the elements of an array one by one, with their numbers as places, holding little more than one of them."""
+    """Yield the elements of an array, with their numbers as places, while little more than one is in memory."""
     pieces = _Pieces(iter_text(path, form), decoder)
     pieces.skip_blanks()
     pieces.position += 1
@@ -95,7 +95,7 @@ def _iter_array(path: Path, form: TextForm, decoder: json.JSONDecoder) -> Iterat
 
 
 class _Pieces:
-    """The text of an array, of which only what is being parsed is held."""
+    """The text of an array; only the part that is being parsed is in memory."""
 
     def __init__(self, texts: Iterator[str], decoder: json.JSONDecoder) -> None:
         self._decoder = decoder
@@ -119,7 +119,7 @@ class _Pieces:
             try:
                 value, self.position = self._decoder.raw_decode(self._text, self.position)
             except (ValueError, RecursionError) as error:
-                # A value that is cut off is tried again with twice as much text, so that all tries together are linear.
+                # An incomplete value is tried again with twice as much text, so all tries together take linear time.
                 num_chars = len(self._text) - self.position
                 is_cut = num_chars <= MAX_LINE_CHARS and not isinstance(error, RecursionError)
                 if is_cut and self._read_on(num_chars):
@@ -148,7 +148,7 @@ def _keep_pairs(pairs: list[tuple[str, Any]]) -> dict[str, object]:
     return values
 
 
-# A key that appears twice is looked for once, as that takes time.
+# Repeated keys are looked for once, since that takes time.
 _CAREFUL, _PLAIN = json.JSONDecoder(object_pairs_hook=_keep_pairs), json.JSONDecoder()
 
 

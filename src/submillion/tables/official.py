@@ -1,4 +1,4 @@
-"""AG News' own format: files without a header, of which each row is a class counted from 1, a title, a description."""
+"""AG News' own format: files without a header, whose rows have a class counted from 1, a title and a description."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _NUMBER = re.compile(r"\s*[-+]?[0-9]*[.,]?[0-9]+(?:[eE][-+]?[0-9]+)?\s*")
 
 
 def is_official_row(row: Sequence[str]) -> bool:
-    """Whether a first row can be of the headerless official format: class 1..C, title, description."""
+    """Whether a first row fits the official format without header: class 1..C, title, description."""
     return len(row) == len(OFFICIAL_NAMES) and _CLASS.fullmatch(row[0]) is not None
 
 
 def find_doubt(rows: Sequence[Sequence[str]]) -> str | None:
-    """Return what speaks against rows being in the official format, or None.
+    """Return the reason why rows are not in the official format, or None.
 
     Args:
-        rows: The first rows of a file, all of whose fields are text.
+        rows: First rows of a file, whose fields are all text.
     """
     classes, titles, descriptions = zip(*(row for row in rows if len(row) == len(OFFICIAL_NAMES)), strict=True)
     num_rows = len(classes)
     if num_rows >= 5 and len(set(classes)) > num_rows / 2:
-        return "its first column has a number of its own in nearly every row, as row numbers have"
+        return "its first column has a different number in nearly every row, like row numbers"
     for ordinal, values in (("second", titles), ("third", descriptions)):
         if all(_NUMBER.fullmatch(value) for value in values):
             return f"its {ordinal} column holds numbers"
@@ -37,5 +37,5 @@ def find_doubt(rows: Sequence[Sequence[str]]) -> str | None:
     repeats = num_rows >= 4 and len(set(descriptions)) <= num_rows / 2 and num_words[1] <= 3
     if is_short or repeats:
         shown = ", ".join(repr(value[:40]) for value in list(dict.fromkeys(descriptions))[:3])
-        return f"its third column holds what looks like labels ({shown})"
+        return f"its third column seems to hold labels ({shown})"
     return None

@@ -1,7 +1,7 @@
-"""Walk the page headers of parquet columns and hold what they promise against limits, before anything is decoded.
+"""Walk the page headers of parquet columns and check their declared sizes before anything is decoded.
 
-The decoder allocates what a page's header says: a header of twenty bytes asks for gigabytes. Headers are structs of
-Thrift's compact protocol; only the few numbers that say how large a page becomes are read here (format:
+The decoder allocates as much as a page's header declares, so a header of twenty bytes can ask for gigabytes. Headers
+are structs of Thrift's compact protocol. Only the few numbers with the size of a page are read here (format:
 https://github.com/apache/parquet-format, parquet.thrift).
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 _UNPACKED, _PACKED = 2, 3
-# Fields of a page header whose struct begins with the number of values: data page, dictionary page, data page 2.
+# These fields of a page header begin with the number of values: data page, dictionary page, data page 2.
 _KINDS = (5, 7, 8)
 _MAX_HEADER_BYTES = 16 << 20
 _MAX_DEPTH = 16
@@ -21,11 +21,11 @@ _MAX_DEPTH = 16
 
 @dataclass(frozen=True)
 class Page:
-    """What one page says of itself.
+    """The sizes that one page declares.
 
     Attributes:
-        is_dictionary: Whether it holds the values that other pages refer to.
-        num_values: Values in it.
+        is_dictionary: Whether the page holds the values that other pages refer to.
+        num_values: Number of values in the page.
         num_bytes: Bytes after decompression.
         num_packed: Bytes in the file.
     """
@@ -37,12 +37,12 @@ class Page:
 
 
 def iter_pages(file: IO[bytes], start: int, num_bytes: int) -> Iterator[Page]:
-    """Yield what the pages of one column of one row group say of themselves.
+    """Yield the declared sizes of the pages of one column in one row group.
 
     Args:
-        file: Opened for reading.
-        start: Where the first page begins.
-        num_bytes: Bytes of all pages with their headers, as the file's footer says.
+        file: File opened for reading.
+        start: Place of the first page.
+        num_bytes: Bytes of all pages with their headers, from the file's footer.
 
     Raises:
         ValueError: A header is damaged.
@@ -54,13 +54,13 @@ def iter_pages(file: IO[bytes], start: int, num_bytes: int) -> Iterator[Page]:
         kind = next((kind for kind in _KINDS if isinstance(header.get(kind), dict)), None)
         unpacked, packed = header.get(_UNPACKED), header.get(_PACKED)
         if not isinstance(unpacked, int) or not isinstance(packed, int) or unpacked < 0 or packed < 0:
-            raise ValueError("a page without its size")
+            raise ValueError("a page has no size")
         if file.tell() + packed > end:
             raise ValueError("a page goes beyond its column")
         if kind is not None:
             num_values = header[kind].get(1)
             if not isinstance(num_values, int) or num_values < 0:
-                raise ValueError("a page without the number of its values")
+                raise ValueError("a page has no number of values")
             yield Page(kind == 7, num_values, unpacked, packed)
         else:
             yield Page(False, 0, unpacked, packed)
@@ -70,7 +70,7 @@ def iter_pages(file: IO[bytes], start: int, num_bytes: int) -> Iterator[Page]:
 def read_columns(footer: bytes) -> list[list[tuple[str, int, int]]]:
     """Return the columns of each row group of a footer: dotted path, start of the first page, bytes of all pages.
 
-    The library's own objects for this end the process where the statistics of a column are damaged.
+    The library's own objects for this crash the process if the statistics of a column are damaged.
 
     Raises:
         ValueError: The footer is damaged.
@@ -87,7 +87,7 @@ def _locate(column: dict[int, Any]) -> tuple[str, int, int]:
 
 
 class _Compact:
-    """Reads values of the compact protocol, and no more bytes than a header may have."""
+    """Reads values of the compact protocol, but no more bytes than a header may have."""
 
     def __init__(self, file: IO[bytes], limit: int = _MAX_HEADER_BYTES) -> None:
         self._file = file
@@ -123,7 +123,7 @@ def _read_struct(source: _Compact, depth: int) -> dict[int, Any]:
     while (head := source.take(1)[0]) & 0x0F:
         number = number + (head >> 4) if head >> 4 else source.take_integer()
         kind = head & 0x0F
-        # Of a struct's fields, a truth value is its type.
+        # In a struct, the type of a field is itself the truth value.
         fields[number] = kind == 1 if kind in {1, 2} else _read_value(source, kind, depth)
     return fields
 

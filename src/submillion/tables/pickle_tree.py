@@ -1,8 +1,8 @@
-"""Parse a pickle into an inert tree: nothing it names is imported, and nothing it asks for is called.
+"""Parse a pickle into an inert tree: no name in it is imported, and nothing is called.
 
-A pickle is a program for a small stack machine. This one builds lists, dicts, strings and numbers as asked, but an
-object becomes a `Node` that only notes which callable was wanted and with what. Callables outside a fixed list are
-refused by name, so that a pickle which means harm is told apart from data.
+A pickle is a program for a small stack machine. This machine builds lists, dicts, strings and numbers, but an object
+becomes a `Node` that only records the callable and its arguments. Callables outside a fixed list are refused by name,
+so that a harmful pickle is not taken for data.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from submillion.errors import DataError
 
 MAX_PICKLE_BYTES = 1 << 30
-"""Largest file read; it is held in memory whole."""
+"""Largest file that is read; it is held in memory as a whole."""
 
 _MAX_OPCODES = 100_000_000
 
@@ -61,7 +61,7 @@ class Global:
     """A callable that a pickle names.
 
     Attributes:
-        name: Its package and own name, such as ``pandas.DataFrame``, whatever module between them.
+        name: Package and name, such as ``pandas.DataFrame``, without the modules between them.
     """
 
     name: str
@@ -69,13 +69,13 @@ class Global:
 
 @dataclass(eq=False, slots=True)
 class Node:
-    """An object that a pickle wanted to build.
+    """An object that a pickle asks to build.
 
     Attributes:
-        name: The callable, as `Global.name`.
-        args: What it was to be called with.
-        state: What was to be set on the result, if anything.
-        pairs: Key and value pairs that were to be stored in it.
+        name: Name of the callable, as in `Global.name`.
+        args: Arguments of the call.
+        state: State to set on the result, if any.
+        pairs: Key and value pairs to store in it.
     """
 
     name: str
@@ -89,18 +89,18 @@ _VALUES = {
     *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
 }
-"""Opcodes that push what they carry."""
+"""Opcodes that push their argument."""
 
 
 class _Mark:
-    """Stands on the stack where a group of values begins."""
+    """Marks the beginning of a group of values on the stack."""
 
 
 _MARK = _Mark()
 
 
 def parse_pickle(path: Path) -> object:
-    """Return what a pickle holds: plain Python values, with a `Node` for every object.
+    """Return the content of a pickle as plain Python values, with a `Node` for every object.
 
     Raises:
         DataError: The pickle names a callable that no table needs, is damaged, or is too large.
@@ -115,7 +115,7 @@ def parse_pickle(path: Path) -> object:
     machine = _Machine(path)
     try:
         with warnings.catch_warnings():
-            # Old text opcodes are unescaped as Python literals, whose odd escapes are no concern of the reader.
+            # Old text opcodes are unescaped as Python literals, and warnings about odd escapes do not matter here.
             warnings.simplefilter("ignore", DeprecationWarning)
             return machine.run(pickletools.genops(path.read_bytes()))
     except DataError:
@@ -173,7 +173,7 @@ class _Machine:
         }
 
     def run(self, opcodes: Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]]) -> object:
-        """Execute the opcodes and return what stands on the stack at the end."""
+        """Execute the opcodes and return the value that is left on the stack."""
         for count, (opcode, arg, _) in enumerate(opcodes):
             if count > _MAX_OPCODES:
                 raise DataError("the pickle has too many parts", where=str(self.path), hint="Save the rows as parquet.")
@@ -186,7 +186,7 @@ class _Machine:
                 return self.pop()
             elif name not in {"PROTO", "FRAME"}:
                 raise self.refuse(f"{name} {arg}" if arg is not None else name)
-        raise ValueError("no end")
+        raise ValueError("it has no end")
 
     def refuse(self, what: str) -> DataError:
         """Return the error for a pickle that asks for more than data."""
@@ -197,7 +197,7 @@ class _Machine:
         )
 
     def pop(self) -> Any:
-        """Take the top value; a mark is none."""
+        """Take the top value, which must not be a mark."""
         value = self.stack.pop()
         if value is _MARK:
             raise ValueError("a value is missing")
@@ -219,7 +219,7 @@ class _Machine:
         """Append to the list on top; sets are kept as lists, since hashing nested values could overflow the stack."""
         target = self.stack[-1]
         if not isinstance(target, list):
-            raise ValueError("values appended to something that is no list")
+            raise ValueError("values are appended to something that is no list")
         target.extend(values)
 
     def set_items(self, group: list[Any]) -> None:
@@ -230,12 +230,12 @@ class _Machine:
             target.pairs.extend(pairs)
         elif isinstance(target, dict):
             for key, value in pairs:
-                # Only flat keys: the hash of a deeply nested tuple overflows the stack of the process.
+                # Keys must be flat, since the hash of a deeply nested tuple overflows the stack of the process.
                 if not isinstance(key, (str, bytes, int, float, type(None))):
                     raise self.refuse(f"a dictionary key of type {type(key).__name__}")
                 target[key] = value
         else:
-            raise ValueError("items set on something that is no dictionary")
+            raise ValueError("items are set on something that is no dictionary")
 
     def push_dict(self, group: list[Any]) -> None:
         """Push a new dict."""
@@ -243,11 +243,11 @@ class _Machine:
         self.set_items(group)
 
     def recall(self, index: Any) -> None:
-        """Push what was remembered."""
+        """Push a remembered value."""
         self.stack.append(self.memo[int(index)])
 
     def remember(self, index: Any) -> None:
-        """Note the top value; the index is a dict's key, so that a huge one costs nothing."""
+        """Remember the top value; the index is a dict's key, so that a huge one costs nothing."""
         if self.stack[-1] is _MARK:
             raise ValueError("a value is missing")
         self.memo[int(index)] = self.stack[-1]
@@ -255,38 +255,38 @@ class _Machine:
     def push_global(self, module: Any, name: Any) -> None:
         """Push the name of a callable, if a table may need it."""
         if not isinstance(module, str) or not isinstance(name, str):
-            raise ValueError("a callable without a name")
+            raise ValueError("a callable has no name")
         if not any(modules.fullmatch(module) and names.fullmatch(name) for modules, names in _ALLOWED):
             raise self.refuse(f"{module}.{name}")
         package = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module.partition(".")[0])
         self.stack.append(Global(f"{package}.{name}"))
 
     def push_node(self, function: Any, args: Any) -> None:
-        """Push a note of a call instead of its result."""
+        """Push a record of a call instead of its result."""
         if not isinstance(function, Global):
             raise self.refuse(f"a call of {type(function).__name__}")
         if not isinstance(args, tuple):
-            raise ValueError("a call without arguments")
+            raise ValueError("a call has no arguments")
         if function.name == "copyreg._reconstructor" and args and isinstance(args[0], Global):
             function, args = args[0], ()
         if function.name in {"_codecs.encode", "builtins.bytes"}:
-            # How pickles before protocol 3 spell bytes; they stand as dictionary keys too.
+            # Pickles before protocol 3 spell bytes like this, also as dictionary keys.
             self.stack.append(self.spell_bytes(args))
         else:
             self.stack.append(Node(function.name, args))
 
     def build(self, state: Any) -> None:
-        """Note the state of the object on top."""
+        """Record the state of the object on top."""
         target = self.stack[-1]
         if not isinstance(target, Node):
             raise self.refuse(f"a change of {type(target).__name__}")
         target.state = state
 
     def spell_bytes(self, args: tuple[Any, ...]) -> bytes:
-        """Return the bytes that a text spells; the same object for the same text, which may be referred to often."""
+        """Return the bytes that a text spells, as the same object for the same text, since it may be shared."""
         text, encoding = (*args, "latin1") if len(args) == 1 else args or ("", "latin1")
         if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-            raise ValueError("bytes of unknown spelling")
+            raise ValueError("bytes have an unknown spelling")
         if text not in self.spelled:
             self.spelled[text] = text.encode("latin-1")
         return self.spelled[text]

@@ -1,6 +1,6 @@
-"""Decode the arrays noted in a pickle's tree: numpy, Arrow and pandas, from their bytes and without their own code.
+"""Decode the arrays in a pickle's tree (numpy, Arrow and pandas) from their bytes and without their own code.
 
-Sizes are compared with the bytes at hand before anything is allocated, and Arrow arrays are validated in full before
+Sizes are compared with the available bytes before anything is allocated, and Arrow arrays are validated in full before
 a value is read.
 """
 
@@ -22,12 +22,12 @@ from submillion.tables.arrow_values import read_slice
 from submillion.tables.pickle_tree import Global, Node
 
 Column = Callable[[], list[object]]
-"""Reads one column; called only for those that are wanted."""
+"""Function that reads one column; called only for wanted columns."""
 
 MAX_ROWS = 20_000_000
 
 _SLOT_BYTES = 8  # a reference in a list
-_CHUNK_BYTES = 8192  # what making an array costs in time, told in bytes that take as long to copy
+_CHUNK_BYTES = 8192  # making an array takes as long as copying so many bytes
 _MAX_BUFFERS = 8
 
 _DTYPE = re.compile(r"[iu][1248]|f[248]|b1|O8?|[US][0-9]{1,7}")
@@ -49,14 +49,14 @@ _MASKED_ARRAYS = {"pandas.IntegerArray", "pandas.FloatingArray", "pandas.Boolean
 
 
 class UnsupportedError(ValueError):
-    """The tree holds something that is no column of texts or numbers."""
+    """A part of the tree is no column of texts or numbers."""
 
 
 class Decoder:
-    """Decodes the arrays of one pickle, and counts what it unpacks: a few bytes may refer to one buffer many times.
+    """Decodes the arrays of one pickle and counts their bytes, since a few bytes may refer to one buffer many times.
 
     Args:
-        allowance: Of the pickle's file.
+        allowance: Allowance of the pickle's file.
     """
 
     def __init__(self, allowance: Allowance) -> None:
@@ -73,7 +73,7 @@ class Decoder:
                 return None
             raise UnsupportedError(f"a cell is a {value.name}")
         if isinstance(value, int) and value.bit_length() > _MAX_INTEGER_BITS:
-            # Python refuses to write longer numbers out, with an error of its own.
+            # Python refuses to write longer numbers, with an untyped error.
             raise UnsupportedError(f"a number of {value.bit_length():,} bits")
         return value
 
@@ -81,8 +81,8 @@ class Decoder:
         """Return the values of a one-dimensional column of any supported kind.
 
         Raises:
-            UnsupportedError: Another kind.
-            ValueError: Sizes or offsets that do not fit the bytes.
+            UnsupportedError: The column is of another kind.
+            ValueError: Sizes or offsets do not fit the bytes.
         """
         if isinstance(value, (list, tuple)):
             self._allowance.charge_bytes(_SLOT_BYTES * len(value))
@@ -112,7 +112,7 @@ class Decoder:
         if name in _ARROW_ARRAYS and isinstance(state, dict):
             return self.read_arrow(state.get("_pa_array", state.get("_data")))
         if name in _MASKED_ARRAYS and isinstance(state, dict):
-            # Plain arrays on both sides: two masked ones again, each in itself, would double the work at every depth.
+            # Both sides must be plain arrays: masked arrays nested in both would double the work at every depth.
             pairs = zip(self._read_plain(state["_data"]), self._read_plain(state["_mask"]), strict=True)
             return [None if masked else item for item, masked in pairs]
         return self._read_backed(name, state)
@@ -120,7 +120,7 @@ class Decoder:
     def _read_index(self, node: Node) -> list[object]:
         kind, state = node.args
         if not isinstance(state, dict):
-            raise UnsupportedError("an index without state")
+            raise UnsupportedError("an index has no state")
         if kind == Global("pandas.RangeIndex"):
             numbers = range(state["start"], state["stop"], state["step"])
             if len(numbers) > MAX_COLUMNS:
@@ -147,24 +147,24 @@ class Decoder:
         """Return the values of a pandas Series."""
         columns = self.read_blocks(_get_manager(node))
         if len(columns) != 1:
-            raise UnsupportedError("a Series with several columns")
+            raise UnsupportedError("a Series has several columns")
         return next(iter(columns.values()))()
 
     def read_frame(self, node: Node) -> dict[str, Column]:
-        """Return, by column name, functions that read the columns of a pandas DataFrame."""
+        """Return functions that read the columns of a pandas DataFrame, by column name."""
         manager = _get_manager(node)
         _, axes = _get_blocks(manager)
         names = self.read_values(axes[0])
         columns = self.read_blocks(manager)
         if len(columns) != len(names):
-            raise ValueError("column names that do not fit the columns")
+            raise ValueError("the column names do not fit the columns")
         result = {read_name(name): columns[position] for position, name in enumerate(names)}
         if len(result) != len(names):
-            raise UnsupportedError("a DataFrame whose column names repeat")
+            raise UnsupportedError("the column names of a DataFrame repeat")
         return result
 
     def read_blocks(self, manager: Node) -> dict[int, Column]:
-        """Return, by position, functions that read the columns of a pandas block manager."""
+        """Return functions that read the columns of a pandas block manager, by position."""
         columns: dict[int, Column] = {}
         num_placed = 0
         for values, placement in _get_blocks(manager)[0]:
@@ -174,7 +174,7 @@ class Decoder:
             positions = self._read_placement(placement)
             num_placed += len(positions)
             if num_placed > MAX_COLUMNS:
-                raise ValueError(f"more than {MAX_COLUMNS:,} columns")
+                raise ValueError(f"it has more than {MAX_COLUMNS:,} columns")
             array = self.read_ndarray(values) if isinstance(values, Node) and values.name in _NDARRAYS else None
             if array is not None and array.ndim == 2:
                 if len(array) != len(positions):
@@ -185,7 +185,7 @@ class Decoder:
             elif len(positions) == 1:
                 columns[positions[0]] = partial(self.read_values, values)
             else:
-                raise UnsupportedError("a block of unknown shape")
+                raise UnsupportedError("a block has an unknown shape")
         return columns
 
     def _read_placement(self, placement: object) -> Sequence[int]:
@@ -204,13 +204,13 @@ class Decoder:
         return [value.decode() if isinstance(value, bytes) else value for value in values]
 
     def read_ndarray(self, node: Node) -> NDArray[Any]:
-        """Return a numpy array from its noted bytes or objects."""
+        """Return a numpy array from its recorded bytes or objects."""
         if node.name == "numpy._frombuffer":
             buffer, dtype, shape, order, *rest = node.args
             array = _shape(self._frombuffer(self._read_bytes(buffer), dtype, tuple(shape)), shape, order)
             return np.transpose(array, rest[0]) if order == "K" and rest and rest[0] is not None else array
         if not isinstance(node.state, tuple) or len(node.state) != 5:
-            raise UnsupportedError("an array without content")
+            raise UnsupportedError("an array has no content")
         _, shape, dtype, is_fortran, content = node.state
         if not isinstance(content, list):
             return _shape(
@@ -236,7 +236,7 @@ class Decoder:
         if kind.itemsize * _count_items(shape) != len(content):
             raise ValueError("the shape of an array does not fit its bytes")
         if kind.kind == "U" and content and np.frombuffer(content, f"{kind.byteorder}u4").max() > sys.maxunicode:
-            # numpy makes strings of such numbers all the same, and the first use of one ends the process.
+            # numpy would make strings of such numbers, and the first use of one crashes the process.
             raise ValueError("a text holds a number that is no character")
         return np.frombuffer(content, kind)
 
@@ -253,7 +253,7 @@ class Decoder:
         return value
 
     def read_arrow(self, value: object) -> list[object]:
-        """Return the values of a noted Arrow array or chunked array."""
+        """Return the values of a recorded Arrow array or chunked array."""
         values: list[object] = []
         chunks = value.args[0] if isinstance(value, Node) and value.name == "pyarrow.chunked_array" else [value]
         for chunk in chunks:
@@ -271,11 +271,11 @@ class Decoder:
         if not all(isinstance(n, int) for n in (length, null_count, offset)) or not (
             0 <= length <= MAX_ROWS and 0 <= offset <= MAX_ROWS and -1 <= null_count <= length
         ):
-            raise ValueError("an Arrow array of impossible length")
+            raise ValueError("an Arrow array has an impossible length")
         if children:
-            raise UnsupportedError("a column of nested values")
+            raise UnsupportedError("a column has nested values")
         if len(buffers) > _MAX_BUFFERS:
-            raise ValueError(f"an array of {len(buffers):,} buffers")
+            raise ValueError(f"an array has {len(buffers):,} buffers")
         contents = [None if buffer is None else pa.py_buffer(self._read_bytes(buffer)) for buffer in buffers]
         if isinstance(kind, Node) and kind.name == "pyarrow.dictionary":
             codes = pa.Array.from_buffers(_make_type(kind.args[0]), length, contents, null_count, offset)
@@ -287,7 +287,7 @@ class Decoder:
 
 
 def describe(value: object) -> str:
-    """Say what kind of value this is, for messages."""
+    """Return the kind of a value, for messages."""
     return value.name if isinstance(value, (Node, Global)) else type(value).__name__
 
 
@@ -295,7 +295,7 @@ def _get_manager(node: Node) -> Node:
     state = node.state if isinstance(node.state, dict) else {}
     manager = state.get("_mgr", state.get("_data"))
     if not isinstance(manager, Node):
-        raise UnsupportedError(f"a {node.name} without its blocks")
+        raise UnsupportedError(f"a {node.name} has no blocks")
     return manager
 
 
@@ -309,7 +309,7 @@ def read_name(name: object) -> str:
 def _get_blocks(manager: Node) -> tuple[list[tuple[object, object]], Sequence[object]]:
     """Return (values, placement) pairs and the axes.
 
-    Managers of pandas before 1.3 have them in a state, later ones in the arguments of a call.
+    Managers of pandas before 1.3 have them in a state, and later ones in the arguments of a call.
     """
     if isinstance(manager.state, tuple) and len(manager.state) >= 4:
         parts = manager.state[3]["0.14.1"]
@@ -318,7 +318,7 @@ def _get_blocks(manager: Node) -> tuple[list[tuple[object, object]], Sequence[ob
     blocks = blocks if isinstance(blocks, (list, tuple)) else [blocks]
     axes = axes if isinstance(axes, (list, tuple)) else [axes]
     if not all(isinstance(b, Node) and b.name in {"pandas._unpickle_block", "pandas.new_block"} for b in blocks):
-        raise UnsupportedError(f"a {manager.name} of unknown blocks")
+        raise UnsupportedError(f"a {manager.name} has unknown blocks")
     return [(b.args[0], b.args[1]) for b in blocks], axes
 
 

@@ -1,4 +1,4 @@
-"""Read rows from pickles: datasets in memory, pandas frames, lists and dicts. Nothing in them is executed."""
+"""Read rows from pickles of datasets in memory, pandas frames, lists and dicts. Nothing in them is executed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from submillion.tables.pickle_tree import Node, parse_pickle
 from submillion.tables.pickle_values import Column, Decoder, UnsupportedError, describe, read_name
 
 _HINT = (
-    "A pickle may hold a datasets.Dataset in memory, a pandas DataFrame or Series, or a list or dict of texts; "
-    "anything else is better saved as CSV or parquet."
+    "A pickle may hold a datasets.Dataset in memory, a pandas DataFrame or Series, or a list or dict of texts. "
+    "Save anything else as CSV or parquet."
 )
 
 
@@ -25,8 +25,8 @@ def open_pickle(path: Path) -> BinaryTable:
     """Open a pickle of rows.
 
     Raises:
-        DataError: It would run code, is damaged, holds no table, or refers to its content so often that it would fill
-            the memory.
+        DataError: The pickle would run code, is damaged, holds no table, or refers to its content so often that it
+            would fill the memory.
     """
     content = parse_pickle(path)
     size = path.stat().st_size
@@ -48,21 +48,21 @@ def open_pickle(path: Path) -> BinaryTable:
             raise DataError("its columns have different lengths", where=str(path), hint="Write the file again.")
         allowance.charge_rows(max(map(len, values), default=0))
         for column in values:
-            # A text that is referred to often is held once, but is cleaned and encoded each time.
+            # A shared text is in memory once, but it is cleaned and encoded for every row.
             allowance.charge_bytes(sum(len(value) for value in column if isinstance(value, str)))
         yield from enumerate(zip(*values, strict=True), start=1)
 
     return BinaryTable(names, iter_rows, class_names)
 
 
-# What crafted or damaged content can raise while it is decoded; the trees that cause it are inert.
+# Decoding crafted or damaged content can raise these errors, but nothing in the tree is executed.
 _DAMAGE = (
     ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, MemoryError, RecursionError,
     ZeroDivisionError, pa.ArrowException,
 )  # fmt: skip
 
 _MAX_PARTS = 1_000_000
-"""Columns of all the tables that a data set joins, together."""
+"""Most columns in all tables that a data set joins."""
 
 
 def _explain(error: BaseException, path: Path) -> DataError:
@@ -74,11 +74,11 @@ def _explain(error: BaseException, path: Path) -> DataError:
 
 
 class _Finder:
-    """Finds the columns in the tree of a pickle; their values are decoded when they are asked for.
+    """Finds the columns in the tree of a pickle; their values are decoded on request.
 
     Args:
-        path: The file, for messages.
-        allowance: Counts what is decoded.
+        path: Path of the file, for messages.
+        allowance: Allowance that counts the decoded values.
     """
 
     def __init__(self, path: Path, allowance: Allowance) -> None:
@@ -93,7 +93,7 @@ class _Finder:
             return self._columns_of_list(content), {}
         if isinstance(content, dict):
             if not content or not all(isinstance(value, (list, tuple, Node)) for value in content.values()):
-                raise UnsupportedError("a dict whose values are not all columns")
+                raise UnsupportedError("some values of the dict are no columns")
             return {read_name(key): partial(self._decoder.read_values, value) for key, value in content.items()}, {}
         if isinstance(content, Node):
             if content.name == "datasets.Dataset":
@@ -111,7 +111,7 @@ class _Finder:
         if not all(isinstance(row, dict) for row in rows):
             return {"text": lambda: self._decoder.read_values(rows)}
         names = list(rows[0]) if rows else []
-        checked: set[int] = set()  # a row that is referred to often is looked at once
+        checked: set[int] = set()  # a shared row is checked once
         for number, row in enumerate(rows, start=1):
             if id(row) not in checked and row.keys() != rows[0].keys():
                 raise UnsupportedError(f"row {number} has other keys than the first")
@@ -134,7 +134,7 @@ class _Finder:
     ) -> tuple[dict[str, Column], dict[str, tuple[str, ...]]]:
         """Return the columns of a table of `datasets`, which wraps an Arrow table or joins several."""
         if not isinstance(table, Node):
-            raise UnsupportedError(f"a data set in {describe(table)}")
+            raise UnsupportedError(f"the data set is {describe(table)}")
         if table.name.startswith("datasets."):
             state = table.state if isinstance(table.state, dict) else {}
             if "path" in state:
@@ -145,18 +145,18 @@ class _Finder:
                     hint="Save the data set with to_csv or to_parquet instead of pickle.",
                 )
             if "blocks" in state:
-                # datasets never nests these, and each level of a table that is joined with itself doubles the work.
+                # datasets never nests these, and each level of a table joined with itself would double the work.
                 if is_part:
-                    raise UnsupportedError("joined tables within joined tables")
+                    raise UnsupportedError("joined tables are nested in joined tables")
                 return self._columns_of_blocks(state["blocks"])
             return self._columns_of_table(state.get("table"), is_part=is_part)
         if table.name not in {"pyarrow._reconstruct_table", "pyarrow._reconstruct_record_batch"}:
-            raise UnsupportedError(f"a data set in {table.name}")
+            raise UnsupportedError(f"the data set is a {table.name}")
         arrays, schema = table.args
         fields, *metadata = schema.args
         self._num_parts += 1 + len(arrays)
         if self._num_parts > _MAX_PARTS:
-            raise ValueError(f"more than {_MAX_PARTS:,} columns in the tables that it joins")
+            raise ValueError(f"the tables that it joins have more than {_MAX_PARTS:,} columns")
         columns: dict[str, Column] = {}
         for array, field in zip(arrays, fields, strict=True):
             columns[read_name(field.args[0])] = partial(self._decoder.read_values, array)
@@ -165,7 +165,7 @@ class _Finder:
         return columns, find_class_names(known)
 
     def _columns_of_blocks(self, blocks: list[Any]) -> tuple[dict[str, Column], dict[str, tuple[str, ...]]]:
-        """Join blocks: tables side by side within a row of blocks, rows of blocks one below the other."""
+        """Join blocks: tables within a row of blocks go side by side, and rows of blocks below each other."""
         parts: list[dict[str, Column]] = []
         class_names: dict[str, tuple[str, ...]] = {}
         for block in blocks:
@@ -176,7 +176,7 @@ class _Finder:
                 class_names.update(names)
             parts.append(joined)
         if any(part.keys() != parts[0].keys() for part in parts):
-            raise UnsupportedError("blocks with different columns")
+            raise UnsupportedError("its blocks have different columns")
         return {name: partial(self._concatenate, [part[name] for part in parts]) for name in parts[0]}, class_names
 
     def _concatenate(self, columns: Sequence[Column]) -> list[object]:

@@ -1,4 +1,4 @@
-"""Find rows that a stray quotation mark has swallowed: one field holds the end of its row and other rows."""
+"""Find rows that a stray quotation mark swallowed: one field holds the end of its row and other rows."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from submillion.errors import DataError
 from submillion.tables.table import count_things, shorten
 
 NUM_COMPARED = 20_000
-"""Rows of one line with which a suspicious row is compared."""
+"""Number of one-line rows with which a suspicious row is compared."""
 
 MAX_VALUES = 1000
-"""Distinct values that a column of classes has at most."""
+"""Most distinct values in a column of classes."""
 
 _LINE_END = re.compile(r"\r\n|\n|\r")
 _NUMBER = re.compile(r"\s*[-+]?[0-9]+(?:[.,][0-9]+)?\s*")
@@ -23,14 +23,14 @@ _NUMBER = re.compile(r"\s*[-+]?[0-9]+(?:[.,][0-9]+)?\s*")
 class SwallowedRows:
     """Refuses rows over several lines that are several rows.
 
-    Such a row, taken apart at its line ends, has as many fields on every line as the table has columns. A text of
-    several lines can have that by chance, so the parts are compared with the rows that stand on one line: where these
-    have a column of few values or of numbers, the parts must have them too.
+    Each line of such a row has as many fields as the table has columns. A text of several lines can have that by
+    chance, so the lines are compared with the one-line rows: if a column of these holds few values or numbers, the
+    lines must fit it too.
 
     Args:
-        path: The file.
-        separator: What separates its fields.
-        iter_plain: Gives the rows that stand on one line, from the first one on at every call.
+        path: Path of the file.
+        separator: Separator of its fields.
+        iter_plain: Function that yields the one-line rows, from the first one on at every call.
     """
 
     def __init__(self, path: Path, separator: str, iter_plain: Callable[[], Iterator[list[str]]]) -> None:
@@ -42,14 +42,14 @@ class SwallowedRows:
         self._first = self._longest = ""
 
     def check(self, row: Sequence[str], where: str) -> None:
-        """Look at a row that spans several lines.
+        """Check a row that spans several lines.
 
         Args:
-            row: Its fields.
-            where: Its place, for the message.
+            row: Fields of the row.
+            where: Place of the row, for the message.
 
         Raises:
-            DataError: It is several rows.
+            DataError: The row consists of several rows.
         """
         width = len(row)
         if width < 2:
@@ -72,7 +72,7 @@ class SwallowedRows:
             raise DataError(
                 f"a quotation mark swallows {len(parts)} rows: the field it opens is {shorten(row[opened], 100)}",
                 where=where,
-                hint="Put the whole text in quotation marks and write each one inside twice; or, if the file has no "
+                hint="Put the whole text in quotation marks and double each one inside, or, if the file has no "
                 "quoting, save it with tabs as .tsv.",
             )
 
@@ -95,7 +95,7 @@ class SwallowedRows:
         )
 
     def _learn_columns(self, width: int) -> dict[int, Callable[[str], bool]]:
-        """Return a test of its values for every column that holds few of them, or numbers."""
+        """Return a test of the values for every column that holds few values or numbers."""
         rows = [row for row in islice(self._iter_plain(), NUM_COMPARED) if len(row) == width][1:]
         tests: dict[int, Callable[[str], bool]] = {}
         for position in range(min(width, MAX_VALUES)):

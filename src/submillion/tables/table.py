@@ -1,4 +1,4 @@
-"""What every reader of rows gives: the names of the columns, and the rows as a stream."""
+"""The result of every reader of rows: the names of the columns, and the rows as a stream."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import TypeVar
 from submillion.errors import DataError
 
 MAX_FIELD_CHARS = 1 << 20
-"""Longest field that is accepted, in characters: some 200,000 words, far beyond any news item."""
+"""Longest field that is accepted, in characters; it has about 200,000 words, far more than any news item."""
 
 Row = tuple[int, Sequence[object]]
 
 Tell = Callable[[str], None]
-"""Takes one sentence on what was guessed or left out in reading."""
+"""Function that takes one sentence on a guess or an omission in reading."""
 
 
 def ignore_note(note: str) -> None:
-    """Take a note and say nothing."""
+    """Ignore a note."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class Table:
     """One file of rows.
 
     Attributes:
-        names: Column names in file order; the name of a column that has none is empty.
-        read: Reads the rows; see `iter_rows`.
-        place: What a place counts: ``line`` or ``row``.
-        class_names: Class names in label order, by column, where the file carries them.
-        strings: Positions of the columns that can hold texts; None where every column can.
+        names: Column names in file order; empty for a column without a name.
+        read: Function that reads the rows; see `iter_rows`.
+        place: Unit of the places, ``line`` or ``row``.
+        class_names: Class names in label order, by column, if the file has them.
+        strings: Positions of the columns that can hold texts; None if every column can.
         has_names: Whether the file itself names its columns; a file of lines does not.
-        notes: What was guessed in opening the file, one sentence each.
+        notes: Guesses in opening the file, one sentence each.
     """
 
     names: tuple[str, ...]
@@ -49,7 +49,7 @@ class Table:
 
         Args:
             wanted: Positions of the wanted columns.
-            on_note: Called at the end with what was left out, as one sentence each.
+            on_note: Called at the end with one sentence on each omission.
         """
         return self.read(wanted, on_note)
 
@@ -68,7 +68,7 @@ def closed_after(rows: Iterator[_T]) -> Iterator[Iterator[_T]]:
 
 
 def pick_fields(wanted: Sequence[int], rows: Iterator[Row]) -> Iterator[Row]:
-    """Yield every row with the wanted fields alone."""
+    """Yield every row with only the wanted fields."""
     with closed_after(rows):
         for place, values in rows:
             yield place, [values[position] for position in wanted]
@@ -80,7 +80,7 @@ def count_things(number: int, one: str, many: str) -> str:
 
 
 def shorten(value: object, size: int = 60) -> str:
-    """Return a value as it is shown in messages: in quotation marks, and cut where it is long."""
+    """Return a value for messages, in quotation marks, and cut if it is long."""
     text = str(value)
     return repr(text if len(text) <= size else f"{text[: size - 1]}\N{HORIZONTAL ELLIPSIS}")
 

@@ -1,4 +1,4 @@
-"""The lines of a text file: which encoding it has, where its lines end, and the lines as a stream."""
+"""The encoding and the line end of a text file, and its lines as a stream."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ MAX_LINE_CHARS = 16 << 20
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # begins like the mark of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32"),  # it begins like the mark of UTF-16
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 
-# Bytes that Windows-1252 does not define, and runs that only other alphabets and two-byte encodings have.
+# These are bytes that Windows-1252 does not define, and runs that only other alphabets and two-byte encodings have.
 _NOT_WESTERN = re.compile(rb"[\x81\x8d\x8f\x90\x9d]|[\xc0-\xff]{4}|[\x80-\xff]{7}")
 _DOS_END = "\x1a"
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
@@ -31,12 +31,12 @@ _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
 
 @dataclass(frozen=True)
 class TextForm:
-    r"""How a text file is written.
+    r"""The encoding and the line end of a text file.
 
     Attributes:
-        encoding: Name of its encoding, as Python knows it.
-        line_end: ``\n``, or ``\r`` where the whole file has no other.
-        notes: What was guessed, one sentence each.
+        encoding: Python's name of the encoding.
+        line_end: Line end, ``\n``, or ``\r`` if the whole file has no other.
+        notes: Guesses, one sentence each.
     """
 
     encoding: str
@@ -45,13 +45,13 @@ class TextForm:
 
 
 def examine_text(path: Path) -> TextForm:
-    """Read a file once, a block in memory, and find out how it is written.
+    """Read a file once, block by block, and find its encoding and its line end.
 
-    The encoding is what a byte order mark says, else UTF-8; what is not UTF-8 is Windows-1252 where nothing speaks
-    against that, as spreadsheets in Western Europe and America write it.
+    A byte order mark decides the encoding; without one it is UTF-8. A file that is not UTF-8 is read as Windows-1252 if
+    it fits that, since spreadsheets in Western Europe and America write it.
 
     Raises:
-        DataError: Other encodings, a NUL byte, an unreadable or damaged file; with the line.
+        DataError: The file has another encoding or a NUL byte, or is unreadable or damaged; the error has the line.
     """
     encoding = _find_mark(path)
     notes: list[str] = []
@@ -70,25 +70,25 @@ def examine_text(path: Path) -> TextForm:
         encoding = "cp1252"
         line_end, ends_like_dos = _scan(path, encoding)
         notes.append(
-            f"{path.name}: is not UTF-8 and is read as Windows-1252, so that it says {sample!r}; "
+            f"{path.name}: is not UTF-8 and is read as Windows-1252, with text such as {sample!r}; "
             "if that is wrong, save it as UTF-8"
         )
     if ends_like_dos:
-        notes.append(f"{path.name}: the end mark of DOS (Ctrl-Z) after the last row is left out")
+        notes.append(f"{path.name}: the DOS end mark (Ctrl-Z) after the last row is left out")
     if encoding in {"utf-16", "utf-32"}:
         notes.append(f"{path.name}: is read as {_name(encoding)}, by its byte order mark")
     return TextForm(encoding, line_end, tuple(notes))
 
 
 def iter_lines(path: Path, form: TextForm | None = None) -> Iterator[str]:
-    """Yield the lines of a text file, ends included, holding a block at a time.
+    """Yield the lines of a text file, ends included, with one block in memory at a time.
 
     Args:
-        path: The file.
-        form: How it is written, where that is known already.
+        path: Path of the file.
+        form: Encoding and line end of the file, if already known.
 
     Raises:
-        DataError: As `examine_text`, and an endless line; with the line.
+        DataError: `examine_text` refuses the file, or a line is too long; the error has the line.
     """
     form = form or examine_text(path)
     for lines in _iter_whole_lines(path, form):
@@ -164,10 +164,10 @@ def _scan(path: Path, encoding: str) -> tuple[str, bool]:
 
 
 def _sample_western(path: Path) -> str | None:
-    """Return some words that show how a file reads in Windows-1252, or None where it is written otherwise."""
+    """Return some words of a file read as Windows-1252, or None if it has another encoding."""
     sample = ""
     for block in iter_blocks(path):
-        # A character of UTF-8 anywhere says that the file is UTF-8, and damaged.
+        # A character of UTF-8 anywhere shows that the file is damaged UTF-8.
         if not block.decode("utf-8", "ignore").isascii() or _NOT_WESTERN.search(block):
             return None
         if not sample and not block.isascii():
@@ -196,7 +196,7 @@ def _not_utf8(path: Path) -> DataError:
         start.decode()
     except UnicodeDecodeError as error:
         return _bad_byte(path, number, start[error.start], error.start)
-    return DataError("the file has changed while it was read", where=str(path), hint="Run the command again.")
+    return DataError("the file changed while it was read", where=str(path), hint="Run the command again.")
 
 
 def _bad_byte(path: Path, number: int, byte: int, position: int) -> DataError:
@@ -204,5 +204,5 @@ def _bad_byte(path: Path, number: int, byte: int, position: int) -> DataError:
         f"byte 0x{byte:02x} at position {position} of the line is not UTF-8",
         where=f"{path}:{number}",
         hint="Save the file as UTF-8. Text from Windows is often Windows-1252, which `iconv -f windows-1252 -t utf-8` "
-        "turns into UTF-8 with its apostrophes and euro signs.",
+        "converts to UTF-8 with its apostrophes and euro signs.",
     )

@@ -77,7 +77,7 @@ def test_a_failing_compiler_is_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_a_cache_that_cannot_be_written_is_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("SUBMILLION_CACHE", str(tmp_path / "file"))
-    assert "is no folder" in find_kernels().reason
+    assert "is not a folder" in find_kernels().reason
 
 
 @needs_kernels

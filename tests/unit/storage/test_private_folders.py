@@ -70,7 +70,7 @@ def test_folders_and_links_of_others_are_refused(home: Path) -> None:
     (home / "real" / "data").mkdir(parents=True)
     (home / "link").symlink_to("real")
     os.lchown(home / "link", STRANGER, STRANGER)
-    assert "is a link of" in explain_distrust(home / "link" / "data")
+    assert "is a link that belongs to" in explain_distrust(home / "link" / "data")
 
 
 def test_another_user_than_the_owner_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,8 +80,8 @@ def test_another_user_than_the_owner_is_refused(home: Path, monkeypatch: pytest.
 
 def test_a_file_in_its_place_is_refused(home: Path) -> None:
     (home / "data").write_text("no folder")
-    assert "is no folder" in explain_distrust(home / "data")
-    assert "is no folder" in make_private_folder(home / "data" / "below")
+    assert "is not a folder" in explain_distrust(home / "data")
+    assert "is not a folder" in make_private_folder(home / "data" / "below")
 
 
 def _spoil_mode(folder: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_cache_that_others_can_write_to_is_not_believed(
     assert notes == []
     spoil(home / "cache" / "data")
     assert open_cache(notes.append).load("rows", "a" * 40) is None
-    assert "nothing kept is believed" in notes[0]
+    assert "no kept file is used" in notes[0]
 
 
 @pytest.mark.parametrize("setting", ["~nosuchuser/cache", ""])

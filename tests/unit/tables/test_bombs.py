@@ -217,7 +217,7 @@ def test_a_stream_without_its_end_is_cut_off(tmp_path: Path) -> None:
     content = path.read_bytes()
     assert content.endswith(b"\xff\xff\xff\xff\0\0\0\0")
     path.write_bytes(content[:-8])
-    with pytest.raises(DataError, match="the mark of its end is missing"):
+    with pytest.raises(DataError, match="its end mark is missing"):
         read_records(str(path))
 
 
