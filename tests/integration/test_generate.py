@@ -145,7 +145,7 @@ def test_a_kill_changes_nothing(
 
     outcome = cli(*words(killed))
     assert outcome.code == 0, outcome.err
-    assert "going on with the work" in outcome.err
+    assert "continuing the work" in outcome.err
     assert killed.read_bytes() == whole.read_bytes()
     counts = [json.loads((tmp_path / f"{name}.counts.json").read_text()) for name in ("whole", "killed")]
     for count in counts:

@@ -1,1 +1,1 @@
-"""Synthetic training rows, written by a language model; a run only reads them and never comes here."""
+"""Synthetic training rows, written by a language model; a run only reads the rows and never imports this room."""

@@ -1,4 +1,4 @@
-"""Rows packed into blocks of equal length, whole and apart: no row sees another, and little is padding."""
+"""Whole rows packed into blocks of equal length with little padding, so that no row sees another."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 IGNORED = -100
-"""Label of positions without a loss, torch's own."""
+"""Torch's label of positions without a loss."""
 
 OPEN_BLOCKS = 64
-"""Blocks that a row may still go into; a row of news then leaves about one position in fifty empty."""
+"""Number of blocks that stay open for further rows; news then leaves about one position in fifty empty."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class Blocks:
     """Rows in blocks; shapes (blocks, tokens), int64.
 
     Attributes:
-        input_ids: Tokens; the end token where nothing stands.
-        segments: Number of the row in its block, from 1; 0 where nothing stands.
+        input_ids: Token ids; the end token at empty positions.
+        segments: Number of the row in its block, from 1; 0 at empty positions.
         positions: Position of each token in its row.
-        num_cut: Rows that were longer than a block and lost their end.
+        num_cut: Number of rows that were longer than a block and lost their end.
     """
 
     input_ids: NDArray[np.int64]
@@ -41,8 +41,8 @@ def pack_rows(rows: Sequence[Sequence[int]], *, block_tokens: int, fill_id: int)
 
     Args:
         rows: Token ids, start and end token included; none is empty.
-        block_tokens: Tokens of a block; longer rows are cut.
-        fill_id: Token for what stays empty.
+        block_tokens: Number of tokens in a block; longer rows are cut.
+        fill_id: Token for empty positions.
     """
     blocks: list[list[Sequence[int]]] = []
     free: list[int] = []
@@ -73,13 +73,13 @@ def pack_rows(rows: Sequence[Sequence[int]], *, block_tokens: int, fill_id: int)
 
 
 def make_block_mask(segments: torch.Tensor) -> torch.Tensor:
-    """Return which tokens see which: those of the same segment, not later ones.
+    """Return the attention mask by which each token sees the earlier tokens of its segment and itself.
 
     Args:
-        segments: Shape (B, T).
+        segments: Segment of each token, shape (B, T).
 
     Returns:
-        Shape (B, 1, T, T), bool: query, key.
+        Whether a query sees a key, shape (B, 1, T, T), bool.
     """
     size = segments.shape[1]
     is_same = segments[:, :, None] == segments[:, None, :]
@@ -88,7 +88,7 @@ def make_block_mask(segments: torch.Tensor) -> torch.Tensor:
 
 
 def make_targets(input_ids: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
-    """Return the next token of each position, -100 where its row has none; shape (B, T)."""
+    """Return the next token of each position, or -100 at the end of a row; shape (B, T)."""
     targets = torch.full_like(input_ids, IGNORED)
     goes_on = (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] > 0)
     targets[:, :-1] = torch.where(goes_on, input_ids[:, 1:], targets[:, :-1])

@@ -1,4 +1,4 @@
-"""Which drafts become rows: not empty, not garbage, of a fitting length, new, and of the class that was asked for."""
+"""The screen for drafts: a row is not empty, not garbage, of a fitting length, new, and of the prompted class."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from submillion.errors import RunError
 
 Reason = Literal["empty", "garbage", "too_short", "too_long", "near_real", "near_earlier", "disagreed", "not_needed"]
 REASONS: tuple[Reason, ...] = get_args(Reason)
-"""Why a draft is dropped, in the order in which it is looked at; the first that applies counts.
+"""Reasons to drop a draft, in the order of the checks; the first that applies counts.
 
-``near_real``: equal or near to a row of the data, a test file or the target. ``near_earlier``: to a generated row that
-was kept before. ``disagreed``: the classifier gives the prompted class less than it must. ``not_needed``: a good row
-of a class that has all its rows.
+``near_real`` means equal or near to a row of the data, a test file or the target, and ``near_earlier`` to a generated
+row that was kept before. ``disagreed`` means that the classifier gives the prompted class too little probability, and
+``not_needed`` that the class of a good row already has all its rows.
 """
 
 Score = Callable[[Sequence[str]], NDArray[np.floating]]
-"""Texts to probabilities, shape (n, C)."""
+"""Function from texts to probabilities, shape (n, C)."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Draft:
     """A text that may become a row.
 
     Attributes:
-        text: Cleaned.
-        label: Id of the class that was asked for.
+        text: Cleaned text.
+        label: Id of the prompted class.
     """
 
     text: str
@@ -43,12 +43,12 @@ class Draft:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was decided of a draft.
+    """The decision on a draft.
 
     Attributes:
-        reason: Why it is dropped; None where it is kept.
-        probability: That the classifier gives the prompted class; None where it was not asked.
-        near: Where the row stands that it is near to.
+        reason: Reason to drop it; None if it is kept.
+        probability: Probability that the classifier gives the prompted class; None if it was not asked.
+        near: Place of the row that it is near to.
     """
 
     reason: Reason | None
@@ -57,10 +57,10 @@ class Verdict:
 
 
 def name_defect(text: str, settings: ScreenSettings) -> Reason | None:
-    """Say what is wrong with a text by itself, or None.
+    """Return the defect of a text by itself, or None.
 
-    Garbage is: a broken character; fewer than half of the characters letters; of eight words or more, one word a third
-    of them that is not short, or fewer than a third of them different.
+    Garbage has a broken character, or fewer letters than half of its characters. In a text of eight words or more, it
+    is also garbage if one longer word makes up a third of the words, or fewer than a third of them differ.
     """
     if not text.strip():
         return "empty"
@@ -80,14 +80,14 @@ def name_defect(text: str, settings: ScreenSettings) -> Reason | None:
 
 
 class Screen:
-    """Judges drafts in their order; knows the rows that were kept before.
+    """Judges drafts in their order, and remembers the rows that were kept.
 
     Args:
-        settings: Limits.
-        texts: Real rows.
-        places: Where each of them stands.
-        needed: Rows to keep of each class.
-        score: The classifier; None asks none.
+        settings: Limits of the screen.
+        texts: Texts of the real rows.
+        places: Place of each real row.
+        needed: Number of rows to keep of each class.
+        score: Classifier; None for no classifier.
     """
 
     def __init__(
@@ -104,10 +104,10 @@ class Screen:
         self.needed = list(needed)
 
     def judge(self, drafts: Sequence[Draft]) -> list[Verdict]:
-        """Decide of some drafts; those that are kept count for the next ones.
+        """Decide on some drafts; later drafts are compared with those that are kept.
 
         Raises:
-            RunError: The classifier gives what is no probability.
+            RunError: The classifier returns values that are no probabilities.
         """
         first = [self._judge_alone(draft) for draft in drafts]
         asked = [number for number, verdict in enumerate(first) if verdict.reason is None]
@@ -118,7 +118,7 @@ class Screen:
         return verdicts
 
     def remember(self, draft: Draft) -> None:
-        """Take a row for kept, as one that an earlier process has judged."""
+        """Count a row as kept that an earlier process judged."""
         self._kept.add(draft.text)
         self.needed[draft.label] -= 1
 
@@ -144,7 +144,7 @@ class Screen:
     def _judge_last(self, draft: Draft, probability: float | None) -> Verdict:
         if probability is not None and probability < self._settings.min_probability:
             return Verdict("disagreed", probability)
-        # Drafts of one batch are near to each other too.
+        # Drafts of one batch can be near to each other too.
         if self._kept.find(draft.text) is not None:
             return Verdict("near_earlier", probability)
         if self.needed[draft.label] <= 0:

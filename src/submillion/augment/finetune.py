@@ -1,7 +1,7 @@
 """Adapt a language model to rows: packed blocks, AdamW, checkpoints that a kill cannot spoil.
 
-Order and dropout follow from (seed, step), so a run that was killed and goes on ends in the same bytes as one that was
-not, on the same machine with the same threads.
+Order and dropout are functions of (seed, step), so a run that was killed and continued ends in the same bytes as one
+that was not, on the same machine with the same threads.
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ _MIN_HELD_OUT_ROWS = 20
 
 @dataclass(frozen=True)
 class Finetuned:
-    """What came of fine-tuning.
+    """The result of fine-tuning.
 
     Attributes:
-        num_rows: Rows trained on.
-        num_held_out: Rows on which the loss was only measured.
-        num_cut: Rows longer than a block, which lost their end.
-        num_tokens: Tokens of the rows trained on, start and end tokens included.
-        num_steps: Optimizer steps.
-        trained_params: Parameters that were trained.
-        held_out_loss_before: Mean loss a token of the held-out rows, in nats, before; None without such rows.
-        held_out_loss: The same after.
-        elapsed_s: Seconds of training over all attempts.
+        num_rows: Number of rows trained on.
+        num_held_out: Number of rows that only measured the loss.
+        num_cut: Number of rows longer than a block, which lost their end.
+        num_tokens: Number of tokens of the rows trained on, start and end tokens included.
+        num_steps: Number of optimizer steps.
+        trained_params: Number of parameters that were trained.
+        held_out_loss_before: Mean loss a token of the held-out rows before training, in nats; None without such rows.
+        held_out_loss: The same after training.
+        elapsed_s: Duration of training over all attempts, in seconds.
     """
 
     num_rows: int
@@ -82,20 +82,20 @@ def finetune(
     device: Device,
     progress: Progress,
 ) -> Finetuned:
-    """Train a language model on rows and save it, merged, as ``model`` in the folder; go on where a kill came.
+    """Train a language model on rows and save it, merged, as ``model`` in the folder; continue after a kill.
 
     Args:
-        language_model: Changed in place.
-        rows: Texts, each one read apart from the others.
-        settings: How.
-        folder: Of this model; also holds the checkpoints until the end.
-        device: Where and how to compute.
-        progress: Told of steps.
+        language_model: Model to train, changed in place.
+        rows: Texts to train on, each read separately.
+        settings: Settings of the generation.
+        folder: Folder for the model, and for the checkpoints until the end.
+        device: Device and precision.
+        progress: Receiver of steps.
 
     Raises:
         DataError: There are no rows.
         RunError: The loss is not finite, the disk is full, or a checkpoint is damaged.
-        KeyboardInterrupt: Ctrl-C or SIGTERM, after what was done has been saved.
+        KeyboardInterrupt: Ctrl-C or SIGTERM came; the work so far has been saved.
     """
     if not rows:
         raise DataError("no row is left to train the language model on", hint="Give more rows, or other test files.")
@@ -191,7 +191,7 @@ class _Finetuning:
 
     def _train_step(self, step: int, num_steps: int, steps_per_epoch: int, optimizer: torch.optim.Optimizer) -> float:
         tuning = self.settings.finetune
-        # Dropout draws from torch's own generator, which each step sets anew.
+        # Dropout draws from torch's generator, so each step seeds it.
         torch.manual_seed(mix_64((self.settings.seed << 32) + step) >> 1)
         warmup = math.ceil(tuning.warmup_ratio * num_steps)
         set_learning_rates(
@@ -221,7 +221,7 @@ class _Finetuning:
     def _compute_loss(self, blocks: Blocks, chosen: NDArray[np.int64]) -> tuple[torch.Tensor, int]:
         """Return the summed loss of some blocks and the number of tokens that have one."""
         device = self.device.device
-        # Empty ends are cut off, as far as they are empty in all chosen blocks.
+        # Positions at the end that are empty in all chosen blocks are cut off.
         width = max(1, int((blocks.segments[chosen] > 0).sum(axis=1).max()))
         input_ids, segments, positions = (
             torch.from_numpy(values[chosen, :width]).to(device)
@@ -256,6 +256,6 @@ class _Finetuning:
     def _save(self, figures: Finetuned) -> None:
         model: Any = self.model if self.adapter is None else merge_language_adapter(self.adapter)
         save_language_model(replace(self.language_model, model=model.eval()), self.folder / MODEL_NAME)
-        # Last: this file says that the model is whole.
+        # This file comes last, since it shows that the model is complete.
         write_json(self.folder / FIGURES_NAME, figures.__dict__)
         shutil.rmtree(self.checkpoints, ignore_errors=True)

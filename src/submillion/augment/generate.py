@@ -35,16 +35,16 @@ if TYPE_CHECKING:
     from submillion.scoring.run_model import RunModel
     from submillion.training.device import Device
 
-JUNK = "The language model was trained from nothing on a few rows: what it writes is junk, good for trying the way."
+JUNK = "The language model was trained from scratch on a few rows: it writes junk, good only for trying the steps."
 
 
 @dataclass(frozen=True)
 class Generated:
-    """What came of a generation.
+    """The result of a generation.
 
     Attributes:
         out: File of the kept rows.
-        counts: What was read, kept and dropped; also written beside the output.
+        counts: Counts of rows read, kept and dropped; also written beside the output.
     """
 
     out: Path
@@ -53,7 +53,7 @@ class Generated:
 
 @dataclass(frozen=True)
 class _Origin:
-    """What every row of a generation says of its origin."""
+    """The origin that every row of a generation records."""
 
     settings: JsonObject
     model: str
@@ -66,22 +66,22 @@ def generate_rows(
 ) -> Generated:
     """Adapt a language model, sample rows of every class, screen them, and write those that are kept.
 
-    Work under way lies in ``<out>.work``: called again with the same arguments, it goes on from there. The rows
-    appear whole in `out`, after ``<out without suffix>.counts.json``. The adapted model stays in the work folder.
+    Unfinished work is kept in ``<out>.work``, and a second call with the same arguments continues it. The rows appear
+    whole in `out`, after ``<out without suffix>.counts.json``. The adapted model stays in the work folder.
 
     Args:
-        inputs: The files.
-        out: A .jsonl file that does not exist yet.
-        settings: All the rest; the defaults if absent.
-        progress: Receives stages, counts and notes.
+        inputs: Files of the generation.
+        out: File for the rows, a .jsonl file that does not exist yet.
+        settings: All other settings; the defaults if absent.
+        progress: Receiver of stages, counts and notes.
 
     Raises:
-        ConfigError: Settings or files that do not fit each other, prompts that do not fit the classes, an output that
-            exists, or work that was begun with others.
-        DataError: Files that cannot be read, or no row was kept.
-        ModelError: The language model or the classifier cannot be had.
+        ConfigError: Settings or files do not fit each other, prompts do not fit the classes, the output exists, or the
+            work was begun with other settings or files.
+        DataError: A file cannot be read, or no row was kept.
+        ModelError: The language model or the classifier is not available.
         RunError: The loss is not finite, the disk is full, or a work folder is damaged.
-        KeyboardInterrupt: Ctrl-C or SIGTERM; the work goes on when it is called again.
+        KeyboardInterrupt: Ctrl-C or SIGTERM came; another call continues the work.
     """
     settings, progress = settings or GenerateSettings(), progress or Silent()
     if out.suffix != ".jsonl":
@@ -102,7 +102,7 @@ def generate_rows(
     _note_material(material, classifier, settings, progress)
     with open_work(work, begun) as is_resumed:
         if is_resumed:
-            progress.note(f"going on with the work in {work.path}")
+            progress.note(f"continuing the work in {work.path}")
         language_model, figures = _prepare_model(work, material, settings, device, progress)
         origin = _Origin(begun, figures["name"], figures["sha256"], begun["classifier"])
         generation = _Generation(
@@ -133,12 +133,12 @@ def _note_material(
     if rows["num_rows"]:
         progress.note(
             f"{rows['num_used']:,} of {rows['num_rows']:,} {rows['from']} rows for the language model; "
-            f"{rows['num_in_test']:,} stand in a test file and are left out"
+            f"{rows['num_in_test']:,} appear in a test file and are left out"
         )
     if not material.real:
-        progress.note("no real rows are given: nothing to compare the generated ones with")
+        progress.note("no real rows are given, so the generated ones are not compared with any")
     if classifier is None:
-        progress.note("no classifier is given: whether a row belongs to its class is not checked")
+        progress.note("no classifier is given, so the classes of the rows are not checked")
     if settings.from_scratch:
         progress.note(JUNK)
 
@@ -146,7 +146,7 @@ def _note_material(
 def _prepare_model(
     work: WorkDir, material: Material, settings: GenerateSettings, device: Device, progress: Progress
 ) -> tuple[LanguageModel, JsonObject]:
-    """Return the language model to sample from, and what is known of it."""
+    """Return the language model to sample from, and its description."""
     from submillion.augment.finetune import FIGURES_NAME, MODEL_NAME, finetune
     from submillion.augment.language_model import (
         SCRATCH_NAME,
@@ -178,7 +178,7 @@ def _prepare_model(
             progress.start("load")
             language_model = load_language_model(base, name=name)
             progress.finish()
-            encode_beginnings(language_model, material, settings)  # what cannot be sampled is not worth training for
+            encode_beginnings(language_model, material, settings)  # it fails before training if sampling is impossible
             finetune(language_model, material.rows, settings, folder, device=device, progress=progress)
         figures["finetuned"] = read_json(folder / FIGURES_NAME)
         figures["sha256"] = digest_language_model(sampled)
@@ -205,7 +205,7 @@ def encode_beginnings(
     if settings.sample.max_tokens > room:
         raise ConfigError(
             f"{settings.sample.max_tokens} new tokens after a prompt of {longest} are more than the"
-            f" {language_model.max_tokens} that the model can read",
+            f" {language_model.max_tokens} tokens that the model can read",
             where="sample.max_tokens",
             hint=f"Choose at most {room}." if room > 0 else "Shorten the prompts.",
         )
@@ -213,7 +213,7 @@ def encode_beginnings(
 
 
 class _Generation:
-    """Sampling and screening under way, from the first draft or from where another process has stopped."""
+    """Sampling and screening in progress, from the first draft or from the place where another process stopped."""
 
     def __init__(
         self,
@@ -312,7 +312,7 @@ class _Generation:
 
         seed = mix_64(mix_64(self.settings.seed) ^ mix_64((label << 40) + attempt)) >> 1
         shortest, longest = self.settings.sample.min_tokens, self.settings.sample.max_tokens
-        # Position -1 is none of the row's tokens, so the length is drawn apart from them.
+        # No token of the row has position -1, so the length is drawn independently of the tokens.
         length = shortest + int(draw_uniform(seed, -1) * (longest - shortest + 1))
         return Start([self.language_model.start_id, *ids], seed, length)
 
@@ -323,7 +323,7 @@ class _Generation:
         return clean_text(whole, self.material.clean)
 
     def _take(self, entry: JsonObject) -> None:
-        """Count a draft that was judged, and make a row of it where it was kept."""
+        """Count a draft that was judged, and make a row of it if it was kept."""
         label = entry["label"]
         self.num_attempts[label] += 1
         self.reasons[label][entry["reason"] or "kept"] += 1
@@ -376,8 +376,8 @@ def _explain_nothing_kept(counts: JsonObject, work: WorkDir, settings: GenerateS
     return DataError(
         f"none of {counts['num_drafts']:,} drafts was kept: {dropped}",
         where=str(work.drafts),
-        hint="The file has every draft and why it was dropped. Loosen the screen, train the language model longer, "
-        f"or give it better prompts.{again}",
+        hint="The file has every draft and the reason why it was dropped. Loosen the screen, train the language model "
+        f"longer, or give it better prompts.{again}",
     )
 
 

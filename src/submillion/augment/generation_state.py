@@ -1,4 +1,4 @@
-"""The folder of a generation under way: what it was begun with, the language model, every draft and its verdict."""
+"""The work folder of a generation: its settings and digests, the language model, and every draft with its verdict."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from submillion.storage.json_shapes import JsonObject, JsonView
 
 WORK_FORMAT = 1
 MODEL_PATH = "language-model/model"
-"""Where the adapted model lies in the work folder."""
+"""Place of the adapted model in the work folder."""
 
 
 @dataclass(frozen=True)
 class WorkDir:
-    """Paths of one generation; holds no state of its own.
+    """Paths of one generation, without any state.
 
     Attributes:
-        out: The file that the rows will stand in.
+        out: File for the rows.
     """
 
     out: Path
@@ -43,12 +43,12 @@ class WorkDir:
 
     @property
     def counts(self) -> Path:
-        """The file beside the output that says what was kept and dropped."""
+        """The file beside the output with the counts of rows kept and dropped."""
         return self.out.with_name(f"{self.out.stem}.counts.json")
 
     @property
     def begun(self) -> Path:
-        """What the generation was begun with: settings and digests."""
+        """The file with the settings and digests of the generation."""
         return self.path / "begun.json"
 
     @property
@@ -63,7 +63,7 @@ class WorkDir:
 
     @property
     def drafts(self) -> Path:
-        """One line a batch."""
+        """The file of drafts, with one line a batch."""
         return self.path / "drafts.jsonl"
 
 
@@ -72,12 +72,12 @@ def open_work(work: WorkDir, begun: JsonView) -> Iterator[bool]:
     """Hold the work folder for this process; yield whether it was begun before.
 
     Args:
-        work: The folder.
-        begun: What this generation is made with. One that was begun with other values is not gone on with.
+        work: Work folder.
+        begun: Settings and digests of this generation. Work that was begun with others is not continued.
 
     Raises:
         ConfigError: The output exists, or the work was begun with other settings or files.
-        RunError: Another process is at it, or the disk is full.
+        RunError: Another process holds the folder, or the disk is full.
     """
     for path in (work.out, work.counts):
         if path.exists():
@@ -86,7 +86,7 @@ def open_work(work: WorkDir, begun: JsonView) -> Iterator[bool]:
         work.path.mkdir(parents=True, exist_ok=True)
     with hold_folder(work.path / ".lock", doing="generating"):
         remove_leftovers(work.path)
-        # Where nothing has been made yet, nothing is lost by other settings.
+        # Before anything has been made, other settings lose nothing.
         is_made = any(path.exists() for path in (work.scratch, work.language_model, work.drafts))
         is_resumed = is_made and work.begun.exists()
         now = json.loads(json.dumps({"format": WORK_FORMAT, **begun}))
@@ -103,12 +103,12 @@ def _compare(before: JsonView, now: JsonView, work: WorkDir) -> None:
         raise ConfigError(
             "was begun with other settings or files:\n" + "\n".join(changes),
             where=str(work.path),
-            hint="Give those of before, another --out, or delete the folder.",
+            hint="Give the earlier ones or another --out, or delete the folder.",
         )
 
 
 def read_batches(work: WorkDir) -> list[JsonObject]:
-    """Return the batches that were sampled and judged before, and cut off a line that a kill has left unfinished.
+    """Return the batches that were sampled and judged before, and cut off a last line that a kill left unfinished.
 
     Raises:
         RunError: A line before the last is damaged.
@@ -122,7 +122,7 @@ def read_batches(work: WorkDir) -> list[JsonObject]:
 
 
 def append_batch(work: WorkDir, batch: JsonView) -> None:
-    """Write down a batch; when this returns, it is on the disk.
+    """Write a batch; when this returns, it is on the disk.
 
     Raises:
         RunError: The disk is full.

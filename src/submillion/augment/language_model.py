@@ -1,6 +1,6 @@
-"""Causal language models: loaded from a folder or the hub, or built from scratch, and proven fit for what is done.
+"""Causal language models: loaded from a folder or the hub, or built from scratch, and proven to keep rows separate.
 
-Never remote code, never pickled weights: the files come through `model/sources.py`.
+The files come through `model/sources.py`, which allows neither remote code nor pickled weights.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from submillion.storage.files import full_disk_is_run_error, sync_folder
 
 SCRATCH_NAME = "from-scratch"
 SCRATCH_VOCABULARY = 4096
-# 4.3 million parameters with the vocabulary: some minutes of training on two CPU cores.
+# This has 4.3 million parameters with the vocabulary and trains in some minutes on two CPU cores.
 SCRATCH_SIZES: dict[str, Any] = {"n_embd": 256, "n_layer": 4, "n_head": 4, "n_positions": 512}
 END = "<|endoftext|>"
 
 _WAYS_OUT = (
-    "Give a folder that holds config.json, the tokenizer and model.safetensors of a causal language model: "
-    "--model FOLDER; or unset HF_HUB_OFFLINE where the hub can be reached, once, so that the model is kept; or "
-    "--from-scratch trains a tiny model on your rows alone, which shows the way but writes junk."
+    "Give a folder with config.json, the tokenizer and model.safetensors of a causal language model: --model FOLDER. "
+    "Or unset HF_HUB_OFFLINE once where the hub can be reached, so that the model is kept. Or use --from-scratch: it "
+    "trains a tiny model on your rows alone, which shows the steps but writes junk."
 )
 
 
@@ -41,11 +41,11 @@ class LanguageModel:
 
     Attributes:
         name: Short name, hub id or folder.
-        model: Of transformers.
-        tokenizer: Of transformers.
-        start_id: Token that every row begins with.
-        end_id: Token that every row ends with.
-        max_tokens: Tokens that the model can read at once.
+        model: Model of transformers.
+        tokenizer: Tokenizer of transformers.
+        start_id: Token with which every row begins.
+        end_id: Token with which every row ends.
+        max_tokens: Number of tokens that the model can read at once.
     """
 
     name: str
@@ -57,7 +57,7 @@ class LanguageModel:
 
     @property
     def is_junk(self) -> bool:
-        """Whether the model has learnt nothing but a few rows; its configuration says so wherever it is copied."""
+        """Whether the model was trained only on a few rows; its configuration says so wherever it is copied."""
         return bool(getattr(self.model.config, JUNK_KEY, False))
 
     def encode(self, text: str) -> list[int]:
@@ -66,16 +66,16 @@ class LanguageModel:
         return ids
 
     def decode(self, ids: list[int]) -> str:
-        """Return the text of token ids, special tokens left out."""
+        """Return the text of token ids, without special tokens."""
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 
 
 def find_language_model(name: str, revision: str | None) -> BaseModel:
-    """Return the files of a language model, downloading them if no place on this machine has them.
+    """Return the files of a language model, and download them if they are not on this machine.
 
     Raises:
-        ModelError: No place has it, its files are damaged, or it has only pickled weights.
+        ModelError: The model is not available, its files are damaged, or it has only pickled weights.
         ConfigError: A revision was given for a folder.
     """
     try:
@@ -83,7 +83,7 @@ def find_language_model(name: str, revision: str | None) -> BaseModel:
     except ModelError as error:
         if error.where != "model.base":
             raise
-        # The hint there names encoders, which cannot write.
+        # The original hint names encoders, which cannot generate text.
         raise ModelError(error.message, where="--model", hint=_WAYS_OUT) from None
 
 
@@ -91,12 +91,12 @@ def load_language_model(folder: Path, *, name: str) -> LanguageModel:
     """Load a language model from its files, and prove that it is one.
 
     Args:
-        folder: Holds config.json, the tokenizer and the safetensors files.
-        name: What messages call it.
+        folder: Folder with config.json, the tokenizer and the safetensors files.
+        name: Name of the model in messages.
 
     Raises:
-        ModelError: No causal model, one of an architecture that needs code from its repository, weights that are
-            missing, a tokenizer without an end token, or rows of one block that are not kept apart.
+        ModelError: The model is not causal or needs code from its repository, weights are missing, the tokenizer has no
+            end token, or the model does not keep the rows of one block separate.
     """
     values = read_config(folder)
     try:
@@ -107,14 +107,14 @@ def load_language_model(folder: Path, *, name: str) -> LanguageModel:
         raise ModelError(
             f"{values['model_type']!r:.80} cannot be loaded as a causal language model: {error.message}",
             where=name,
-            hint="Give a model of an architecture that transformers has itself, such as gpt2.",
+            hint="Give a model of an architecture that transformers itself implements, such as gpt2.",
         ) from None
     model = loaded.model
     if loaded.missing:
         raise ModelError(
             f"lacks {len(loaded.missing)} tensors of a language model, such as {loaded.missing[0]}",
             where=name,
-            hint="Is it a causal language model? Encoders such as roberta-base cannot write.",
+            hint="Is it a causal language model? Encoders such as roberta-base cannot generate text.",
         )
     end = tokenizer.eos_token_id
     if end is None:
@@ -127,7 +127,7 @@ def load_language_model(folder: Path, *, name: str) -> LanguageModel:
 
 
 def _load_fast_tokenizer(folder: Path, config: Any) -> Any:
-    """Return a tokenizer of transformers around one that was checked, with the special tokens of its settings."""
+    """Return a tokenizer of transformers around a checked one, with the special tokens of its settings."""
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = load_tokenizer(folder)
@@ -147,12 +147,12 @@ def _load_fast_tokenizer(folder: Path, config: Any) -> Any:
 def build_scratch_model(texts: Iterable[str], folder: Path, *, seed: int) -> None:
     """Write a tiny untrained GPT-2 with a byte-level BPE tokenizer trained on some texts.
 
-    The folder appears whole. What such a model writes after minutes of training is junk.
+    The folder appears whole. Such a model writes junk after minutes of training.
 
     Args:
-        texts: The rows; nothing else is learnt from.
-        folder: Made anew.
-        seed: Of the initial weights.
+        texts: Texts of the rows, from which the tokenizer is trained.
+        folder: New folder for the model.
+        seed: Seed for the initial weights.
 
     Raises:
         RunError: The disk is full.
@@ -208,22 +208,22 @@ def digest_language_model(folder: Path) -> str:
     """Return the SHA-256 of a saved model's weights.
 
     Raises:
-        RunError: The folder has none.
+        RunError: The folder has no weights.
     """
     names = list_weights([path.name for path in folder.iterdir()]) if folder.is_dir() else []
     if not names:
-        raise RunError("has no weights", where=str(folder), hint="Delete the folder of the work and run again.")
+        raise RunError("has no weights", where=str(folder), hint="Delete the work folder and run again.")
     return digest_file(folder / names[0])
 
 
 def check_rows_apart(language_model: LanguageModel) -> None:
-    """Prove on random tokens that a row's logits depend on nothing but its own earlier tokens.
+    """Prove on random tokens that a row's logits depend only on its own earlier tokens.
 
-    Three rows are read alone, packed into one block, and padded on the left, and must get the same logits. A silent
-    mix of rows, or a model that sees what comes later, would pass for a poor model.
+    Three rows are read alone, packed into one block, and padded on the left, and must get the same logits. Otherwise a
+    silent mix of rows, or a model that sees later tokens, would look like a poor model.
 
     Raises:
-        ModelError: They differ, or the architecture takes no positions.
+        ModelError: The logits differ, or the architecture takes no positions.
     """
     model = language_model.model
     if "position_ids" not in inspect.signature(model.forward).parameters:
@@ -235,7 +235,7 @@ def check_rows_apart(language_model: LanguageModel) -> None:
     device = next(model.parameters()).device
     with torch.inference_mode():
         alone = [model(input_ids=row[None].to(device), use_cache=False).logits[0] for row in rows]
-        # Its last token dropped, a row must keep the logits of the others.
+        # Without its last token, a row must keep the logits of the others.
         short = [model(input_ids=row[None, :-1].to(device), use_cache=False).logits[0] for row in rows]
         segments = torch.cat([torch.full((length,), row) for row, length in enumerate(lengths)])[None].to(device)
         positions = torch.cat([torch.arange(length) for length in lengths])[None].to(device)
@@ -257,7 +257,7 @@ def check_rows_apart(language_model: LanguageModel) -> None:
     pairs += [(left[widest - len(row) :], row) for left, row in zip(padded, alone, strict=True)]
     scale = max(1.0, *(float(row.abs().max()) for row in alone))
     if any(float((one - other).abs().max()) > 1e-3 * scale for one, other in pairs):
-        raise _explain_architecture(language_model, "does not keep the rows of a batch apart")
+        raise _explain_architecture(language_model, "does not keep the rows of a batch separate")
 
 
 def _explain_architecture(language_model: LanguageModel, lack: str) -> ModelError:

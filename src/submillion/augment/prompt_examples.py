@@ -1,4 +1,4 @@
-"""What a generation reads: the rows of the language model, the real rows to differ from, classes and prompts."""
+"""The input of a generation: the rows of the language model, the real rows to differ from, classes and prompts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Inputs:
 
     Attributes:
         target: Unlabelled rows that the language model is adapted to; labels in the file are never read.
-        data: The labelled data; that of the classifier if absent.
+        data: Labelled data; that of the classifier if absent.
         tests: Test files whose rows the language model must not see.
         classifier: Run that judges the rows.
         prompts: YAML file of prompts; the shipped ones if absent.
@@ -53,17 +53,17 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Material:
-    """What was read.
+    """The rows, classes and prompts that were read.
 
     Attributes:
         rows: Texts to adapt the language model to; in a conditional generation ``label: text``.
         real: Texts that no generated row may be near to.
-        places: Where each of them stands.
-        labels: The classes.
-        prompts: Their prompts; None in a conditional generation.
-        clean: How rows are cleaned.
-        counts: Of the rows read, left out and used.
-        digests: Of everything read.
+        places: Place of each of these texts.
+        labels: Classes.
+        prompts: Prompts of the classes; None in a conditional generation.
+        clean: Cleaning rules for rows.
+        counts: Counts of rows read, left out and used.
+        digests: Digests of everything read.
     """
 
     rows: list[str]
@@ -80,11 +80,11 @@ def check_inputs(inputs: Inputs, settings: GenerateSettings) -> None:
     """Refuse inputs that do not fit together, before anything is read.
 
     Raises:
-        ConfigError: Something is missing, or would have no effect.
+        ConfigError: An input is missing, or would have no effect.
     """
     if settings.conditional and inputs.prompts is not None:
         raise ConfigError(
-            "prompts have no part in a conditional generation", where="--prompts", hint="Leave out one of the two."
+            "a conditional generation uses no prompts", where="--prompts", hint="Leave out one of the two."
         )
     if settings.conditional and inputs.data is None and inputs.classifier is None:
         raise ConfigError(
@@ -96,21 +96,21 @@ def check_inputs(inputs: Inputs, settings: GenerateSettings) -> None:
         raise ConfigError(
             "there are no rows to adapt the language model to",
             where="--target",
-            hint="Give a file of unlabelled rows; or --conditional, which learns from the training rows; or "
-            "--set finetune.epochs=0, which samples from the model as it is.",
+            hint="Give a file of unlabelled rows, or --conditional, which learns from the training rows, or "
+            "--set finetune.epochs=0, which samples from the unchanged model.",
         )
 
 
 def read_material(
     inputs: Inputs, settings: GenerateSettings, classifier: RunModel | None, progress: Progress
 ) -> Material:
-    """Read everything, and leave out of the language model's rows what stands in a test file.
+    """Read everything, and leave out the language model's rows that appear in a test file.
 
-    In a conditional generation, training rows that stand in the validation rows are left out too.
+    In a conditional generation, training rows that appear in validation are left out too.
 
     Raises:
-        ConfigError: Prompts that do not fit the classes.
-        DataError: Files that cannot be read, or data without labels.
+        ConfigError: The prompts do not fit the classes.
+        DataError: A file cannot be read, or the data has no labels.
     """
     config = classifier.config.data if classifier is not None else DataConfig()
     source = inputs.data or config.source
@@ -179,7 +179,7 @@ def write_conditional(label: str, text: str) -> str:
 
 
 def digest_classifier(classifier: RunModel) -> str:
-    """Return one SHA-256 of all that a run was trained to."""
+    """Return one SHA-256 of everything that a run trained."""
     folder = classifier.folder
     files = sorted(folder.adapter.glob("*.safetensors")) or sorted(folder.path.glob("*.safetensors"))
     if folder.head.exists() and folder.head not in files:
@@ -188,7 +188,7 @@ def digest_classifier(classifier: RunModel) -> str:
 
 
 def _choose_columns(path: str, columns: Columns) -> Columns:
-    """Return the columns of the data where a file has been written like it; else they are found by name."""
+    """Return the columns of the data if a file has them; otherwise they are found by name."""
     if not columns.text:
         return Columns()
     try:
@@ -206,7 +206,7 @@ def _digest_prompts(path: Path | None) -> str:
 def _choose_rows(
     sets: Mapping[str, Sequence[Record]], inputs: Inputs, settings: GenerateSettings, progress: Progress
 ) -> tuple[list[Record], JsonObject]:
-    """Return the rows to train the language model on, and how many were left out and why."""
+    """Return the rows to train the language model on, and the counts of rows left out by reason."""
     name = "train" if settings.conditional else "target"
     rows = [record for record in sets.get(name, ()) if record.text.strip()]
     if settings.conditional:

@@ -1,4 +1,4 @@
-"""Prompts: the beginnings of rows, listed by class; shipped for the four news classes, or a user's own file."""
+"""Prompts: the beginnings of rows by class, shipped for the four news classes or from a user's file."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from submillion.records import LabelSet
 
 SHIPPED_NAME = "news.yaml"
 MAX_CHARS = 500
-"""Longer prompts are refused: what follows them would be a small part of the row."""
+"""Most characters of a prompt; after a longer one, the new text would be a small part of the row."""
 
 Prompts = Mapping[str, tuple[str, ...]]
-"""The prompts of every class, by its name, in the order of the label ids."""
+"""Prompts of every class by name, in the order of the label ids."""
 
 
 def read_shipped_prompts() -> str:
@@ -28,8 +28,8 @@ def load_prompts(path: Path | None, labels: LabelSet | None) -> Prompts:
     """Return the prompts of every class.
 
     Args:
-        path: A YAML file that lists prompts under each class name; the shipped prompts if absent.
-        labels: The classes of the data, which the file must have exactly; those of the file if absent.
+        path: YAML file that lists prompts under each class name; the shipped prompts if absent.
+        labels: Classes of the data, which the file must have exactly; the classes of the file if absent.
 
     Raises:
         ConfigError: The file cannot be read or lists something else, or its classes are not those of the data.
@@ -73,18 +73,18 @@ def _find_problems(name: Any, listed: Any) -> Iterable[str]:
                 yield f"{name}: entry {position} has {len(text)} characters, the limit is {MAX_CHARS}"
         repeated = sorted({text for text in listed if isinstance(text, str) and listed.count(text) > 1})
         if repeated:
-            yield f"{name}: {repeated[0]!r:.60} stands there twice"
+            yield f"{name}: {repeated[0]!r:.60} appears twice"
 
 
 def _explain_classes(given: Iterable[str], labels: LabelSet, where: str) -> ConfigError:
     missing = [name for name in labels if name not in set(given)]
     extra = [name for name in given if name not in set(labels)]
     parts = [f"no prompts for {', '.join(map(repr, missing))}"] if missing else []
-    parts += [f"prompts for {', '.join(map(repr, extra))}, which the data has not"] if extra else []
+    parts += [f"prompts for {', '.join(map(repr, extra))}, which the data does not have"] if extra else []
     return ConfigError(
         "; ".join(parts),
         where=where,
-        hint="Write a YAML file with a list of beginnings for each of your classes and give it with --prompts FILE "
+        hint="Write a YAML file with a list of beginnings for each of your classes and give it as --prompts FILE "
         "(`submillion augment prompts FILE` copies the shipped one as an example), or use --conditional, "
         "which needs no prompts.",
     )

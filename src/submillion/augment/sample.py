@@ -1,7 +1,7 @@
-"""Draw rows from a language model, many at a time, each from random numbers of its own.
+"""Draw rows from a language model, many at a time, each from separate random numbers.
 
-A row's random numbers follow from its seed and the position in it, so neither the rows beside it nor a restart change
-them. What the rows beside it can change is the rounding of the logits, which tips a draw in about one of a million.
+A row's random numbers depend only on its seed and the position in it, so neither other rows nor a restart change them.
+Other rows in the batch can only change the rounding of the logits, which changes about one draw in a million.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from submillion.config.generate import SampleSettings
 from submillion.model.dropout import mix_64
 
 _TOP = 1024
-"""Tokens that are sorted first; only where they do not hold the nucleus is the whole vocabulary sorted."""
+"""Number of tokens that are sorted first; the whole vocabulary is sorted only if they do not hold the nucleus."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """How one row begins.
+    """The beginning of one row.
 
     Attributes:
-        ids: Token ids of its beginning, the start token first.
-        seed: Of its random numbers, 63 bits.
+        ids: Token ids of the beginning, the start token first.
+        seed: Seed for the row's random numbers, 63 bits.
         num_tokens: Most tokens to draw.
     """
 
@@ -43,22 +43,22 @@ def draw_uniform(seed: int, position: int) -> float:
 def sample_rows(
     language_model: LanguageModel, starts: Sequence[Start], settings: SampleSettings
 ) -> list[tuple[list[int], bool]]:
-    """Return the tokens drawn for each start, and whether the row came to its end by itself.
+    """Return the tokens drawn for each start, and whether the row ended by itself.
 
-    Rows are padded on the left, and those that have ended leave the batch. The order of what is done to the logits:
-    repetition penalty, temperature, top-p.
+    Rows are padded on the left, and finished rows leave the batch. The logits get the repetition penalty, then the
+    temperature, then top-p.
 
     Args:
-        language_model: In float32.
-        starts: Beginnings; all are sampled together.
-        settings: How to draw.
+        language_model: Language model in float32.
+        starts: Beginnings of rows, which are sampled together.
+        settings: Settings of sampling.
     """
     with torch.inference_mode():
         return _Sampling(language_model, starts, settings).run()
 
 
 class _Sampling:
-    """A batch under way. Rows that have ended are taken out once they are half of it."""
+    """A batch in progress. Finished rows are removed once they are half of it."""
 
     def __init__(self, language_model: LanguageModel, starts: Sequence[Start], settings: SampleSettings) -> None:
         self.model, self.end_id = language_model.model, language_model.end_id
@@ -74,7 +74,7 @@ class _Sampling:
         size = self.model.get_input_embeddings().weight.shape[0]
         self.seen = torch.zeros(len(starts), size, dtype=torch.bool)
         for row, start in enumerate(starts):
-            # The start token is no part of the text: where it also ends rows, a penalty would keep them from ending.
+            # The start token is no part of the text. If it also ends rows, a penalty would keep them from ending.
             self.seen[row, list(start.ids[1:])] = True
         self.live = list(range(len(starts)))
 
@@ -108,7 +108,7 @@ class _Sampling:
         return list(zip(self.drawn, self.has_ended, strict=True))
 
     def _take(self, row: int, token: int, position: int) -> bool:
-        """Add a token to a row; return whether the row goes on."""
+        """Add a token to a row; return whether the row continues."""
         if token == self.end_id:
             self.has_ended[row] = True
             return False
@@ -126,15 +126,15 @@ class _Sampling:
 
 
 def penalise_repetition(logits: torch.Tensor, seen: torch.Tensor, penalty: float) -> torch.Tensor:
-    """Make tokens that stand in the row already less probable.
+    """Make tokens that are already in the row less probable.
 
     Positive logits are divided by the penalty and negative ones multiplied (Keskar et al., "CTRL", arXiv 1909.05858,
     section 4.1, with the sign handled as transformers does).
 
     Args:
-        logits: Shape (B, V).
-        seen: Shape (B, V), bool.
-        penalty: 1 changes nothing.
+        logits: Logits, shape (B, V).
+        seen: Whether a token is in the row, shape (B, V), bool.
+        penalty: Penalty; 1 changes nothing.
     """
     return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
 
@@ -142,13 +142,13 @@ def penalise_repetition(logits: torch.Tensor, seen: torch.Tensor, penalty: float
 def draw_tokens(logits: torch.Tensor, uniform: torch.Tensor, top_p: float) -> list[int]:
     """Draw a token of each row from its nucleus: the fewest most probable tokens whose total reaches `top_p`.
 
-    Holtzman et al., "The Curious Case of Neural Text Degeneration" (arXiv 1904.09751), section 3.1. The token is the
-    one at which the cumulated probabilities, from the most probable on, pass the random number.
+    The drawn token is the one at which the cumulative probability, from the most probable token on, passes the random
+    number. Source: Holtzman et al., "The Curious Case of Neural Text Degeneration" (arXiv 1904.09751), section 3.1.
 
     Args:
-        logits: Shape (B, V), float32.
-        uniform: Shape (B,), float64, in [0, 1).
-        top_p: Above 0, at most 1.
+        logits: Logits, shape (B, V), float32.
+        uniform: Random numbers, shape (B,), float64, in [0, 1).
+        top_p: Total probability of the nucleus, above 0 and at most 1.
     """
     probabilities = logits.double().softmax(dim=1)
     size = probabilities.shape[1]
@@ -162,17 +162,17 @@ def draw_tokens(logits: torch.Tensor, uniform: torch.Tensor, top_p: float) -> li
     totals = totals.masked_fill(~is_inside, torch.inf)
     mass = (values * is_inside).sum(dim=1)
     place = (totals <= (uniform * mass)[:, None]).sum(dim=1)
-    # Rounding of the total must not point behind the last token of the nucleus.
+    # Rounding of the total must not lead past the last token of the nucleus.
     place = place.minimum(is_inside.sum(dim=1) - 1)
     tokens: list[int] = order.gather(1, place[:, None])[:, 0].tolist()
     return tokens
 
 
 def _sort_top(probabilities: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the largest probabilities, descending, and their tokens; of equal ones the lower token first."""
+    """Return the largest probabilities, descending, and their tokens; among equals the lower token comes first."""
     if count == probabilities.shape[1]:
         values, order = probabilities.sort(dim=1, descending=True, stable=True)
         return values, order
-    # Not stable: equal probabilities at full precision are rare, and then either order is right.
+    # The sort is not stable: equal probabilities at full precision are rare, and then either order is right.
     values, order = probabilities.topk(count, dim=1)
     return values, order

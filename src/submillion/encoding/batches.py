@@ -17,8 +17,8 @@ from submillion.encoding.text_encoder import Features
 
 __all__ = ["TOKEN_MULTIPLE", "Batch", "Features", "LengthGroup", "list_chunks", "pack", "split_micro_batches"]
 
-# Matrix libraries generate and cache code per shape: with a new N in every pass they would generate it anew each
-# time (a fifth of the step, and memory that never comes back). Passes are filled up to a multiple of this.
+# Matrix libraries generate and cache code for each shape. With a new N in every pass they would generate code every
+# time, which costs a fifth of the step and memory that is never freed. So passes are filled up to a multiple of this.
 TOKEN_MULTIPLE = 128
 
 
@@ -29,7 +29,7 @@ class LengthGroup:
     Attributes:
         start: First token of the run, in ``0..N``.
         count: Number of records.
-        length: Tokens of each record.
+        length: Number of tokens of each record.
     """
 
     start: int
@@ -42,17 +42,17 @@ class Batch:
     """Records laid end to end, ordered by length so that equal lengths are neighbours.
 
     Attributes:
-        input_ids: Shape (N,), int64; after the last record at most TOKEN_MULTIPLE - 1 filler tokens, which belong
-            to no record, are attended by none and have no gradient.
-        positions: Shape (N,), int64, from 0 within each record; 0 for filler.
-        offsets: Shape (B+1,), int64; record b owns tokens ``offsets[b]:offsets[b+1]``.
-        labels: Shape (B,), int64; -1 where a record has none.
+        input_ids: Token ids, shape (N,), int64. After the last record there are at most TOKEN_MULTIPLE - 1 filler
+            tokens, which belong to no record, are attended by none and have no gradient.
+        positions: Position of each token in its record, from 0, shape (N,), int64; 0 for filler.
+        offsets: Borders of the records, shape (B+1,), int64; record b owns tokens ``offsets[b]:offsets[b+1]``.
+        labels: Label ids, shape (B,), int64; -1 for a record without label.
         groups: Runs of equal length, in order; they cover the records' tokens.
-        order: Shape (B,); the b-th packed record was the ``order[b]``-th given.
-        keys: Shape (B,), uint64, the records' dropout keys.
-        ids: The records' ids, in packed order.
-        weights: Shape (B,), float32, of the records in the training loss; None where all of them are 1.
-        largest_id: Largest token id, known without asking a device.
+        order: Original places, shape (B,); the b-th packed record was the ``order[b]``-th given.
+        keys: Dropout keys of the records, shape (B,), uint64.
+        ids: Ids of the records, in packed order.
+        weights: Weights of the records in the training loss, shape (B,), float32; None if all are 1.
+        largest_id: Largest token id, kept so that it need not be read from a device.
     """
 
     input_ids: torch.Tensor
@@ -77,7 +77,7 @@ class Batch:
         return sum(group.count * group.length for group in self.groups)
 
     def to(self, device: torch.device) -> Batch:
-        """Return the batch with its tensors on a device; the batch itself where they are there already."""
+        """Return the batch with its tensors on a device; the batch itself if they are already there."""
         if self.input_ids.device == device:
             return self
         return Batch(
@@ -97,8 +97,8 @@ class Batch:
 def pack(features: Sequence[Features]) -> Batch:
     """Lay records end to end, shortest first; equal lengths keep their given order.
 
-    The order inside a batch does not matter to the mathematics and lets attention work on runs of equal length
-    without copies. `Batch.order` leads back.
+    The order inside a batch does not change the mathematics, and it lets attention work on runs of equal length
+    without copies. `Batch.order` restores the given order.
     """
     lengths = np.fromiter((len(f) for f in features), dtype=np.int64, count=len(features))
     order = np.argsort(lengths, kind="stable")
@@ -138,7 +138,7 @@ def _pack_weights(features: Sequence[Features]) -> torch.Tensor | None:
 
 
 def list_chunks(item: Features) -> list[Features]:
-    """Return each chunk of a record as features of its own; the features as they are where there is one piece."""
+    """Return each chunk of a record as separate features, or the features themselves if there is one piece."""
     if not item.chunks:
         return [item]
     return [replace(item, input_ids=ids, chunks=()) for ids in item.chunks]
@@ -148,7 +148,7 @@ def split_micro_batches(features: Sequence[Features], max_tokens: int) -> list[l
     """Divide one step's records into forward passes of at most `max_tokens` tokens, as even as possible.
 
     Records are sorted by length first, so that each pass has long runs of equal length. A record longer than
-    `max_tokens` is a pass of its own.
+    `max_tokens` gets a separate pass.
     """
     ordered = sorted(features, key=len)
     total = sum(len(f) for f in ordered)

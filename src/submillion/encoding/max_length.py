@@ -1,4 +1,4 @@
-"""A length limit that follows from the lengths of the training rows: mean + 2 standard deviations, or a percentile."""
+"""A length limit computed from the lengths of the training rows: mean + 2 standard deviations, or a percentile."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from numpy.typing import NDArray
 from submillion.config.run import LongTexts
 
 MIN_LENGTH = 8
-"""Fewest tokens kept of a text, as `model.max_length` has it."""
+"""Smallest limit that `model.max_length` allows."""
 _NUM_DEVIATIONS = 2
 
 
 @dataclass(frozen=True)
 class ChosenLength:
-    """A limit, the rule that it follows from, and what it cuts.
+    """A limit, the rule that gave it, and the rows that it cuts.
 
     Attributes:
-        rule: ``auto`` or a percentile such as ``p99``.
-        max_length: Tokens kept of a text, special tokens included.
-        window: The base model's own limit, or None if it has none.
-        mean: Tokens of a training row, special tokens included.
+        rule: Rule, ``auto`` or a percentile such as ``p99``.
+        max_length: Most tokens kept of a text, special tokens included.
+        window: Limit of the base model, or None if it has none.
+        mean: Mean number of tokens of a training row, special tokens included.
         deviation: Standard deviation of the same.
-        longest: Tokens of the longest training row.
-        num_records: Training rows measured.
-        num_cut: Of them longer than the limit.
-        long_texts: What is read of those.
+        longest: Number of tokens of the longest training row.
+        num_records: Number of training rows measured.
+        num_cut: Number of these rows that are longer than the limit.
+        long_texts: Part of these rows that is read.
     """
 
     rule: str
@@ -68,11 +68,11 @@ def choose_length(
     """Return the limit that a rule gives for rows of these lengths.
 
     Args:
-        lengths: Tokens of each training row, uncut, special tokens included; shape (n,), n >= 1.
-        rule: ``auto`` for mean + 2 standard deviations, rounded up; ``pK`` for the smallest length that at least K
+        lengths: Number of tokens of each training row, uncut, special tokens included; shape (n,), n >= 1.
+        rule: ``auto`` for mean + 2 standard deviations, rounded up, or ``pK`` for the smallest length that at least K
             percent of the rows do not exceed.
-        window: Positions of the base model, or None if it has no limit.
-        long_texts: What is read of longer rows.
+        window: Number of positions of the base model, or None if it has no limit.
+        long_texts: Part of longer rows that is read.
     """
     if rule == "auto":
         limit = math.ceil(lengths.mean() + _NUM_DEVIATIONS * lengths.std())

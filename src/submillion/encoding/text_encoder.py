@@ -1,4 +1,4 @@
-"""From texts to token ids: the one place that encodes. Imports neither torch nor transformers."""
+"""From texts to token ids: the one place that encodes. It imports neither torch nor transformers."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class Features:
     """Token ids of one record.
 
     Attributes:
-        id: The record's id.
-        input_ids: Shape (T,), int32, special tokens included; the first chunk of a text that is read in chunks.
+        id: Id of the record.
+        input_ids: Token ids, shape (T,), int32, special tokens included; the first chunk of a text read in chunks.
         label: Label id, or None.
         truncated: Whether a part of the text is not read.
-        key: 64-bit hash of the record's id; keys its dropout masks and the chunks drawn from it.
-        weight: Of the record in the training loss, above 0.
-        chunks: Token ids of each chunk, the first one included, as `input_ids`; empty where there is one piece.
+        key: 64-bit hash of the record's id, the key of its dropout masks and of the chunks drawn from it.
+        weight: Weight of the record in the training loss, above 0.
+        chunks: Token ids of each chunk, the first one included, as `input_ids`; empty if there is one piece.
     """
 
     id: str
@@ -58,11 +58,11 @@ class Tokens:
     """Token ids of many texts, end to end.
 
     Attributes:
-        input_ids: Shape (N,), int32; what is read of every text, special tokens included.
-        offsets: Shape (m + 1,), int64; piece j owns ``input_ids[offsets[j]:offsets[j + 1]]``.
-        firsts: Shape (n + 1,), int64; text i owns the pieces ``firsts[i]`` to ``firsts[i + 1] - 1``: one, or several
-            where it is read in chunks.
-        counts: What was counted of the n texts before they were cut.
+        input_ids: Token ids that are read of every text, special tokens included; shape (N,), int32.
+        offsets: Borders of the pieces, shape (m + 1,), int64; piece j owns ``input_ids[offsets[j]:offsets[j + 1]]``.
+        firsts: First piece of each text, shape (n + 1,), int64; text i owns the pieces ``firsts[i]`` to
+            ``firsts[i + 1] - 1``, which are several if it is read in chunks.
+        counts: Counts of the n texts before they were cut.
     """
 
     input_ids: NDArray[np.int32]
@@ -79,8 +79,8 @@ class TextEncoder:
 
     Args:
         folder: Folder with ``tokenizer.json``.
-        max_length: Tokens read at once, special tokens included.
-        long_texts: What is read of a longer text.
+        max_length: Number of tokens read at once, special tokens included.
+        long_texts: Part of a longer text that is read.
 
     Raises:
         ModelError: The folder has no readable ``tokenizer.json``.
@@ -91,12 +91,12 @@ class TextEncoder:
         self.max_length = max_length
         self.long_texts = long_texts
         self._tokenizer = load_tokenizer(folder)
-        # A published tokenizer.json may carry its own truncation and fixed padding (MiniLM's: 128 and 128);
-        # both would change what the model reads without a word.
+        # A published tokenizer.json may have its own truncation and fixed padding (MiniLM's has 128 and 128).
+        # Both would silently change the input of the model.
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self.num_special = self._tokenizer.num_special_tokens_to_add(False)
-        """Special tokens that every piece of a text gets."""
+        """Number of special tokens that every piece of a text gets."""
 
     def limited_to(self, max_length: int) -> TextEncoder:
         """Return an encoder like this one that keeps another number of tokens."""
@@ -109,12 +109,12 @@ class TextEncoder:
 
     @cached_property
     def sha256(self) -> str:
-        """Digest of the tokenizer, as `to_json` returns it."""
+        """Digest of the tokenizer as returned by `to_json`."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """What the tokens say of the text that they came from."""
+        """The unknown tokens and the single letters of the tokenizer."""
         return read_vocabulary(self.to_json())
 
     def encode(self, records: Sequence[Record], on_progress: Callable[[int], None] | None = None) -> list[Features]:
@@ -129,8 +129,8 @@ class TextEncoder:
     def tokenise(self, texts: Sequence[str], on_progress: Callable[[int], None] | None = None) -> Tokens:
         """Return the token ids of texts, in order.
 
-        The library spreads a chunk over all cores, unless TOKENIZERS_PARALLELISM forbids it, and needs no interpreter
-        lock while it does; what the ids of one chunk cost here goes on beside the next chunk.
+        The library spreads a chunk over all cores, unless TOKENIZERS_PARALLELISM forbids it, and does not hold the
+        interpreter lock meanwhile. So the ids of one chunk are processed here while the next chunk is tokenised.
 
         Args:
             texts: Any number of texts.
@@ -141,7 +141,7 @@ class TextEncoder:
         counts: list[TokenCounts] = []
         done = 0
         for encodings in self._iter_encodings(texts):
-            # Texts are tokenised whole, then cut: the tokenizer's own truncation would hide how many were too long.
+            # Whole texts are tokenised and then cut, since the tokenizer's truncation would hide which texts are long.
             whole, counted = self._count(encodings)
             cut, cut_sizes = self._cut_long(encodings, whole, counted.lengths)
             ids.append(cut)
@@ -156,7 +156,7 @@ class TextEncoder:
         return Tokens(flat, sum_up(np.concatenate(sizes) if sizes else []), sum_up(pieces), joined)
 
     def count_tokens(self, texts: Sequence[str], on_progress: Callable[[int], None] | None = None) -> TokenCounts:
-        """Return what `tokenise` counts of texts, without their ids.
+        """Return the counts of `tokenise` without the ids.
 
         Args:
             texts: Any number of texts.
@@ -172,7 +172,7 @@ class TextEncoder:
         return self._join(counts)
 
     def _count(self, encodings: Sequence[Any]) -> tuple[NDArray[np.int32], TokenCounts]:
-        """Return the ids of texts end to end, uncut, and what is counted of them."""
+        """Return the ids of texts end to end, uncut, and their counts."""
         lengths = np.fromiter(map(len, encodings), np.int32, len(encodings))
         flat = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32, int(lengths.sum()))
         ends = np.cumsum(lengths, dtype=np.int64)
@@ -211,7 +211,7 @@ class TextEncoder:
         except (KeyboardInterrupt, SystemExit, MemoryError):
             raise
         except BaseException as error:
-            # A tokenizer of a stranger can fail on single texts, and a panic of the library is no Exception.
+            # A stranger's tokenizer can fail on single texts, and a panic of the library is no Exception.
             raise ModelError(
                 f"the tokenizer fails on these texts: {str(error) or type(error).__name__:.300}",
                 where=str(self.folder),
@@ -241,18 +241,18 @@ class TextEncoder:
         return np.concatenate(ids), np.concatenate(sizes)
 
     def cut(self, ids: NDArray[np.int32], is_special: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
-        """Return what is read of one text: one array of ids for each pass, every one with all special tokens.
+        """Return the ids that are read of one text: one array for each pass, each with all special tokens.
 
         Args:
             ids: Token ids of the whole text, special tokens included; shape (T,).
-            is_special: Which of them the tokenizer has added; shape (T,).
+            is_special: Whether the tokenizer added each of them; shape (T,).
         """
         if len(ids) <= self.max_length:
             return [ids]
         own = np.flatnonzero(~is_special)
         pieces = []
         for places in find_places(len(own), self.max_length - self.num_special, self.long_texts):
-            # Special tokens stay, whatever their place.
+            # Special tokens stay at any place.
             keep = is_special.copy()
             keep[own[places]] = True
             pieces.append(ids[keep])
@@ -277,14 +277,14 @@ def make_features(records: Sequence[Record], tokens: Tokens) -> list[Features]:
 
 
 def sum_up(sizes: Sequence[int] | NDArray[np.integer[Any] | np.bool_]) -> NDArray[np.int64]:
-    """Return where things of given sizes begin that lie end to end, and the end of the last; shape (n + 1,), int64."""
+    """Return the starts of parts of given sizes laid end to end, and the end of the last; shape (n + 1,), int64."""
     sums = np.zeros(len(sizes) + 1, np.int64)
     np.cumsum(sizes, out=sums[1:])
     return sums
 
 
 def _count_true(values: NDArray[np.bool_], ends: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Return how many values are true in each of the parts that end at `ends`; shape (n,), int32."""
+    """Return the number of true values in each of the parts that end at `ends`; shape (n,), int32."""
     sums = sum_up(values)[ends]
     return np.diff(sums, prepend=0).astype(np.int32)
 
@@ -301,14 +301,14 @@ _Result = TypeVar("_Result")
 def started_beside(
     jobs: Mapping[str, Callable[[Callable[[int], None]], _Result]],
 ) -> Iterator[dict[str, Callable[[], _Result]]]:
-    """Carry out jobs one after the other on a thread of their own, beside the block; a tokenizer needs no more.
+    """Run jobs one after the other on one thread beside the block; a tokenizer needs no more than that.
 
     Args:
-        jobs: Each gets a function to call between its chunks, as `on_progress` is; it ends the job where the block
-            was left before it.
+        jobs: Functions that take a function to call between chunks, like `on_progress`. It ends a job if the block has
+            been left.
 
     Yields:
-        For each job what waits for its result, or raises its error.
+        Functions that wait for each job's result, or raise its error.
     """
     is_over = Event()
 

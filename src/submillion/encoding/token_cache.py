@@ -1,4 +1,4 @@
-"""Token ids that are kept between runs, by the texts and the tokenizer that they follow from."""
+"""Token ids kept between runs, by the texts and the tokenizer."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def recall_tokens(
     """Return the tokens of texts from the cache, or tokenise them and keep the result.
 
     Args:
-        encoder: What tokenises.
+        encoder: Encoder that tokenises.
         texts: Any number of texts.
-        cache: Where results are kept.
+        cache: Cache of results.
         on_progress: Called with the number of texts done so far.
     """
     if not texts:
@@ -44,7 +44,7 @@ def recall_tokens(
 
 
 def _pack(tokens: Tokens) -> Arrays:
-    # Most vocabularies have fewer than 65,536 tokens, so that two bytes hold one.
+    # Most vocabularies have fewer than 65,536 tokens, so two bytes hold a token id.
     is_small = not len(tokens.input_ids) or int(tokens.input_ids.max()) <= np.iinfo(np.uint16).max
     ids = tokens.input_ids.astype(np.uint16) if is_small else tokens.input_ids
     counts = tokens.counts
@@ -58,7 +58,7 @@ def _pack(tokens: Tokens) -> Arrays:
 
 
 def _unpack(stored: Arrays, num_texts: int, encoder: TextEncoder) -> Tokens | None:
-    """Return the tokens, or None where the arrays, whole as they are, cannot be those of these texts."""
+    """Return the tokens, or None if the arrays, though undamaged, do not fit these texts."""
     if stored.keys() != {"input_ids", "offsets", *_COUNTED}:
         return None
     ids, offsets = stored["input_ids"], stored["offsets"]

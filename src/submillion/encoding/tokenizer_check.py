@@ -1,8 +1,8 @@
-"""What a tokenizer.json may hold: judged part by part before the library that builds it sees a byte of it.
+"""Checks of a tokenizer.json, part by part, before the library that builds it reads a byte.
 
-The library trusts its input. A damaged or crafted file can make it panic, write gigabytes, never end, or give token
-ids that no embedding has. So every part must be of a known type, sizes and ids stay within the vocabulary, patterns
-cannot take for ever, and nothing grows without bound. What remains can only be refused with an ordinary error.
+The library trusts its input. A damaged or crafted file can make it panic, write gigabytes, never end, or return token
+ids without an embedding. So every part must be of a known type, sizes and ids must be within the vocabulary, patterns
+must end in time, and nothing may grow without bound. Other faults can only cause ordinary errors in the library.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MAX_DEPTH = 4
 _MAX_REPLACES = 8
 _MAX_PIECES = 8
 _MAX_WORD_CHARACTERS = 1000
-# Ways of a pattern in a text of this many characters; those of published tokenizers have some ten million.
+# A pattern may match a text of this many characters in so many ways; published tokenizers have about ten million.
 _PATTERN_LENGTH, _MAX_WAYS = 1000, 5e7
 _MAX_CHARSMAP_CHARACTERS = 8 << 20
 _NORMALIZERS = frozenset(
@@ -70,20 +70,20 @@ _PARTS: dict[str, tuple[frozenset[str], str]] = {
 
 
 class UnsoundTokenizerError(ValueError):
-    """A tokenizer.json that is not used; its text says why, as the end of a sentence."""
+    """A tokenizer.json that is refused; the message gives the reason as the end of a sentence."""
 
 
 def check_tokenizer(values: Any) -> JsonObject:
-    """Return the content of a tokenizer.json as it may be built, without truncation and padding.
+    """Return the content of a tokenizer.json, without truncation and padding, if it is safe to build.
 
     Args:
-        values: What the JSON holds.
+        values: Content of the JSON file.
 
     Raises:
         UnsoundTokenizerError: A part is unknown, or a size, an id or a pattern is out of bounds.
     """
     if not isinstance(values, dict):
-        raise UnsoundTokenizerError(f"it holds no object but a {type(values).__name__}")
+        raise UnsoundTokenizerError(f"it holds a {type(values).__name__} instead of an object")
     model = values.get("model")
     if not isinstance(model, dict):
         raise UnsoundTokenizerError("it has no model")
@@ -120,7 +120,7 @@ def _require_token(token: Any, number: Any) -> None:
 
 
 def _check_model(model: JsonObject) -> dict[str, int]:
-    """Check the model, of which `type` may be missing as in old files, and return its vocabulary."""
+    """Check the model, whose `type` may be missing in old files, and return its vocabulary."""
     kind = model.setdefault("type", _guess_kind(model))
     vocabulary: Any = model.get("vocab")
     if not _is_vocabulary(vocabulary, kind) or len(vocabulary) > _MAX_VOCABULARY:
@@ -145,7 +145,7 @@ def _check_model(model: JsonObject) -> dict[str, int]:
         raise UnsoundTokenizerError("it has no unk_token")
     longest = model.get("max_input_chars_per_word", 100)
     if type(longest) is not int or not 0 < longest <= _MAX_WORD_CHARACTERS:
-        raise UnsoundTokenizerError(f"max_input_chars_per_word is {longest!r:.40}, at most {_MAX_WORD_CHARACTERS} pass")
+        raise UnsoundTokenizerError(f"max_input_chars_per_word is {longest!r:.40}, more than {_MAX_WORD_CHARACTERS}")
     if model.get("dropout"):
         raise UnsoundTokenizerError("dropout makes its tokens random")
     return tokens
@@ -210,7 +210,7 @@ def _list_leaves(name: str, part: Any, inner: str, leaves: list[JsonObject], dep
 
 
 def _check_pattern(part: JsonView) -> int:
-    """Return how many characters a part's pattern takes at least, and check a regular expression."""
+    """Return the fewest characters that a part's pattern matches, and check a regular expression."""
     match part.get("pattern"):
         case {"String": str(text)} if text:
             return len(text)
@@ -220,18 +220,18 @@ def _check_pattern(part: JsonView) -> int:
             except SlowPatternError as error:
                 raise UnsoundTokenizerError(f"the pattern {pattern!r:.120} is not used: {error}") from None
             if ways > _MAX_WAYS:
-                raise UnsoundTokenizerError(f"the pattern {pattern!r:.120} can take texts in too many ways")
+                raise UnsoundTokenizerError(f"the pattern {pattern!r:.120} can match texts in too many ways")
             return 1
         case other:
             raise UnsoundTokenizerError(f"{other!r:.80} is no pattern")
 
 
 def _check_replace(part: JsonView) -> None:
-    # A chain of parts that each double a text would never end.
+    # Otherwise a chain of parts that each double a text would never end.
     taken = _check_pattern(part)
     content = part.get("content")
     if not isinstance(content, str) or len(content) > taken:
-        raise UnsoundTokenizerError(f"a Replace gives {content!r:.80}, which is longer than what it takes")
+        raise UnsoundTokenizerError(f"a Replace gives {content!r:.80}, which is longer than its pattern")
 
 
 def _check_prepend(part: JsonView) -> None:
@@ -271,7 +271,7 @@ _CHECKS: dict[str, Callable[[JsonView], Any]] = {
 
 
 def _check_specials(part: Any, ids: set[int]) -> None:
-    """Check that every special token that is put around a text has an id of the vocabulary."""
+    """Check that every special token that is added to a text has an id of the vocabulary."""
     leaves: list[JsonObject] = []
     _list_leaves("post_processor", part, "processors", leaves, 0)
     for leaf in leaves:
@@ -286,7 +286,7 @@ def _check_specials(part: Any, ids: set[int]) -> None:
             found = [pair[1] if isinstance(pair, list) and len(pair) == 2 else None for pair in _read_pairs(leaf)]
         strange = [number for number in found if type(number) is not int or number not in ids]
         if strange:
-            raise UnsoundTokenizerError(f"its {leaf['type']} puts the id {strange[0]!r:.40}, which no token has")
+            raise UnsoundTokenizerError(f"its {leaf['type']} adds the id {strange[0]!r:.40}, which no token has")
 
 
 def _read_pairs(leaf: JsonView) -> list[Any]:

@@ -1,7 +1,7 @@
-"""Tokenizers from the files of a folder, built without running, asking for, or opening anything that the files name.
+"""Tokenizers from the files of a folder, built without running, fetching or opening anything that the files name.
 
-A tokenizer.json is checked and built by the tokenizers library. Older formats are converted by the class that
-transformers has for the family, on copies of the vocabulary files beside settings of our own writing.
+A tokenizer.json is checked and built by the tokenizers library. The family's class in transformers converts older
+formats, on copies of the vocabulary files beside settings that we write.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _USUAL_SPECIALS = {
     "sep_token": ("[SEP]", "</s>"),
     "mask_token": ("[MASK]", "<mask>"),
 }
-# Settings that change how a text is read; everything else in tokenizer_config.json is left out, above all `auto_map`.
+# These settings change how a text is read. All others in tokenizer_config.json are left out, above all `auto_map`.
 _FLAGS = (
     "add_prefix_space",
     "do_lower_case",
@@ -55,10 +55,10 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     """Load a tokenizer from a folder's ``tokenizer.json``, or convert the vocabulary files of its family.
 
     Args:
-        folder: Where the files are; for a conversion, config.json names the family.
+        folder: Folder of the files; for a conversion, config.json names the family.
 
     Raises:
-        ModelError: Neither works, or a file is not one that may be used.
+        ModelError: Neither works, or a file is refused.
     """
     path = folder / TOKENIZER_NAME
     return build_tokenizer(read_small_file(path), where=path) if path.exists() else _convert(folder)
@@ -68,11 +68,11 @@ def build_tokenizer(content: bytes, *, where: Path) -> Tokenizer:
     """Build a tokenizer from the bytes of a tokenizer.json, and try it.
 
     Args:
-        content: The file's content.
-        where: Its path, for messages.
+        content: Content of the file.
+        where: Path of the file, for messages.
 
     Raises:
-        ModelError: It is damaged, holds what is not known, or cannot encode.
+        ModelError: The file is damaged, has unknown parts, or cannot encode.
     """
     try:
         values = check_tokenizer(json.loads(content))
@@ -84,7 +84,7 @@ def build_tokenizer(content: bytes, *, where: Path) -> Tokenizer:
     except UnsoundTokenizerError as error:
         raise _refuse(where, str(error)) from None
     except BaseException as error:
-        # The library raises plain Exception for every fault of a file, and a panic of it is no Exception at all.
+        # The library raises plain Exception for every fault of a file, and its panics are no Exception at all.
         raise _refuse(where, str(error) or type(error).__name__) from None
     return tokenizer
 
@@ -97,7 +97,7 @@ def read_small_file(path: Path) -> bytes:
     """Read a file of a tokenizer.
 
     Raises:
-        ModelError: It is no ordinary file, lies outside its folder, cannot be read or is too large.
+        ModelError: The path is no ordinary file or leads out of its folder, or the file cannot be read or is too large.
     """
     try:
         stray = explain_stray_link(path)
@@ -105,20 +105,20 @@ def read_small_file(path: Path) -> bytes:
             raise _refuse(path, f"it {stray}" if stray else "it is no ordinary file")
         size = path.stat().st_size
         if size > MAX_BYTES:
-            raise _refuse(path, f"it has {size:,} bytes, more than the {MAX_BYTES:,} that are read")
+            raise _refuse(path, f"it has {size:,} bytes, more than the limit of {MAX_BYTES:,}")
         return path.read_bytes()
     except OSError as error:
         raise _refuse(path, error.strerror or str(error)) from None
 
 
 def read_settings(folder: Path) -> dict[str, str | bool]:
-    """Return what tokenizer_config.json and special_tokens_map.json say that changes how a text is read.
+    """Return the settings in tokenizer_config.json and special_tokens_map.json that change how a text is read.
 
     Args:
-        folder: Where the files are; each may be missing.
+        folder: Folder of the files; each may be missing.
 
     Returns:
-        Special tokens as text, and flags; nothing else.
+        Special tokens as text, and flags.
 
     Raises:
         ModelError: A file is damaged.
@@ -146,26 +146,26 @@ def read_settings(folder: Path) -> dict[str, str | bool]:
 def write_tokenizer(
     folder: Path, content: str, settings: dict[str, str | bool], *, max_length: int | None = None
 ) -> None:
-    """Write a tokenizer so that stock libraries load it as it is, with settings of our own writing beside it.
+    """Write a tokenizer so that stock libraries load it unchanged, with our settings beside it.
 
     Args:
-        folder: Where the files go.
-        content: Of the tokenizer.json.
-        settings: From `read_settings` of the folder that it came from; flags that conversions alone read are left out.
-        max_length: Tokens at which stock libraries cut a text; none if None.
+        folder: Folder for the files.
+        content: Content of the tokenizer.json.
+        settings: Settings that `read_settings` returned for the original folder; flags for conversions are left out.
+        max_length: Number of tokens at which stock libraries cut a text; None for no limit.
 
     Raises:
         RunError: The disk is full.
     """
     tokenizer = build_tokenizer(content.encode(), where=folder / TOKENIZER_NAME)
-    # A special token that the vocabulary lacks would be added to it, with an id that the model has no embedding for.
+    # A special token that the vocabulary lacks would be added to it with an id without an embedding.
     specials = {name: str(settings[name]) for name in SPECIAL_NAMES if name in settings}
     specials = {name: token for name, token in specials.items() if tokenizer.token_to_id(token) is not None}
     for name, spellings in _USUAL_SPECIALS.items():
         known = [spelling for spelling in spellings if tokenizer.token_to_id(spelling) is not None]
         if name not in specials and known:
             specials[name] = known[0]
-    # Token types are left to the models, which take none for zeros; some families refuse them.
+    # Token types are left out: models then use zeros, and some families refuse them.
     values = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask"]}
     limit = {} if max_length is None else {"model_max_length": max_length}
     write_text(folder / TOKENIZER_NAME, content)

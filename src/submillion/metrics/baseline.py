@@ -1,4 +1,4 @@
-"""The yardstick of every run: TF-IDF and a linear SVM on the same rows. The only importer of scikit-learn."""
+"""The yardstick of every run: TF-IDF and a linear SVM on the same rows. Only this module imports scikit-learn."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Baseline:
     Attributes:
         num_labels: Number of classes C.
         num_features: Size of the vocabulary of word 1-grams and 2-grams.
-        train_s: Seconds the training took.
+        train_s: Duration of the training in seconds.
     """
 
     num_labels: int
@@ -32,10 +32,10 @@ class Baseline:
     _classifier: Any = field(repr=False)
 
     def score(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """Return one score a class, shape (n, C), larger is more likely.
+        """Return one score a class, shape (n, C); a larger score is more likely.
 
-        They are SVM margins, which a fitted temperature turns into usable probabilities. A class without
-        training rows gets the smallest score of the row less one, so that it is never predicted.
+        Scores are SVM margins, which a fitted temperature turns into usable probabilities. A class without training
+        rows gets the smallest score of the row minus one, so that it is never predicted.
         """
         if not texts:
             return np.empty((0, self.num_labels))
@@ -61,19 +61,19 @@ def train_baseline(
 ) -> Baseline:
     """Train the baseline.
 
-    TF-IDF of lower-cased word 1-grams and 2-grams with sublinear term frequency, and scikit-learn's `LinearSVC`
-    (one class against the rest, C=1): the strong plain baseline of S. Wang and C. D. Manning, "Baselines and
+    It uses TF-IDF of lower-cased word 1-grams and 2-grams with sublinear term frequency, and scikit-learn's `LinearSVC`
+    (one class against the rest, C=1). This is the strong plain baseline of S. Wang and C. D. Manning, "Baselines and
     bigrams: simple, good sentiment and topic classification", ACL 2012.
 
     Args:
         texts: Cleaned training texts.
-        labels: Their label ids, ``0..C-1``.
-        seed: Of the solver's coordinate order.
+        labels: Label ids of the texts, ``0..C-1``.
+        seed: Seed for the solver's coordinate order.
         num_labels: Number of classes C; one more than the largest label if absent.
-        weights: Of the texts in the SVM's loss, shape (n,); all 1 if absent. Term frequencies know no weights.
+        weights: Weights of the texts in the SVM's loss, shape (n,); all 1 if absent. Term frequencies ignore them.
 
     Raises:
-        DataError: Fewer than two classes, different lengths, or texts without a single word.
+        DataError: There are fewer than two classes, the lengths differ, or the texts have no words.
     """
     started = time.perf_counter()
     ids = np.asarray(labels, dtype=np.int64)
@@ -87,7 +87,7 @@ def train_baseline(
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, dtype=np.float64)
     try:
         features = vectorizer.fit_transform(texts)
-    except ValueError as error:  # scikit-learn's only name for texts without any word
+    except ValueError as error:  # scikit-learn raises this for texts without any word
         raise DataError(
             f"the training texts hold no words: {error}", hint="Check the text column, or set baseline: false."
         ) from None

@@ -15,7 +15,7 @@ from submillion.metrics.stats import Interval, ReliabilityBin
 from submillion.records import LabelSet
 from submillion.storage.json_shapes import JsonObject, JsonView
 
-TEMPERATURE_RANGE = (0.05, 20.0)  # beyond it the fit says no more than "certain" or "knows nothing"
+TEMPERATURE_RANGE = (0.05, 20.0)  # beyond it the fit only says "certain" or "knows nothing"
 COVERAGES = (0.5, 0.8, 0.9, 0.95, 1.0)
 
 
@@ -34,12 +34,12 @@ class ClassResult:
 
 @dataclass(frozen=True, slots=True)
 class CoveragePoint:
-    """Accuracy where only the most confident share of the rows is answered.
+    """Accuracy if only the most confident share of the rows is answered.
 
     Attributes:
         coverage: Share of rows answered, 0..1.
-        threshold: Smallest confidence among them.
-        accuracy: Share of right ones among them.
+        threshold: Smallest confidence among the answered rows.
+        accuracy: Share of right predictions among the answered rows.
     """
 
     coverage: float
@@ -52,22 +52,22 @@ class Evaluation:
     """All figures of one scored split; every interval is a 95 % one.
 
     Attributes:
-        num_records: Rows scored.
-        num_truncated: Rows whose text was cut to the model's length.
+        num_records: Number of rows scored.
+        num_truncated: Number of rows whose text was cut to the model's length.
         accuracy: Share of right predictions, with Wilson's interval.
         macro_f1: Unweighted mean over the classes that occur in labels or predictions, with a bootstrap interval.
-        per_class: One entry a class, in label order.
-        confusion: Shape (C, C) counts; rows are true classes.
-        loss: Mean negative log probability in nats, before temperature: the figure of the training log.
+        per_class: Figures of each class, in label order.
+        confusion: Counts, shape (C, C); rows are true classes.
+        loss: Mean negative log probability in nats, before temperature, as in the training log.
         loss_calibrated: The same after temperature.
-        temperature: Divides the logits; 1 leaves them.
+        temperature: Divisor of the logits; 1 leaves them unchanged.
         ece: Expected calibration error after temperature, 15 bins of equal mass.
         ece_raw: The same before temperature.
         brier: Brier score (0..2) after temperature.
-        reliability: The bins behind `ece`.
-        reliability_raw: The bins behind `ece_raw`.
+        reliability: Bins from which `ece` is computed.
+        reliability_raw: Bins from which `ece_raw` is computed.
         coverage: Accuracy of the most confident shares of the rows.
-        legibility: How much of the texts reached the model, as `Legibility.to_json` has it; None where it is not known.
+        legibility: Share of the texts that reached the model, from `Legibility.to_json`; None if not known.
     """
 
     num_records: int
@@ -102,11 +102,11 @@ class Comparison:
 
     Attributes:
         difference: Accuracy of the first minus that of the second.
-        interval: Its 95 % paired bootstrap interval.
+        interval: 95 % paired bootstrap interval of the difference.
         mcnemar_p: Two-sided exact p value of no difference.
-        only_first_right: Rows that only the first got right.
-        only_second_right: Rows that only the second got right.
-        num_records: Rows compared.
+        only_first_right: Number of rows that only the first got right.
+        only_second_right: Number of rows that only the second got right.
+        num_records: Number of rows compared.
     """
 
     difference: float
@@ -139,26 +139,26 @@ def _check_scores(logits: NDArray[np.floating], labels: NDArray[np.integer], num
     if len(broken):
         raise ModelError(
             f"{len(broken)} of {len(logits)} rows have logits that are not finite, the first is row {broken[0]}",
-            hint="Run again with model.precision=fp32; if it stays, the adapter is damaged.",
+            hint="Run again with model.precision=fp32; if that does not help, the adapter is damaged.",
         )
 
 
 def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
     """Return the temperature that minimises the log loss of held-out rows.
 
-    The targets are one-hot but for a share of 1/(n + 2), which goes to the other classes: rows that are all right
-    would otherwise ask for a temperature of zero, that is for certainty. The loss is convex in 1/temperature, so
+    The targets are one-hot except for a share of 1/(n + 2), which goes to the other classes. Otherwise rows that are
+    all right would require a temperature of zero, which means certainty. The loss is convex in 1/temperature, so
     bisection on the sign of its slope, over the logarithm of the temperature, finds the one minimum within
     ``TEMPERATURE_RANGE``. Sources: C. Guo et al., "On calibration of modern neural networks", ICML 2017, section
-    4.2; for the targets J. Platt, "Probabilistic outputs for support vector machines", 1999, section 2.2.
+    4.2, and for the targets J. Platt, "Probabilistic outputs for support vector machines", 1999, section 2.2.
 
     Args:
-        logits: Shape (n, C).
-        labels: Shape (n,).
+        logits: Logits, shape (n, C).
+        labels: True label ids, shape (n,).
 
     Raises:
-        DataError: No rows, or shapes and ids that do not fit.
-        ModelError: Logits that are not finite.
+        DataError: There are no rows, or shapes and ids do not fit.
+        ModelError: Some logits are not finite.
     """
     _check_scores(logits, labels, logits.shape[1] if logits.ndim == 2 else 0)
     scores = logits.astype(np.float64)
@@ -172,7 +172,7 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -
     for _ in range(60):
         middle = (low + high) / 2
         expected = (stats.softmax(scores, float(np.exp(middle))) * scores).sum(axis=1).mean()
-        # expected - target is the slope in 1/temperature: positive asks for a higher temperature.
+        # expected - target is the slope in 1/temperature; a positive slope needs a higher temperature.
         low, high = (middle, high) if expected > target else (low, middle)
     return float(np.exp((low + high) / 2))
 
@@ -190,17 +190,17 @@ def evaluate_logits(
     """Return all figures of scored rows.
 
     Args:
-        logits: Shape (n, C).
+        logits: Logits, shape (n, C).
         labels: True label ids, shape (n,).
-        label_set: The C classes.
-        temperature: Of `fit_temperature` on the validation split; never fitted on the rows given here.
-        num_truncated: Rows cut to the model's length; reported, not computed.
-        legibility: How much of the texts reached the model, as `Legibility.to_json` has it; likewise.
-        seed: Of the bootstrap.
+        label_set: Set of the C classes.
+        temperature: Temperature from `fit_temperature` on the validation split, never fitted on the rows given here.
+        num_truncated: Number of rows cut to the model's length; reported, not computed.
+        legibility: Share of the texts that reached the model, from `Legibility.to_json`; likewise.
+        seed: Seed for the bootstrap.
 
     Raises:
-        DataError: No rows, or shapes and ids that do not fit.
-        ModelError: Logits that are not finite.
+        DataError: There are no rows, or shapes and ids do not fit.
+        ModelError: Some logits are not finite.
     """
     _check_scores(logits, labels, len(label_set))
     predicted = logits.argmax(axis=1)
@@ -257,21 +257,21 @@ def _cover(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[C
     points = []
     for coverage in COVERAGES:
         threshold = ordered[max(1, round(coverage * len(ordered))) - 1]
-        answered = confidence >= threshold  # ties are answered together, whatever the order of the rows
+        answered = confidence >= threshold  # ties are answered together, so the order of the rows does not matter
         points.append(CoveragePoint(float(answered.mean()), float(threshold), float(right[answered].mean())))
     return tuple(points)
 
 
 def compare_correct(first: NDArray[np.bool_], second: NDArray[np.bool_], *, seed: int = 0) -> Comparison:
-    """Compare two classifiers by which of the same rows each got right.
+    """Compare two classifiers by their right answers on the same rows.
 
     Args:
         first: Whether the first was right, shape (n,).
-        second: Whether the second was right, shape (n,), rows in the same order.
-        seed: Of the bootstrap.
+        second: Whether the second was right, shape (n,), with rows in the same order.
+        seed: Seed for the bootstrap.
 
     Raises:
-        DataError: No rows, or different numbers of them.
+        DataError: There are no rows, or the numbers of rows differ.
     """
     if first.shape != second.shape or first.ndim != 1:
         raise DataError(f"outcomes of shapes {first.shape} and {second.shape} are not of the same rows")

@@ -1,6 +1,6 @@
 """Statistics of classifiers: figures, their intervals and paired tests, in plain numpy.
 
-Every function is pure; random ones take a seed and give the same numbers for it on every machine.
+Every function is pure. Random ones take a seed and give the same numbers for it on every machine.
 Confusion matrices have shape (C, C): rows are true classes, columns predicted ones.
 """
 
@@ -29,11 +29,11 @@ class ClassFigures:
     """Figures of every class, each of shape (C,).
 
     Attributes:
-        precision: Share of the predictions of a class that are right; 0 where it was never predicted.
-        recall: Share of the rows of a class that were found; 0 where it has no rows.
-        f1: Harmonic mean of the two; 0 where there is nothing to divide by.
-        num_records: True rows of each class.
-        present: Whether the class stands in the labels or in the predictions; macro averages run over these.
+        precision: Share of the predictions of a class that are right; 0 if it was never predicted.
+        recall: Share of the rows of a class that were found; 0 if it has no rows.
+        f1: Harmonic mean of the two; 0 if the divisor is 0.
+        num_records: Number of true rows of each class.
+        present: Whether the class appears in the labels or the predictions; macro averages run over these classes.
     """
 
     precision: FloatArray
@@ -54,7 +54,7 @@ class ReliabilityBin:
     Attributes:
         confidence: Mean probability of the predicted class, 0..1.
         accuracy: Share of right predictions, 0..1.
-        num_records: Rows in the bin.
+        num_records: Number of rows in the bin.
     """
 
     confidence: float
@@ -68,12 +68,12 @@ def wilson_interval(num_right: int, num_records: int, *, z: float = Z_95) -> Int
     Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
 
     Args:
-        num_right: Successes, ``0..num_records``.
-        num_records: Trials, at least 1.
+        num_right: Number of successes, ``0..num_records``.
+        num_records: Number of trials, at least 1.
         z: Point of the standard normal distribution; the default gives 95 %.
 
     Raises:
-        DataError: No trials, or successes outside their range.
+        DataError: There are no trials, or the successes are out of range.
     """
     if num_records < 1:
         raise DataError("an interval needs at least one record, got 0", hint="Check that the split has rows.")
@@ -83,7 +83,7 @@ def wilson_interval(num_right: int, num_records: int, *, z: float = Z_95) -> Int
     spread = z * z / num_records
     centre = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * math.sqrt(share * (1 - share) / num_records + spread / (4 * num_records))
-    # Rounding must not push the certain ends (all right, all wrong) off 1 and 0.
+    # Rounding must not move the certain ends (all right, all wrong) away from 1 and 0.
     low = 0.0 if num_right == 0 else max(0.0, centre - half)
     high = 1.0 if num_right == num_records else min(1.0, centre + half)
     return low, high
@@ -92,13 +92,13 @@ def wilson_interval(num_right: int, num_records: int, *, z: float = Z_95) -> Int
 def subtract_shares(first: tuple[float, Interval], second: tuple[float, Interval]) -> tuple[float, Interval]:
     """Return the difference of two proportions of different rows, first minus second, with its 95 % interval.
 
-    Source: R. G. Newcombe, "Interval estimation for the difference between independent proportions: comparison of
-    eleven methods", Statistics in Medicine 17 (1998), method 10: the distances to the ends of the two score intervals,
-    joined as a hypotenuse.
+    The distances to the ends of the two score intervals are joined as a hypotenuse. Source: R. G. Newcombe, "Interval
+    estimation for the difference between independent proportions: comparison of eleven methods", Statistics in Medicine
+    17 (1998), method 10.
 
     Args:
-        first: A proportion and its interval of `wilson_interval`.
-        second: Another one, of rows that are not the first one's.
+        first: Proportion and its interval from `wilson_interval`.
+        second: Proportion of other rows and its interval.
     """
     (one, (one_low, one_high)), (two, (two_low, two_high)) = first, second
     low = one - two - math.hypot(one - one_low, two_high - two)
@@ -115,10 +115,10 @@ def count_confusion(labels: NDArray[np.integer], predicted: NDArray[np.integer],
         num_labels: Number of classes C.
 
     Returns:
-        Shape (C, C), int64.
+        Counts, shape (C, C), int64.
 
     Raises:
-        DataError: No rows, different lengths, or an id outside the range.
+        DataError: There are no rows, the lengths differ, or an id is out of range.
     """
     if len(labels) == 0:
         raise DataError("no records to count", hint="Check that the split has rows.")
@@ -150,7 +150,7 @@ def count_classes(confusion: NDArray[np.int64]) -> ClassFigures:
 
 
 def _macro_f1_of(confusions: NDArray[np.int64]) -> FloatArray:
-    # (S, C, C) -> (S,): F1 = 2 * right / (predicted + true), averaged over classes present in each resample.
+    # (S, C, C) -> (S,): F1 = 2 * right / (predicted + true) is averaged over the classes present in each resample.
     right = np.diagonal(confusions, axis1=1, axis2=2).astype(np.float64)
     rows = (confusions.sum(axis=1) + confusions.sum(axis=2)).astype(np.float64)
     averages: FloatArray = _divide(2 * right, rows).sum(axis=1) / (rows > 0).sum(axis=1)
@@ -164,20 +164,20 @@ def bootstrap_confusion(
     seed: int,
     num_resamples: int = NUM_RESAMPLES,
 ) -> Interval:
-    """Return the 95 % percentile interval of a figure that depends on the confusion matrix alone.
+    """Return the 95 % percentile interval of a figure that depends only on the confusion matrix.
 
     Drawing n rows with replacement and counting them is the same as one multinomial draw of the counts, so
     the cost does not grow with the number of rows. Source: B. Efron and R. J. Tibshirani, "An Introduction to
     the Bootstrap" (1993), chapter 13.
 
     Args:
-        confusion: Shape (C, C), at least one row counted.
-        statistic: From resampled matrices of shape (S, C, C) to figures of shape (S,).
-        seed: Of the draws.
+        confusion: Confusion matrix, shape (C, C), with at least one row counted.
+        statistic: Function from resampled matrices of shape (S, C, C) to figures of shape (S,).
+        seed: Seed for the draws.
         num_resamples: Number of resamples.
 
     Raises:
-        DataError: An empty confusion matrix.
+        DataError: The confusion matrix is empty.
     """
     num_records = int(confusion.sum())
     if num_records == 0:
@@ -205,17 +205,17 @@ def bootstrap_macro_f1(confusion: NDArray[np.int64], *, seed: int, num_resamples
 def find_mcnemar_p(only_first: int, only_second: int) -> float:
     """Return the two-sided exact p value that two classifiers are right equally often.
 
-    Under that hypothesis each row that just one of them got right is a fair coin. The sum runs in log space, so
-    it holds for any number of rows. Source: Q. McNemar, "Note on the sampling error of the difference between
+    Under that hypothesis each row that only one of them got right is a fair coin. The sum is taken in log space, so
+    it works for any number of rows. Source: Q. McNemar, "Note on the sampling error of the difference between
     correlated proportions or percentages", Psychometrika 12 (1947); exact form after T. G. Dietterich,
     "Approximate statistical tests for comparing supervised classification learning algorithms" (1998).
 
     Args:
-        only_first: Rows that only the first got right.
-        only_second: Rows that only the second got right.
+        only_first: Number of rows that only the first got right.
+        only_second: Number of rows that only the second got right.
 
     Returns:
-        In ``[0, 1]``; 1 where they never differ.
+        The p value in ``[0, 1]``; 1 if they never differ.
     """
     total, smaller = only_first + only_second, min(only_first, only_second)
     if total == 0:
@@ -234,17 +234,17 @@ def bootstrap_difference(
 ) -> Interval:
     """Return the 95 % paired bootstrap interval of the difference of two accuracies, first minus second.
 
-    Rows are resampled together with both outcomes, which only their three counts tell apart.
+    Rows are resampled together with both outcomes, so three counts describe them fully.
 
     Args:
-        only_first: Rows that only the first got right.
-        only_second: Rows that only the second got right.
-        num_records: All rows, at least 1.
-        seed: Of the draws.
+        only_first: Number of rows that only the first got right.
+        only_second: Number of rows that only the second got right.
+        num_records: Number of all rows, at least 1.
+        seed: Seed for the draws.
         num_resamples: Number of resamples.
 
     Raises:
-        DataError: No records, or more differing rows than rows.
+        DataError: There are no records, or more differing rows than rows.
     """
     same = num_records - only_first - only_second
     if num_records < 1 or same < 0:
@@ -256,18 +256,18 @@ def bootstrap_difference(
 
 
 def find_flip_p(differences: NDArray[np.integer]) -> float:
-    """Return the two-sided exact p value that paired whole-numbered differences are as likely of either sign.
+    """Return the two-sided exact p value that paired whole-numbered differences have either sign equally often.
 
-    The sign-flip (Fisher-Pitman permutation) test of their sum: under the hypothesis each difference has either sign
-    with probability 1/2, independently, so the sum's distribution is a convolution of scaled binomial ones. With
+    This is the sign-flip (Fisher-Pitman permutation) test of their sum. Under the hypothesis each difference has either
+    sign with probability 1/2, independently, so the sum's distribution is a convolution of scaled binomial ones. With
     differences of -1, 0 and 1 it is McNemar's exact test. Source: E. J. G. Pitman, "Significance tests which may be
     applied to samples from any populations", Supplement to the JRSS 4 (1937).
 
     Args:
-        differences: Shape (n,), whole numbers.
+        differences: Whole numbers, shape (n,).
 
     Returns:
-        In ``[0, 1]``; 1 where all are 0.
+        The p value in ``[0, 1]``; 1 if all differences are 0.
     """
     sizes, counts = np.unique(np.abs(differences), return_counts=True)
     distribution = np.ones(1)  # of (sum + largest sum) / 2, from all signs negative to all positive
@@ -281,7 +281,7 @@ def find_flip_p(differences: NDArray[np.integer]) -> float:
         distribution = np.convolve(distribution, one)
     largest = len(distribution) - 1
     observed = abs(int(differences.sum()))
-    # A sum of at least the observed one, either way: k positive units of `largest` give the sum 2 k - largest.
+    # The sum must be at least the observed one, with either sign; k positive units give the sum 2 k - `largest`.
     ends = (largest - observed) // 2
     tail = distribution[: ends + 1].sum()
     return 1.0 if observed == 0 else float(min(1.0, 2 * tail))
@@ -292,23 +292,23 @@ def bootstrap_runs(
 ) -> Interval:
     """Return the 95 % interval of the mean difference of accuracy between paired runs, over runs and records.
 
-    Both are drawn with replacement: a record keeps its outcomes of all runs together, and a pair of runs its outcomes
-    on all records, so that neither counts the same record of several runs as several records nor leaves out how much
-    runs differ by their seeds. Source: A. B. Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1 (2007).
+    Both are drawn with replacement. A record keeps its outcomes in all runs, and a pair of runs keeps its outcomes on
+    all records. So one record in several runs does not count as several records, and the differences between seeds are
+    included. Source: A. B. Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1 (2007).
 
     Args:
         first: Whether each run of the first kind was right on each record, shape (S, n).
-        second: Those of the second kind, paired by row, shape (S, n).
-        seed: Of the draws.
+        second: Whether each run of the second kind was right, paired by row, shape (S, n).
+        seed: Seed for the draws.
         num_resamples: Number of resamples.
 
     Raises:
-        DataError: No runs or records, or shapes that differ.
+        DataError: There are no runs or records, or the shapes differ.
     """
     if first.shape != second.shape or first.ndim != 2 or 0 in first.shape:
         raise DataError(f"outcomes of shape {first.shape} cannot be paired with those of shape {second.shape}")
     num_runs, num_records = first.shape
-    # Records that have the same differences in all runs are exchangeable, so their counts are drawn at once.
+    # Records with the same differences in all runs are exchangeable, so their counts are drawn together.
     kinds, counts = np.unique(first.astype(np.int64) - second.astype(np.int64), axis=1, return_counts=True)
     random = np.random.default_rng(seed)
     records = random.multinomial(num_records, counts / num_records, size=num_resamples)
@@ -339,12 +339,12 @@ def measure_log_loss(log_probabilities: FloatArray, labels: NDArray[np.integer])
 def measure_brier(probabilities: FloatArray, labels: NDArray[np.integer]) -> float:
     """Return the Brier score in its sum form, 0 (perfect) to 2.
 
-    Source: G. W. Brier, "Verification of forecasts expressed in terms of probability", Monthly Weather Review
-    78 (1950): squared distances to the one-hot truth, summed over classes and averaged over rows.
+    Squared distances to the one-hot truth are summed over classes and averaged over rows. Source: G. W. Brier,
+    "Verification of forecasts expressed in terms of probability", Monthly Weather Review 78 (1950).
 
     Args:
-        probabilities: Shape (n, C).
-        labels: Shape (n,).
+        probabilities: Probabilities, shape (n, C).
+        labels: True label ids, shape (n,).
     """
     true = probabilities[np.arange(len(labels)), labels]
     return float(((probabilities**2).sum(axis=1) - 2 * true + 1).mean())
@@ -362,10 +362,10 @@ def bin_reliability(
     Args:
         confidence: Probability of the predicted class, shape (n,).
         right: Whether the prediction is right, shape (n,).
-        num_bins: Number of bins; fewer where there are fewer rows.
+        num_bins: Number of bins; fewer if there are fewer rows.
 
     Raises:
-        DataError: No rows.
+        DataError: There are no rows.
     """
     if len(confidence) == 0:
         raise DataError("no records to bin", hint="Check that the split has rows.")

@@ -96,7 +96,7 @@ def iter_lines(path: Path, form: TextForm | None = None) -> Iterator[str]:
 
 
 def iter_text(path: Path, form: TextForm) -> Iterator[str]:
-    """Yield the text of a file in pieces of at most a block, without the mark that ends files of DOS.
+    """Yield the text of a file in pieces of at most a block, without the DOS end mark.
 
     Raises:
         DataError: The file cannot be read, or has changed since its form was found.
@@ -144,7 +144,7 @@ def _name(encoding: str) -> str:
 
 
 def _scan(path: Path, encoding: str) -> tuple[str, bool]:
-    """Decode a whole file, and return its line end and whether it ends with the mark of files of DOS."""
+    """Decode a whole file, and return its line end and whether it ends with the DOS end mark."""
     decoder = codecs.getincrementaldecoder(encoding)()
     num_lines, has_return, last = 0, False, ""
     for block in iter_blocks(path):

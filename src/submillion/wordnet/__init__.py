@@ -1,1 +1,1 @@
-"""Synonym rows from WordNet: the lexicon, parts of speech, inflection, and what is replaced by what."""
+"""Synonym rows from WordNet: the lexicon, parts of speech, inflection, and the choice of synonyms."""

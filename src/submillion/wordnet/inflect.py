@@ -6,33 +6,33 @@ from collections.abc import Sequence
 from typing import Literal
 
 Form = Literal["base", "plural", "s", "past", "ing"]
-"""``base``; a noun's ``plural``; a verb's ``s``, ``past`` (and past participle, where they are alike) and ``ing``."""
+"""The forms are ``base``, a noun's ``plural``, and a verb's ``s``, ``past`` (also an equal participle) and ``ing``."""
 
 _VOWELS = "aeiou"
 _SIBILANTS = ("s", "x", "z", "ch", "sh")
-# Their base form is their past form, or their irregular forms are missing from WordNet's lists.
+# For these, base form and past form are equal, or WordNet's lists lack their irregular forms.
 _UNCHANGED = {
     *("bet", "bid", "burst", "cast", "cost", "cut", "hit", "hurt", "let", "put", "quit", "read", "rid", "set", "shed"),
     *("shut", "split", "spread"),
 }
-# They have no plural, or one of another meaning.
+# These have no plural, or one of another meaning.
 _UNCOUNTABLE = {
     *("advice", "aid", "baggage", "cash", "clothing", "credit", "damage", "equipment", "evidence", "furniture", "help"),
     *("homework", "information", "jewelry", "knowledge", "luggage", "machinery", "mail", "merchandise", "money"),
     *("music", "police", "progress", "research", "software", "traffic", "transport", "violence", "weather", "work"),
 }
-# Vowel letters that sound like consonants, and the other way round.
+# These begin with a vowel letter that sounds like a consonant, or the other way round.
 _A_BEFORE = ("eu", "one", "once", "uni", "use", "usu", "ut", "ub")
 _AN_BEFORE = ("heir", "honest", "hono", "hour")
 
 
 def inflect(base: str, form: Form, irregular: Sequence[str]) -> str | None:
-    """Return a form of a word; None where it has none, or more than one.
+    """Return a form of a word; None if it has none, or more than one.
 
     Args:
-        base: The base form, in lower case.
-        form: Which form.
-        irregular: Its irregular forms of the same part of speech.
+        base: Base form, in lower case.
+        form: Form to return.
+        irregular: Irregular forms of the base form as the same part of speech.
     """
     if form == "base":
         return base
@@ -49,20 +49,20 @@ def inflect(base: str, form: Form, irregular: Sequence[str]) -> str | None:
 
 
 def find_form(word: str, base: str, irregular: Sequence[str], *, is_verb: bool) -> Form | None:
-    """Return which form of a base form a word is; None where that cannot be told."""
+    """Return the form of a base form that a word is; None if that is not clear."""
     if word == base:
         return None if is_verb and base in _UNCHANGED else "base"
     forms: tuple[Form, ...] = ("s", "past", "ing") if is_verb else ("plural",)
     for form in forms:
         if inflect(base, form, irregular) == word:
             return form
-    # Of two irregular past forms, `took` and `taken`, either is one.
+    # Both irregular forms, such as `took` and `taken`, count as past.
     is_past = is_verb and word in irregular and not word.endswith("ing") and word != _add_s(base)
     return "past" if is_past else None
 
 
 def takes_an(word: str) -> bool:
-    """Return whether a word goes with ``an``, as far as its letters tell."""
+    """Return whether a word takes ``an``, as far as its letters show."""
     lower = word.lower()
     if lower.startswith(_AN_BEFORE):
         return True
@@ -78,7 +78,7 @@ def _choose(irregular: Sequence[str], regular: str) -> str | None:
 def _pluralise(base: str, irregular: Sequence[str]) -> str | None:
     if irregular:
         return _choose(irregular, "")
-    # Words in -o go either way, those in -ing and -ness mostly have no plural.
+    # Words in -o can take -s or -es, and those in -ing and -ness mostly have no plural.
     if base in _UNCOUNTABLE or base.endswith(("s", "ing", "man")) or _ends_in_consonant(base, "o"):
         return None
     return _add_s(base)

@@ -1,7 +1,7 @@
 """WordNet, read with nltk from its database files: words, their parts of speech, senses by frequency and synonyms.
 
-G. A. Miller, "WordNet: a lexical database for English", Communications of the ACM 38 (1995). Frequencies are those of
-WordNet's own tagged texts (``cntlist.rev``). One of the two importers of nltk.
+The source is G. A. Miller, "WordNet: a lexical database for English", Communications of the ACM 38 (1995). Frequencies
+are those of WordNet's own tagged texts (``cntlist.rev``). Only this module and the tagger import nltk.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ POS: tuple[Pos, ...] = ("n", "v", "a", "r")
 POS_NAMES: dict[Pos, str] = {"n": "noun", "v": "verb", "a": "adj", "r": "adv"}
 
 DEBIAN_FOLDER = Path("/usr/share/wordnet")
-"""Where Debian's package wordnet-base puts the database."""
+"""Folder of the database in Debian's package wordnet-base."""
 
 _FILES = tuple(f"{kind}.{name}" for kind in ("data", "index") for name in POS_NAMES.values())
 _EXCEPTIONS = tuple(f"{name}.exc" for name in POS_NAMES.values())
 _COUNTS = "cntlist.rev"
 
 # The numbers of the lexicographer files are part of the format (manual page lexnames(5WN)): files 0, 1 and 44 hold
-# adjectives, 2 adverbs, 3 to 28 nouns and 29 to 43 verbs. nltk asks for a file of them, which Debian leaves out.
+# adjectives, 2 adverbs, 3 to 28 nouns and 29 to 43 verbs. nltk reads them from a file that Debian leaves out.
 _NUMBER_OF = {"noun": 1, "verb": 2, "adj": 3, "adv": 4}
 _LEXNAMES = (
     *("adj.all", "adj.pert", "adv.all", "noun.Tops", "noun.act", "noun.animal", "noun.artifact", "noun.attribute"),
@@ -48,10 +48,10 @@ class Sense:
     """One sense of a word.
 
     Attributes:
-        uses: How often WordNet's tagged texts use the word so.
-        synonyms: The other words of the sense, with how often they are used so, in WordNet's order.
+        uses: Number of uses of the word in this sense in WordNet's tagged texts.
+        synonyms: Other words of the sense, with their uses in it, in WordNet's order.
         frames: Numbers of the sentence frames that a verb has in this sense.
-        key: The sense's number in the database.
+        key: Number of the sense in the database.
     """
 
     uses: int
@@ -65,14 +65,15 @@ class Lexicon:
 
     Args:
         files: Bytes of the database's files, by name.
-        place: Where they come from, for messages and provenance.
+        place: Source of the files, for messages and provenance.
 
     Attributes:
         sha256: Digest of index, data, exceptions and frequencies.
-        version: As the database tells it, such as ``3.0``.
-        phrases: Its entries of several words, joined by underscores, of all parts of speech.
-        find_bases: Every base form that a word can have as a part of speech: itself, irregular ones, or by its ending.
-        list_senses: The senses of a base form as a part of speech, the most frequent one first.
+        version: Version from the database, such as ``3.0``.
+        phrases: Entries of several words, joined by underscores, of all parts of speech.
+        find_bases: Function that returns every base form of a word as a part of speech: the word, irregular base forms,
+            or those found by its ending.
+        list_senses: Function that returns the senses of a base form as a part of speech, the most frequent one first.
     """
 
     def __init__(self, files: dict[str, bytes], place: str) -> None:
@@ -105,7 +106,7 @@ class Lexicon:
         return self._irregular[pos].get(base, [])
 
     def count_uses(self, base: str, pos: Pos) -> int:
-        """Return how often the tagged texts use a base form as a part of speech."""
+        """Return the number of uses of a base form as a part of speech in the tagged texts."""
         return sum(sense.uses for sense in self.list_senses(base, pos))
 
     def _find_bases(self, word: str, pos: Pos) -> tuple[str, ...]:
@@ -119,7 +120,7 @@ class Lexicon:
         senses = []
         for synset in self._reader.synsets(base, pos, check_exceptions=False):
             lemmas = {lemma.name().lower(): lemma for lemma in synset.lemmas()}
-            if base not in lemmas:  # found by an ending
+            if base not in lemmas:  # it was found by its ending
                 continue
             others = tuple(
                 (lemma.name(), int(lemma.count()))
@@ -133,10 +134,10 @@ class Lexicon:
 
 
 def load_lexicon(folder: Path | None = None) -> Lexicon:
-    """Load WordNet from a folder, from nltk's download, or from Debian's package, the first of them that is there.
+    """Load WordNet from a folder, from nltk's download or from Debian's package; the first that exists is taken.
 
     Args:
-        folder: A folder with ``data.noun``, ``index.noun`` and so on; only this one is tried where it is given.
+        folder: Folder with ``data.noun``, ``index.noun`` and so on; if given, no other place is tried.
 
     Raises:
         ConfigError: nltk is not installed.
@@ -163,7 +164,7 @@ def load_lexicon(folder: Path | None = None) -> Lexicon:
 
 _HINT = (
     "Fetch it with `python -m nltk.downloader wordnet`, or install Debian's package with `apt-get install "
-    "wordnet-base`; a folder elsewhere is named with --lexicon DIR or data.synonyms.lexicon."
+    "wordnet-base`; --lexicon DIR or data.synonyms.lexicon names a folder elsewhere."
 )
 
 
@@ -174,7 +175,7 @@ def _list_places(downloads: list[str]) -> Iterator[Path]:
 
 
 def _read_files(place: Path) -> dict[str, bytes] | str:
-    """Return the database's files by name, or what is missing."""
+    """Return the database's files by name, or a description of what is missing."""
     wanted = (*_FILES, *_EXCEPTIONS, _COUNTS)
     try:
         if place.suffix == ".zip" and place.is_file():
@@ -192,12 +193,12 @@ def _read_files(place: Path) -> dict[str, bytes] | str:
 
 
 def _open_reader(files: dict[str, bytes], place: str) -> Any:
-    """Return nltk's reader over files in memory; it asks for folders, of which it allows only its own."""
+    """Return nltk's reader over files in memory."""
     from nltk.corpus.reader.wordnet import WordNetCorpusReader
     from nltk.data import PathPointer, SeekableUnicodeStreamReader
 
     class Root(PathPointer):  # type: ignore[misc]  # nltk has no types
-        """Stands for the folder; every file comes from `Reader.open`, so nothing is asked of it."""
+        """Replaces the folder that nltk requires; it is never used, since every file comes from `Reader.open`."""
 
         path = place
 
@@ -218,11 +219,11 @@ def _open_reader(files: dict[str, bytes], place: str) -> Any:
             if file == "lexnames":
                 lines = (f"{n:02d}\t{name}\t{_NUMBER_OF[name.partition('.')[0]]}\n" for n, name in enumerate(_LEXNAMES))
                 return io.StringIO("".join(lines))
-            if file == _COUNTS:  # searched with a method that only nltk's own streams have
+            if file == _COUNTS:  # nltk searches it with a method that only its own streams have
                 return SeekableUnicodeStreamReader(io.BytesIO(files[file]), "utf-8")
             return io.TextIOWrapper(io.BytesIO(files[file]), encoding="utf-8")
 
         def map_wn(self, version: str = "wordnet") -> None:
-            """Map nothing: other languages' wordnets are not asked for, nor is the index.sense that maps them."""
+            """Do nothing, since other languages' wordnets, and the index.sense that maps them, are not used."""
 
     return Reader(Root(), object())

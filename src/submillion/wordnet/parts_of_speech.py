@@ -1,4 +1,4 @@
-"""Parts of speech from WordNet's frequencies and the function words around, decided only where they are clear."""
+"""Parts of speech from WordNet's frequencies and neighbouring function words, decided only where they are clear."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from submillion.wordnet.lexicon import POS, Lexicon, Pos
 _TOKEN = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*|\d[\d.,]*|[^\w\s]|_+")
 
 MIN_SHARE = 0.9
-"""Share that a reading of a word must reach among all of its readings."""
+"""Smallest share that a reading of a word must have among all of its readings."""
 
 _SMOOTHING = 0.3
-"""Uses that are added to every reading that WordNet lists; its texts leave most readings of most words out."""
+"""Number of uses added to every reading that WordNet lists, since its texts lack most readings of most words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a word is: a form of a base form of a part of speech; None where the form cannot be told."""
+    """The base form, the part of speech and the form of a word; the form is None if it is not clear."""
 
     pos: Pos
     base: str
@@ -61,8 +61,8 @@ _ADVERBS = _list("not also still already never always often just only even now s
 _CONJUNCTIONS = _list("and or but that when while as if because than where whether")
 _VERBS_AFTER = _BE | _HAVE | _MODALS | _list("said says has had")
 
-# Factors on the odds of noun, verb, adjective and adverb, by the kind of word before and after: rough shares in edited
-# English. They decide nothing alone; a reading must still reach MIN_SHARE.
+# These factors multiply the odds of noun, verb, adjective and adverb, by the kind of word before and after. They are
+# rough shares in edited English and decide nothing alone, since a reading must still reach MIN_SHARE.
 _BEFORE: tuple[tuple[frozenset[str], Mapping[Pos, float]], ...] = (
     (_DETERMINERS, {"n": 4, "v": 0.02, "a": 2, "r": 0.3}),
     (_MODALS, {"n": 0.05, "v": 8, "a": 0.05, "r": 1}),
@@ -80,15 +80,15 @@ _AFTER: tuple[tuple[frozenset[str], Mapping[Pos, float]], ...] = (
     (PREPOSITIONS, {"n": 1.5, "v": 1, "a": 0.4, "r": 1}),
     (_CONJUNCTIONS | frozenset(".,;:!?)"), {"n": 1.5, "v": 0.8, "a": 0.5, "r": 1}),
 )
-# Forms that a verb cannot have after these.
+# A verb cannot have these forms after such words.
 _NO_BASE_AFTER = _BE | _HAVE
 _ONLY_BASE_AFTER = _MODALS | {"to"}
 
 
 def list_readings(word: str, lexicon: Lexicon) -> list[Reading]:
-    """Return everything that a word in lower case can be; of comparatives and superlatives no form is told.
+    """Return all readings of a word in lower case; comparatives and superlatives have no form.
 
-    Two base forms of one part of speech, as of ``found``, are two readings.
+    Two base forms of one part of speech, as for ``found``, are two readings.
     """
     readings = []
     for pos in POS:
@@ -101,10 +101,10 @@ def list_readings(word: str, lexicon: Lexicon) -> list[Reading]:
 
 
 def decide_reading(tokens: Sequence[Token], place: int, lexicon: Lexicon) -> Reading | None:
-    """Return what the word at a place is, or None where that is not clear.
+    """Return the reading of the word at a place, or None if it is not clear.
 
-    A reading's weight is how often WordNet's tagged texts use the base form so, times factors for the function words
-    next to it. It is decided where it has nine tenths of all readings' weight.
+    The weight of a reading is the number of its uses in WordNet's tagged texts, times factors for the function words
+    next to it. A reading is taken if it has nine tenths of the weight of all readings.
     """
     word = tokens[place].text
     readings = list_readings(word, lexicon)
@@ -122,7 +122,7 @@ def decide_reading(tokens: Sequence[Token], place: int, lexicon: Lexicon) -> Rea
 
 
 def _is_doubtful(reading: Reading, before: str, after: str, can_be_noun: bool, can_be_verb: bool) -> bool:
-    """Return whether frequency alone speaks for a reading of a word that is often a noun as well as a verb."""
+    """Return whether only frequency supports a reading of a word that is often both noun and verb."""
     if reading.pos == "v" and reading.form in ("base", "s"):
         return can_be_noun and before not in _MODALS | _SUBJECTS | {"to", "not"}
     if reading.pos == "v" and reading.form == "ing":  # `the starting line`, `its meeting`
@@ -146,7 +146,7 @@ def _weigh(reading: Reading, before: str, after: str, lexicon: Lexicon) -> float
         if (needs_base and reading.form != "base") or (is_finite and not takes_finite):
             weight *= 0.02
         elif reading.form in ("past", "ing") and before in _DETERMINERS | PREPOSITIONS | _BE | _HAVE:
-            weight *= 8  # participles stand where a finite verb cannot
+            weight *= 8  # participles appear where a finite verb cannot
     if reading.pos == "n" and reading.form == "plural" and before in ("a", "an", "this", "every", "each", "another"):
         weight *= 0.05
     return weight

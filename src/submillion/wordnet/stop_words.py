@@ -1,4 +1,4 @@
-"""Words that are never replaced, nor put in another's place."""
+"""Words that are never replaced and never used as synonyms."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ whatever when whenever where whereas wherever whether which whichever while who 
 within without worth would yes yet you your yours yourself yourselves
 """
 
-# Verbs and nouns of so many uses that no synonym fits all of them.
+# These verbs and nouns have so many uses that no synonym fits all of them.
 _LIGHT_WORDS = """
 say says said saying make makes made making take takes took taken taking get gets got gotten getting give gives gave
 given giving go goes went gone going come comes came coming put puts putting set sets setting let lets letting keep
@@ -39,8 +39,8 @@ pound pounds point points mile miles foot feet inch inches
 
 STOP_WORDS: frozenset[str] = frozenset(" ".join((_FUNCTION_WORDS, _LIGHT_WORDS, _NUMBERS_AND_TIMES)).split())
 
-# Words whose most frequent sense in WordNet's texts, most of them of 1961, is not that of today's news, or whose
-# synonyms fit only some of their uses; found by reading changed news.
+# For these words, the most frequent sense in WordNet's texts, most of them from 1961, is not that of today's news, or
+# the synonyms fit only some uses. They were found by reading changed news.
 _MISLEADING_SOURCES = """
 admit agree alarm animal announcement arena ask attack authority beckon benefit block boss building bunch camp career
 cattle center central chance cite clash cleric coalition comeback command complaint concern conclude confidence damage
@@ -55,7 +55,7 @@ supporter suspicion technology telephone terminal territory terror tragedy trigg
 war wide works
 """
 
-# Synonyms that are right by the dictionary and odd in today's prose.
+# These synonyms are right in the dictionary but odd in today's prose.
 _MISLEADING_SYNONYMS = """
 accomplish actuate aggregate ailment alien barricade beast beau beginning bidding bivouac bound cardinal churchman
 clang clangor clangoring clump coerce collar consequence consternation contiguous delirium deliverance delve

@@ -1,4 +1,4 @@
-"""Synonym rows of a whole data set: which records they come from, how they are named, what is counted."""
+"""Synonym rows of a whole data set: the choice of their records, their ids, and counts."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ Tagger = Literal["context", "nltk"]
 
 @dataclass(frozen=True)
 class SynonymSummary:
-    """What came of making synonym rows.
+    """The result of making synonym rows.
 
     Attributes:
-        out: The file.
-        num_rows: Rows in it.
-        num_records: Records that were looked at.
-        num_unchanged: Those of them in which no word could be replaced.
-        num_missing: Rows that were wanted and could not be made.
-        num_words: Words replaced, over all rows.
-        class_counts: Rows by class.
-        lexicon: Where the lexicon came from, its version and its digest.
-        settings_sha256: Digest of all that the rows follow from, as their provenance has it.
+        out: File of the rows.
+        num_rows: Number of rows in the file.
+        num_records: Number of records examined.
+        num_unchanged: Number of records in which no word could be replaced.
+        num_missing: Number of wanted rows that could not be made.
+        num_words: Number of words replaced, over all rows.
+        class_counts: Number of rows by class.
+        lexicon: Source, version and digest of the lexicon.
+        settings_sha256: Digest of everything that the rows depend on, as in their provenance.
     """
 
     out: Path
@@ -65,10 +65,10 @@ class MadeRows:
     """Synonym rows before they are written or trained on.
 
     Attributes:
-        rows: In the order of the records they come from.
-        num_records: Records that were looked at.
-        num_unchanged: Those of them in which no word could be replaced.
-        settings_sha256: Digest of all that the rows follow from, as their provenance has it.
+        rows: Rows in the order of their records.
+        num_records: Number of records examined.
+        num_unchanged: Number of records in which no word could be replaced.
+        settings_sha256: Digest of everything that the rows depend on, as in their provenance.
     """
 
     rows: list[SyntheticRow]
@@ -92,24 +92,24 @@ def write_synonym_rows(
 ) -> SynonymSummary:
     """Write rows in which words of training rows are replaced by WordNet synonyms.
 
-    A folder's training rows are taken, never its validation or test rows; of a single file, all rows. What becomes of
-    a record follows from the seed, its id and its text alone.
+    From a folder, only training rows are taken, never validation or test rows. From a single file, all rows are taken.
+    The rows of a record depend only on the seed, its id and its text.
 
     Args:
-        data: File, folder or hub data set, labelled.
-        out: The file of synthetic rows; it must not be there.
-        copies: Different rows made of each record, at most.
-        rate: Chance of each word that can be replaced, above 0 and at most 1; one word of a row always is.
-        rows: Rows wanted, in the classes' proportions; all that can be made if absent.
-        seed: Of the choices.
+        data: Labelled file, folder or hub data set.
+        out: File for the synthetic rows; it must not exist.
+        copies: Most rows made from each record, all different.
+        rate: Chance that a replaceable word is replaced, above 0 and at most 1; each row replaces at least one.
+        rows: Number of rows wanted, in the classes' proportions; all that can be made if absent.
+        seed: Seed for the choices.
         lexicon: Folder of a WordNet database; found if absent.
-        tagger: ``context`` decides parts of speech by frequency and the words around; ``nltk`` by nltk's tagger.
-        columns: Which columns to read.
-        progress: Told of the stages.
+        tagger: ``context`` decides parts of speech by frequency and neighbouring words, ``nltk`` by nltk's tagger.
+        columns: Columns to read.
+        progress: Receiver of the stages.
 
     Raises:
-        ConfigError: Settings out of range, the file is there already, or nltk is not installed.
-        DataError: Data without labels, no lexicon, or no row could be made.
+        ConfigError: A setting is out of range, the file exists already, or nltk is not installed.
+        DataError: The data has no labels, there is no lexicon, or no row could be made.
     """
     _check_settings(copies=copies, rate=rate, rows=rows, out=out)
     progress = progress or Silent()
@@ -127,7 +127,7 @@ def write_synonym_rows(
         raise DataError(
             f"no word of {made.num_records:,} records could be replaced",
             where=data,
-            hint="The lexicon is English; text in capitals only is left alone.",
+            hint="The lexicon is English, and words in capitals are never replaced.",
         )
     write_rows(out, made.rows)
     num_missing = 0 if rows is None else rows - len(made.rows)
@@ -162,21 +162,21 @@ def make_synonym_rows(
 ) -> MadeRows:
     """Make rows in which words of records are replaced by WordNet synonyms.
 
-    What becomes of a record follows from the settings, its id and its text alone.
+    The rows of a record depend only on the settings, its id and its text.
 
     Args:
-        records: Labelled and cleaned.
-        dataset: Where they come from: its files and columns are part of the rows' provenance.
-        lexicon: A WordNet database.
-        copies: Different rows made of each record, at most.
-        rate: Chance of each word that can be replaced, above 0 and at most 1; one word of a row always is.
-        rows: Rows wanted, in the classes' proportions; all that can be made if None.
-        seed: Of the choices.
-        tagger: What decides parts of speech.
-        progress: Told of the rows.
+        records: Labelled and cleaned records.
+        dataset: Data set of the records; its files and columns are part of the rows' provenance.
+        lexicon: WordNet database.
+        copies: Most rows made from each record, all different.
+        rate: Chance that a replaceable word is replaced, above 0 and at most 1; each row replaces at least one.
+        rows: Number of rows wanted, in the classes' proportions; all that can be made if None.
+        seed: Seed for the choices.
+        tagger: Method that decides parts of speech.
+        progress: Receiver of the number of rows.
 
     Raises:
-        ConfigError: Fewer rows than classes, or the tagger is not installed.
+        ConfigError: There would be fewer rows than classes, or the tagger is not installed.
     """
     assert dataset.labels is not None
     finder = SynonymFinder(lexicon, None if tagger == "context" else open_tagger(lexicon))
@@ -222,7 +222,7 @@ def _choose_training_rows(dataset: Dataset, data: str) -> tuple[list[Record], La
 
 
 class _Maker:
-    """Makes the rows of one record at a time, and counts."""
+    """Makes the rows of one record at a time, and counts them."""
 
     def __init__(
         self,
@@ -240,15 +240,15 @@ class _Maker:
         self._copies = copies
         self._rate = rate
         self._seed = seed
-        # Rows of other settings, seeds or data have other names, so that all can be trained on together.
+        # Rows of other settings, seeds or data have other ids, so that all can be trained on together.
         self._prefix = digest_settings({**settings, "seed": seed})[:8]
         self.num_records = 0
         self.num_unchanged = 0
 
     def rank(self, record: Record) -> bytes:
-        """Return where a record stands among those of its class when only some are used.
+        """Return a record's rank in its class, which decides if only some records are used.
 
-        Not by the digest that chooses validation rows, or the first rows taken would be those held out.
+        The digest differs from the one that chooses validation rows; otherwise the first rows would be those held out.
         """
         key = f"{METHOD}:{self._seed}:{record.id}"
         return hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=16).digest()
@@ -283,7 +283,7 @@ def _make_rows(maker: _Maker, records: Sequence[Record], rows: int | None, progr
     if not len(groups) <= rows:
         raise ConfigError(f"{rows} rows cannot hold {len(groups)} classes", where="rows of synonyms")
     sizes = {label: len(group) for label, group in groups.items()}
-    # More than one row a record may be wanted.
+    # A record may have to give more than one row.
     factor = -(-rows // len(records))
     quotas = share_out({label: size * factor for label, size in sizes.items()}, rows, 0)
     made: dict[int, list[SyntheticRow]] = {}

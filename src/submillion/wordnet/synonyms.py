@@ -1,7 +1,7 @@
 """Words replaced by WordNet synonyms: the method of `submillion augment synonyms`, on texts and on whole data sets.
 
-Synonym replacement as augmentation: X. Zhang, J. Zhao and Y. LeCun, "Character-level convolutional networks for text
-classification" (2015), section 3.2.
+Synonym replacement as augmentation is from X. Zhang, J. Zhao and Y. LeCun, "Character-level convolutional networks for
+text classification" (2015), section 3.2.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from submillion.wordnet.parts_of_speech import PREPOSITIONS, Reading, Token, dec
 from submillion.wordnet.stop_words import MISLEADING_WORDS, STOP_WORDS
 
 MIN_SENSE_SHARE, MIN_SYNONYM_SHARE = 0.5, 0.4
-"""Share of a word's uses that its most frequent sense must have, so that the sense can be taken for granted; and the
-share of its synonym's uses, which must have the same most frequent sense."""
+"""Smallest share of a word's uses that its most frequent sense must have, so that the sense is clear. A synonym must
+have the same most frequent sense with the same share."""
 
 MIN_RELATIVE_USES = 0.04
-"""Uses of a synonym for each use of the word in that sense: rarer ones read odd (``metropolis`` for ``city``)."""
+"""Least uses of a synonym for one use of the word in that sense; rarer ones are odd (``metropolis`` for ``city``)."""
 
 _BINDING = (PREPOSITIONS | {"to"}) - {"by"}
 _KEPT = STOP_WORDS | MISLEADING_WORDS
@@ -39,9 +39,9 @@ class Option:
     """A word that can be replaced.
 
     Attributes:
-        place: Its number among the text's tokens.
-        words: What can stand there instead, in the same form.
-        weights: How often WordNet's texts use each of them so, and one.
+        place: Number of the word among the text's tokens.
+        words: Possible replacements, in the same form.
+        weights: Number of uses of each replacement in this sense in WordNet's texts, plus one.
     """
 
     place: int
@@ -54,7 +54,7 @@ class Changed:
     """A text with words replaced.
 
     Attributes:
-        text: The new text.
+        text: New text.
         words: Pairs of old and new words, in order.
     """
 
@@ -63,11 +63,11 @@ class Changed:
 
 
 class SynonymFinder:
-    """Finds what can be replaced in a text.
+    """Finds the replaceable words of a text.
 
     Args:
-        lexicon: Where synonyms come from.
-        find_reading: Decides what a token is; by frequency and context if absent.
+        lexicon: Source of the synonyms.
+        find_reading: Function that decides the reading of a token; by frequency and context if absent.
     """
 
     def __init__(self, lexicon: Lexicon, find_reading: FindReading | None = None) -> None:
@@ -76,10 +76,10 @@ class SynonymFinder:
         self._synonyms: dict[tuple[str, str], tuple[tuple[str, int], ...]] = {}
 
     def find_options(self, text: str, tokens: Sequence[Token]) -> list[Option]:
-        """Return the words of a text that have synonyms in their place, with these.
+        """Return the replaceable words of a text with their synonyms.
 
-        Left alone are stop words, numbers, everything with a capital letter, words joined with something else, parts
-        of entries of several words (``prime minister``), and words whose part of speech or sense is not clear.
+        Stop words, numbers, words with a capital letter, parts of longer words, parts of entries of several words
+        (``prime minister``), and words whose part of speech or sense is not clear are not replaceable.
         """
         options = []
         for place, token in enumerate(tokens):
@@ -109,7 +109,7 @@ class SynonymFinder:
         return self._synonyms[key]
 
     def _choose_synonyms(self, reading: Reading) -> list[tuple[str, int]]:
-        """Return the synonyms of a word in its most frequent sense, where that is also theirs."""
+        """Return the synonyms of a word in its most frequent sense, if that is also theirs."""
         sense = find_main_sense(self._lexicon.list_senses(reading.base, reading.pos), MIN_SENSE_SHARE)
         if sense is None:
             return []
@@ -139,10 +139,10 @@ class SynonymFinder:
 
 
 def _is_free(reading: Reading, after: str) -> bool:
-    """Return whether the word after one leaves it free to change.
+    """Return whether the next word allows a word to change.
 
-    A verb's preposition need not fit its synonym (``agreed to``, ``concurred to``), and a noun before a name is part
-    of what that is called (``rival Acme``).
+    A verb's preposition need not fit its synonym (``agreed to``, ``concurred to``), and a noun before a name belongs to
+    the name (``rival Acme``).
     """
     if reading.pos == "v":
         return after not in _BINDING
@@ -150,7 +150,7 @@ def _is_free(reading: Reading, after: str) -> bool:
 
 
 def _is_fit(reading: Reading, word: str) -> bool:
-    """Return whether a synonym is a word of its own, of the same kind, and none that is never put in."""
+    """Return whether a synonym is a different word of the same kind and no stop word."""
     if not _WORD.fullmatch(word) or word in _KEPT:
         return False
     if reading.pos == "n" and word.endswith(("s", "ing")):  # `authorities` for `government`, `leaving` for `departure`
@@ -161,7 +161,7 @@ def _is_fit(reading: Reading, word: str) -> bool:
 
 
 def find_main_sense(senses: Sequence[Sense], min_share: float) -> Sense | None:
-    """Return the most frequent sense, where it has this share of the uses; the only one of a word with one."""
+    """Return the most frequent sense if it has this share of the uses, or the only sense."""
     if not senses:
         return None
     best = max(senses, key=lambda sense: sense.uses)
@@ -182,16 +182,16 @@ def _is_attached(text: str, token: Token) -> bool:
 def replace_words(
     text: str, tokens: Sequence[Token], options: Sequence[Option], rate: float, random: Random
 ) -> Changed:
-    """Replace a share of the words that can be, at least one.
+    """Replace a share of the replaceable words, at least one.
 
-    An ``a`` or ``an`` before a replaced word follows it.
+    An ``a`` or ``an`` before a replaced word is adapted to it.
 
     Args:
-        text: The text.
-        tokens: As `split_text` gives them.
-        options: What can be replaced; not empty.
-        rate: Chance of each, above 0 and at most 1.
-        random: Draws.
+        text: Text to change.
+        tokens: Tokens from `split_text`.
+        options: Replaceable words; not empty.
+        rate: Chance that each is replaced, above 0 and at most 1.
+        random: Source of random draws.
     """
     chosen = [option for option in options if random.random() < rate] or [random.choice(options)]
     changes: dict[int, str] = {}
@@ -215,12 +215,12 @@ def replace_words(
 
 
 def open_random(seed: int, record_id: str) -> Random:
-    """Return a source of chance for one record, whatever its place among others."""
+    """Return a random source for one record that does not depend on its place among others."""
     return Random(hashlib.blake2b(f"{seed}:{record_id}".encode(errors="surrogatepass"), digest_size=16).digest())
 
 
 def vary_text(text: str, finder: SynonymFinder, *, copies: int, rate: float, random: Random) -> list[Changed]:
-    """Return up to `copies` different texts with words replaced; none where nothing can be."""
+    """Return up to `copies` different texts with words replaced; none if no word can be."""
     tokens = split_text(text)
     options = finder.find_options(text, tokens)
     found: dict[str, Changed] = {}
@@ -235,4 +235,4 @@ def vary_text(text: str, finder: SynonymFinder, *, copies: int, rate: float, ran
 
 
 _ATTEMPTS_A_COPY = 4
-"""Drawings for each copy: short texts have few variants, and the same one may come again."""
+"""Draws for each copy: short texts have few variants, so a draw may repeat an earlier one."""

@@ -1,4 +1,4 @@
-"""Parts of speech from nltk's trained tagger, for those who have its data. One of the two importers of nltk."""
+"""Parts of speech from nltk's trained tagger, for users who have its data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from submillion.wordnet.lexicon import Lexicon, Pos
 from submillion.wordnet.parts_of_speech import Reading, Token, list_readings
 from submillion.wordnet.synonyms import FindReading
 
-# What the Penn Treebank's tags say of part of speech and form; all others, names among them, are left alone.
+# These are the part of speech and the form of the Penn Treebank's tags. Words with other tags, such as names, stay.
 _TAGS: dict[str, tuple[Pos, tuple[str, ...]]] = {
     "NN": ("n", ("base",)),
     "NNS": ("n", ("plural",)),
@@ -26,11 +26,11 @@ _TAGS: dict[str, tuple[Pos, tuple[str, ...]]] = {
 
 
 def open_tagger(lexicon: Lexicon) -> FindReading:
-    """Return what decides the readings of tokens by nltk's averaged perceptron tagger, which reads JSON, no pickles.
+    """Return a function that decides readings by nltk's averaged perceptron tagger, which reads JSON and no pickles.
 
     Raises:
         ConfigError: nltk is not installed.
-        DataError: Its data is not there.
+        DataError: The tagger's data is missing.
     """
     try:
         from nltk.tag.perceptron import PerceptronTagger
@@ -44,13 +44,13 @@ def open_tagger(lexicon: Lexicon) -> FindReading:
         raise DataError(
             "nltk's tagger has no data on this machine",
             where="--tagger nltk",
-            hint="Fetch it with `python -m nltk.downloader averaged_perceptron_tagger_eng`, or take --tagger context.",
+            hint="Fetch it with `python -m nltk.downloader averaged_perceptron_tagger_eng`, or use --tagger context.",
         ) from None
     return _Tagged(tagger, lexicon)
 
 
 class _Tagged:
-    """Remembers the tags of the text at hand: a reading is asked for once a word, tags come once a text."""
+    """Remembers the tags of the current text: readings are requested word by word, and tags come for a whole text."""
 
     def __init__(self, tagger: Any, lexicon: Lexicon) -> None:
         self._tagger = tagger

@@ -108,7 +108,7 @@ def test_a_model_that_mixes_rows_is_refused(tiny_gpt2: Path) -> None:
         )
 
     model.model.forward = forget_mask
-    with pytest.raises(ModelError, match="does not keep the rows of a batch apart"):
+    with pytest.raises(ModelError, match="does not keep the rows of a batch separate"):
         check_rows_apart(model)
     model.model.forward = lambda input_ids=None, attention_mask=None, **_: forward(input_ids)
     with pytest.raises(ModelError, match="takes no positions"):

@@ -46,7 +46,7 @@ def test_other_classes_are_told_how_to_write_a_file() -> None:
         ("spam: buy now\nham: [hello]", "spam: expected a list of beginnings, found 'buy now'"),
         ("spam: [1]\nham: [hello]", "spam: entry 1 is no text: 1"),
         ("spam: ['  ']\nham: [hello]", "spam: entry 1 is no text"),
-        ("spam: [a, a]\nham: [hello]", "spam: 'a' stands there twice"),
+        ("spam: [a, a]\nham: [hello]", "spam: 'a' appears twice"),
         (f"spam: [{'x' * 501}]\nham: [hello]", "has 501 characters"),
         ("- a\n- b", "expected settings, found list"),
         ("spam: [", "not valid YAML"),

@@ -220,7 +220,7 @@ def test_three_columns_without_a_header_are_not_always_the_official_format(
     tmp_path: Path, content: str, reason: str
 ) -> None:
     (tmp_path / "a.csv").write_text(content, encoding="utf-8")
-    with pytest.raises(DataError, match=rf"(?s)has no header, and is not AG News'.*{reason}.*names of the columns"):
+    with pytest.raises(DataError, match=rf"(?s)has no header, and is not in AG News'.*{reason}.*column names"):
         read_dataset(str(tmp_path / "a.csv"))
 
 

@@ -271,7 +271,7 @@ def test_a_zip_file_whose_member_has_no_name_is_refused(tmp_path: Path) -> None:
 def test_the_words_that_show_an_encoding_are_of_the_line_that_needs_it(tmp_path: Path, end: str) -> None:
     path = tmp_path / "rows.csv"
     path.write_bytes(end.join(["text,label", "plain,a", "caf\u00e9 au lait,b", "more,a", ""]).encode("cp1252"))
-    assert any("says 'caf\u00e9 au lait" in note for note in read_dataset(str(path)).notes)
+    assert any("such as 'caf\u00e9 au lait" in note for note in read_dataset(str(path)).notes)
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.txt", "a.jsonl", "a.json", "a.csv.gz"])
