@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +26,7 @@ from submillion.config.run import TrainConfig
 from submillion.errors import DataError, DivergedError
 from submillion.model.adapter import inject_language_adapter, merge_language_adapter
 from submillion.model.dropout import mix_64
+from submillion.model.untyped import Stock
 from submillion.progress import Progress
 from submillion.storage.files import read_json, write_json
 from submillion.training.checkpoint import (
@@ -254,7 +254,7 @@ class _Finetuning:
         return total / count
 
     def _save(self, figures: Finetuned) -> None:
-        model: Any = self.model if self.adapter is None else merge_language_adapter(self.adapter)
+        model: Stock = self.model if self.adapter is None else merge_language_adapter(self.adapter)
         save_language_model(replace(self.language_model, model=model.eval()), self.folder / MODEL_NAME)
         # This file comes last, since it shows that the model is complete.
         write_json(self.folder / FIGURES_NAME, figures.__dict__)

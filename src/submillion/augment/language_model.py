@@ -20,6 +20,7 @@ from submillion.errors import ModelError, RunError
 from submillion.model.base_files import digest_file, list_weights, read_config
 from submillion.model.sources import BaseModel, find_base
 from submillion.model.stock import JUNK_KEY, build_stock_config, load_stock_model, quiet_loading
+from submillion.model.untyped import Stock
 from submillion.storage.files import full_disk_is_run_error, sync_folder
 
 SCRATCH_NAME = "from-scratch"
@@ -49,8 +50,8 @@ class LanguageModel:
     """
 
     name: str
-    model: Any
-    tokenizer: Any
+    model: Stock
+    tokenizer: Stock
     start_id: int
     end_id: int
     max_tokens: int
@@ -126,7 +127,7 @@ def load_language_model(folder: Path, *, name: str) -> LanguageModel:
     return language_model
 
 
-def _load_fast_tokenizer(folder: Path, config: Any) -> Any:
+def _load_fast_tokenizer(folder: Path, config: Stock) -> Stock:
     """Return a tokenizer of transformers around a checked one, with the special tokens of its settings."""
     from transformers import PreTrainedTokenizerFast
 
@@ -160,7 +161,7 @@ def build_scratch_model(texts: Iterable[str], folder: Path, *, seed: int) -> Non
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-    tokenizer: Any = Tokenizer(models.BPE())
+    tokenizer: Stock = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(

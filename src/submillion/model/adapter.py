@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import peft
 import torch
@@ -29,6 +29,7 @@ from submillion.errors import BudgetError, ModelError
 from submillion.model.copies import drop_copies
 from submillion.model.dropout import KeyedDropout, mix_64
 from submillion.model.lora import lora_linear
+from submillion.model.untyped import Stock
 from submillion.storage.files import write_bytes
 
 WEIGHTS_NAME = "adapter_model.safetensors"
@@ -39,13 +40,13 @@ ADAPTER = "default"
 class FusedLoraLinear(PeftLoraLinear):
     """PEFT's LoRA layer with the fused forward pass: same parameters, same files."""
 
-    def forward(self, x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
         """Apply the frozen layer and its update to (..., in)."""
         dropout = self.lora_dropout[ADAPTER]
         mask, probability = None, 0.0
         if isinstance(dropout, KeyedDropout):
             mask, probability = dropout.mask(x), dropout.p
-        frozen: Any = self.base_layer
+        frozen: Stock = self.base_layer
         return lora_linear(
             x,
             frozen.weight,
@@ -87,7 +88,7 @@ def build_lora_config(plan: Plan, *, dropout: float) -> peft.LoraConfig:
     )
 
 
-def _plain(alpha: float) -> Any:
+def _plain(alpha: float) -> Stock:
     # PEFT declares alpha an integer but computes with any number, so whole values are written without a decimal point.
     return int(alpha) if float(alpha).is_integer() else alpha
 
@@ -134,7 +135,7 @@ def fuse_adapters(model: nn.Module) -> None:
             module.__class__ = FusedLoraLinear
 
 
-def inject_language_adapter(model: Any, *, rank: int, alpha: float, dropout: float, seed: int) -> peft.PeftModel:
+def inject_language_adapter(model: Stock, *, rank: int, alpha: float, dropout: float, seed: int) -> peft.PeftModel:
     """Inject LoRA into every linear layer of a causal language model except its output layer; only LoRA trains.
 
     The model is changed in place and can be called directly. `merge_language_adapter` adds the updates to the weights.
@@ -170,9 +171,9 @@ def inject_language_adapter(model: Any, *, rank: int, alpha: float, dropout: flo
     return wrapped
 
 
-def merge_language_adapter(wrapped: peft.PeftModel) -> Any:
+def merge_language_adapter(wrapped: peft.PeftModel) -> Stock:
     """Return the language model with its updates added to the weights and the adapter removed."""
-    merge: Any = wrapped.merge_and_unload
+    merge: Stock = wrapped.merge_and_unload
     return merge()
 
 
@@ -331,16 +332,16 @@ def _file_names(model: nn.Module) -> dict[str, str]:
     return dict(zip(names, adapter_state(model), strict=True))
 
 
-def merge_adapter(model: peft.PeftModel) -> Any:
+def merge_adapter(model: peft.PeftModel) -> Stock:
     """Return the stock model with the adapter added to its weights in their dtype, and without PEFT's layers."""
-    merging: Any = model
+    merging: Stock = model
     return merging.merge_and_unload(safe_merge=True)
 
 
 def wrap_saved_adapter(model: nn.Module, folder: Path) -> nn.Module:
     """Load an adapter folder onto a stock model with PEFT, as its users do."""
     with _quiet_wrapping():
-        wrapped: nn.Module = peft.PeftModel.from_pretrained(cast(Any, model), folder)
+        wrapped: nn.Module = peft.PeftModel.from_pretrained(cast(Stock, model), folder)
     return wrapped
 
 

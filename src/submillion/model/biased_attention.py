@@ -7,7 +7,6 @@ layer. On packed batches, the record boundaries and the bias by distance are pas
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from transformers.modeling_outputs import BaseModelOutput
@@ -16,9 +15,10 @@ from transformers.models.mpnet.modeling_mpnet import MPNetModel, MPNetSelfAttent
 from submillion.budget.families import get_family
 from submillion.model.distance_bias import DistanceBias, read_distance_bias
 from submillion.model.packed_attention import PackedLayout, packed_attention
+from submillion.model.untyped import Stock
 
 
-def replace_attention(encoder: Any) -> None:
+def replace_attention(encoder: Stock) -> None:
     """Let the attention of a stock encoder see record boundaries, if its family has a bias by distance.
 
     Args:
@@ -73,7 +73,7 @@ class _PackedSelfAttention(MPNetSelfAttention):
     """Attention within records."""
 
     def forward(  # type: ignore[override]  # the third input is no tensor
-        self, hidden_states: torch.Tensor, attention_mask: None = None, position_bias: Any = None, **_: Any
+        self, hidden_states: torch.Tensor, attention_mask: None = None, position_bias: Stock = None, **_: object
     ) -> tuple[torch.Tensor]:
         places: _Places = position_bias
         shape = (*hidden_states.shape[:-1], -1, self.attention_head_size)

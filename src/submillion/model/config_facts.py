@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from submillion.budget.families import get_family
 from submillion.kernels import calls
 from submillion.kernels.native import find_kernels
+from submillion.model.untyped import Stock
 
 
-def explain_stock(config: Any, *, variant: str, dtype: torch.dtype) -> str:
+def explain_stock(config: Stock, *, variant: str, dtype: torch.dtype) -> str:
     """Return why an encoder runs on the stock modules, as the end of a sentence; empty if it runs on the kernels.
 
     Args:
@@ -34,7 +33,7 @@ def explain_stock(config: Any, *, variant: str, dtype: torch.dtype) -> str:
     return find_kernels().reason
 
 
-def read_sizes(config: Any) -> tuple[int, int, int]:
+def read_sizes(config: Stock) -> tuple[int, int, int]:
     """Return (hidden, intermediate, heads) of a configuration."""
     sizes = get_family(config.model_type).sizes
     hidden, intermediate, heads = (
@@ -44,6 +43,6 @@ def read_sizes(config: Any) -> tuple[int, int, int]:
     return hidden, intermediate, heads
 
 
-def first_position(config: Any) -> int:
+def first_position(config: Stock) -> int:
     """Return the position id of a record's first token."""
     return int(config.pad_token_id) + 1 if get_family(config.model_type).counts_from_padding else 0

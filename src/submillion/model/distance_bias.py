@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 
@@ -17,6 +16,7 @@ from submillion.budget.families import get_family
 from submillion.errors import ModelError
 from submillion.kernels.attention import DistanceTable
 from submillion.model.config_facts import first_position, read_sizes
+from submillion.model.untyped import Stock
 
 _LANES = 16
 """Number of queries that the kernels read at once, and so of entries that they may read past the last distance."""
@@ -55,7 +55,7 @@ class DistanceBias:
         return DistanceTable(torch.nn.functional.pad(by_query, (0, _LANES - 1)).contiguous(), self.reach - 1)
 
 
-def read_distance_bias(config: Any, weight: torch.Tensor, *, num_positions: int) -> DistanceBias:
+def read_distance_bias(config: Stock, weight: torch.Tensor, *, num_positions: int) -> DistanceBias:
     """Return the bias that an encoder's table gives each distance.
 
     Args:

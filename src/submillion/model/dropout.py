@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from torch import nn
 
 from submillion.config.run import ModelConfig
 from submillion.encoding.batches import Batch
+from submillion.model.untyped import Stock
 
 # Names that families give to the dropout of their encoders, and those that mean the dropout of attention weights.
 _ENCODER_DROPOUTS = ("hidden_dropout_prob", "dropout", "embedding_dropout", "mlp_dropout")
@@ -253,7 +253,7 @@ def replace_dropout(module: nn.Module, state: DropoutState, *, head_roots: froze
                 parent._modules[child_name] = keyed
 
 
-def set_probabilities(config: Any, model: ModelConfig) -> None:
+def set_probabilities(config: Stock, model: ModelConfig) -> None:
     """Set the encoder dropout that a run asks for in a stock model's configuration, and keep the head's.
 
     Args:

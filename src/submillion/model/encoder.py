@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from safetensors.torch import save
@@ -40,6 +40,7 @@ from submillion.model.prefix import PrefixStore
 from submillion.model.recompute import recompute_layers
 from submillion.model.sources import BaseModel
 from submillion.model.stock import Task, load_stock_model, read_stock_config
+from submillion.model.untyped import Stock
 from submillion.storage.files import write_bytes
 
 # The manifest's word for an encoder that runs on our own code. Stock modules are recorded with their reason.
@@ -60,7 +61,7 @@ class Classifier(nn.Module):
 
     def __init__(
         self,
-        wrapped: Any,
+        wrapped: Stock,
         plan: Plan,
         head: LinearHead | None,
         pooling: str,
@@ -83,12 +84,12 @@ class Classifier(nn.Module):
         self.prefix: PrefixStore | None = None
 
     @property
-    def stock_model(self) -> Any:
+    def stock_model(self) -> Stock:
         """The stock transformers model inside PEFT's wrapper."""
         return self.wrapped.base_model.model
 
     @property
-    def encoder(self) -> Any:
+    def encoder(self) -> Stock:
         """The stock encoder: input ids to states."""
         stock = self.stock_model
         return stock if self.head is not None else getattr(stock, stock.base_model_prefix)
@@ -322,7 +323,7 @@ def build_classifier(
     return classifier
 
 
-def load_stock(base: BaseModel, plan: Plan, model: ModelConfig) -> Any:
+def load_stock(base: BaseModel, plan: Plan, model: ModelConfig) -> Stock:
     """Load a base model in float32: the whole model for native heads, otherwise the bare encoder.
 
     Raises:
@@ -350,7 +351,7 @@ def load_stock(base: BaseModel, plan: Plan, model: ModelConfig) -> Any:
     return stock.model
 
 
-def lower_precision(stock: Any, encoder_root: str | None, dtype: torch.dtype) -> None:
+def lower_precision(stock: Stock, encoder_root: str | None, dtype: torch.dtype) -> None:
     """Cast the encoder's frozen parameters; the head, all trained parameters and buffers keep float32."""
     encoder = stock if encoder_root is None else getattr(stock, encoder_root)
     pooler = getattr(encoder, "pooler", None)

@@ -7,7 +7,6 @@ architectures, other activations and adapters with their own forward pass keep t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -22,6 +21,7 @@ from submillion.model.dropout import DropoutState, KeyedDropout
 from submillion.model.fused_layer import AttentionSite, FusedLayer, FusedNorm
 from submillion.model.fused_linear import Adapter, FusedLinear, make_mask
 from submillion.model.prefix import PrefixStore
+from submillion.model.untyped import Stock
 
 
 class FusedEncoder:
@@ -32,7 +32,7 @@ class FusedEncoder:
         adapter: Name of the adapter inside PEFT's layers.
     """
 
-    def __init__(self, encoder: Any, adapter: str) -> None:
+    def __init__(self, encoder: Stock, adapter: str) -> None:
         config = encoder.config
         self._embeddings = encoder.embeddings
         self._projection: nn.Linear | None = getattr(encoder, "embeddings_project", None)
@@ -113,7 +113,7 @@ class FusedEncoder:
         return hidden[0, : batch.num_tokens].contiguous()
 
 
-def _join_places(embeddings: Any) -> torch.Tensor:
+def _join_places(embeddings: Stock) -> torch.Tensor:
     # Every token is of type 0, so position and type are one table. It is float32, as their sum is.
     places = embeddings.position_embeddings.weight.detach().float()
     types = getattr(embeddings, "token_type_embeddings", None)
@@ -129,7 +129,7 @@ def _trains(module: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in module.parameters(recurse=False))
 
 
-def _as_keyed(module: Any) -> KeyedDropout | None:
+def _as_keyed(module: Stock) -> KeyedDropout | None:
     return module if isinstance(module, KeyedDropout) else None
 
 
@@ -166,7 +166,7 @@ class _LayerReader:
     def _join(self, linears: list[nn.Module]) -> FusedLinear:
         weights, biases, adapters, column = [], [], [], 0
         for linear in linears:
-            frozen: Any = getattr(linear, "base_layer", linear)
+            frozen: Stock = getattr(linear, "base_layer", linear)
             weights.append(frozen.weight.detach())
             biases.append(frozen.bias)
             if frozen is not linear:
@@ -174,7 +174,7 @@ class _LayerReader:
             column += frozen.weight.shape[0]
         return FusedLinear(torch.cat(weights), biases, adapters)
 
-    def _read_adapter(self, linear: Any, column: int) -> Adapter:
+    def _read_adapter(self, linear: Stock, column: int) -> Adapter:
         return Adapter(
             first_column=column,
             a=linear.lora_A[self.adapter].weight,
@@ -184,5 +184,5 @@ class _LayerReader:
         )
 
 
-def _read_norm(norm: Any) -> FusedNorm:
+def _read_norm(norm: Stock) -> FusedNorm:
     return FusedNorm(norm.weight, norm.bias, norm.eps)

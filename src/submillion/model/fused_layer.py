@@ -8,8 +8,8 @@ weights.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -18,6 +18,7 @@ from submillion.kernels.attention import AttentionCall, DistanceTable, attend, a
 from submillion.kernels.calls import Mask, Norm, NormResult
 from submillion.model.dropout import HEAD_STRIDE, DropoutState, KeyedDropout, column_keys
 from submillion.model.fused_linear import FusedLinear, LowPass, find_term, make_mask
+from submillion.model.untyped import Context
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +111,7 @@ class FusedLayer:
         is_kept = torch.is_grad_enabled() and (hidden.requires_grad or bool(trained))
         if not is_kept:
             return _run_forward(self, hidden, offsets, longest, is_kept=False).ffn.out
-        apply: Any = _LayerFunction.apply
+        apply: Callable[..., torch.Tensor] = _LayerFunction.apply
         result: torch.Tensor = apply(hidden, self, offsets, longest, replayed, *trained)
         return result
 
@@ -202,7 +203,7 @@ def _run_ffn(
 class _LayerFunction(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: Context,
         hidden: torch.Tensor,
         layer: FusedLayer,
         offsets: torch.Tensor,
@@ -220,7 +221,7 @@ class _LayerFunction(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Context, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (grad,) = gradients
         layer, kept = ctx.layer, ctx.kept
         if kept is None:

@@ -7,13 +7,13 @@ gives their shapes. This module applies them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import nn
 
 from submillion.budget.families import HeadForm
 from submillion.model.pooling import pool_first, pool_mean
+from submillion.model.untyped import Stock
 
 
 class LinearHead(nn.Module):
@@ -36,44 +36,44 @@ class LinearHead(nn.Module):
         return logits
 
 
-def _apply_token_head(model: Any, hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+def _apply_token_head(model: Stock, hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
     # These heads take (B, T, H) and read the first state themselves.
     return _as_tensor(model.classifier(pool_first(hidden, offsets)[:, None]))
 
 
-def _apply_pooler_head(model: Any, hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+def _apply_pooler_head(model: Stock, hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
     pooled = model.base_model.pooler(pool_first(hidden, offsets)[:, None])
     return _as_tensor(model.classifier(model.dropout(pooled)))
 
 
-def _apply_pre_classifier_head(model: Any, hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+def _apply_pre_classifier_head(model: Stock, hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
     pooled = torch.relu(model.pre_classifier(pool_first(hidden, offsets)))
     return _as_tensor(model.classifier(model.dropout(pooled)))
 
 
-def _apply_context_pooler_head(model: Any, hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+def _apply_context_pooler_head(model: Stock, hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
     pooled = model.pooler(pool_first(hidden, offsets)[:, None])
     return _as_tensor(model.classifier(model.dropout(pooled)))
 
 
-def _apply_plain_pooler_head(model: Any, hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+def _apply_plain_pooler_head(model: Stock, hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
     # In this encoder, the pooler is a linear layer and its activation is a separate attribute.
     encoder = model.base_model
     pooled = encoder.pooler_activation(encoder.pooler(pool_first(hidden, offsets)))
     return _as_tensor(model.classifier(model.dropout(pooled)))
 
 
-def _apply_prediction_head(model: Any, hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+def _apply_prediction_head(model: Stock, hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
     pool = pool_first if model.config.classifier_pooling == "cls" else pool_mean
     return _as_tensor(model.classifier(model.drop(model.head(pool(hidden, offsets)))))
 
 
-def _as_tensor(value: Any) -> torch.Tensor:
+def _as_tensor(value: Stock) -> torch.Tensor:
     assert isinstance(value, torch.Tensor)
     return value
 
 
-NATIVE_HEADS: Mapping[HeadForm, Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]] = {
+NATIVE_HEADS: Mapping[HeadForm, Callable[[Stock, torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "token": _apply_token_head,
     "pooler": _apply_pooler_head,
     "plain_pooler": _apply_plain_pooler_head,

@@ -7,17 +7,18 @@ float32 parameters; products run in the frozen matrix's dtype.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 
 from submillion.model.dropout import drop
+from submillion.model.untyped import Context
 
 
 class _LoraLinear(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: Context,
         x: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
@@ -39,7 +40,7 @@ class _LoraLinear(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Context, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Return the gradients of x, b, A and B; the frozen matrix has none."""
         (grad,) = gradients
         x, weight, a_low, b_low, low, mask = ctx.saved_tensors
@@ -89,6 +90,6 @@ def lora_linear(
     """
     flat = x.reshape(-1, x.shape[-1])
     flat_mask = None if mask is None else mask.reshape(flat.shape)
-    apply: Any = _LoraLinear.apply
+    apply: Callable[..., torch.Tensor] = _LoraLinear.apply
     y: torch.Tensor = apply(flat, weight, bias, a, b, scaling, flat_mask, dropout)
     return y.view(*x.shape[:-1], weight.shape[0])

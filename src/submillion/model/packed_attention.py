@@ -8,8 +8,8 @@ registered under `IMPLEMENTATION`; encoders that call attention through the inte
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -18,6 +18,7 @@ from submillion.encoding.batches import Batch, LengthGroup
 from submillion.errors import ModelError
 from submillion.model.distance_bias import DistanceBias
 from submillion.model.dropout import DropoutState, KeyedDropout, attention_keep_mask, drop
+from submillion.model.untyped import Context
 
 IMPLEMENTATION = "submillion_packed"
 
@@ -53,7 +54,7 @@ def packed_attention(
     packed_layout: PackedLayout | None = None,
     sliding_window: int | None = None,
     bias: DistanceBias | None = None,
-    **_: Any,
+    **_: object,
 ) -> tuple[torch.Tensor, None]:
     """Attend within each record of a packed batch.
 
@@ -88,7 +89,7 @@ def packed_attention(
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     if q.is_cuda and dropout == 0.0 and sliding_window is None and bias is None:
         return _attend_nested(q, k, v, packed_layout, scaling)[None], None
-    apply: Any = _PackedAttention.apply
+    apply: Callable[..., torch.Tensor] = _PackedAttention.apply
     out = apply(q, k, v, *arguments)
     return out[None], None
 
@@ -134,7 +135,7 @@ class _PackedAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: Context,
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
@@ -172,7 +173,7 @@ class _PackedAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Context, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Return the gradients of q, k and v; the other inputs have none."""
         (grad_out,) = gradients
         grad_q, grad_k, grad_v = (torch.empty_like(grad_out) for _ in range(3))
@@ -223,7 +224,7 @@ def _outside_window(length: int, sliding_window: int, device: torch.device) -> t
     return (distance[:, None] - distance[None, :]).abs() >= sliding_window
 
 
-def _no_mask(*_: Any, **__: Any) -> None:
+def _no_mask(*_: object, **__: object) -> None:
     """Make no mask: boundaries come from the layout, and a mask of (N, N) would be huge."""
 
 

@@ -8,13 +8,13 @@ has to be kept.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from submillion.model.dropout import DropoutState
+from submillion.model.untyped import Stock
 
 
 def recompute_layers(encoder: nn.Module, state: DropoutState) -> int:
@@ -30,7 +30,7 @@ def recompute_layers(encoder: nn.Module, state: DropoutState) -> int:
     return len(layers)
 
 
-def _iter_layers(encoder: nn.Module) -> Iterator[Any]:
+def _iter_layers(encoder: nn.Module) -> Iterator[Stock]:
     # All families keep their layers in lists. ALBERT's groups are lists of layers and do not count as layers.
     for module in encoder.modules():
         if isinstance(module, nn.ModuleList):
@@ -40,17 +40,17 @@ def _iter_layers(encoder: nn.Module) -> Iterator[Any]:
 class _Recomputed:
     """A layer's forward pass that leaves only its input for the backward pass."""
 
-    def __init__(self, layer: nn.Module, forward: Any, state: DropoutState) -> None:
+    def __init__(self, layer: nn.Module, forward: Stock, state: DropoutState) -> None:
         self._layer = layer
         self._forward = forward
         self._state = state
 
-    def __call__(self, *inputs: Any, **settings: Any) -> Any:
+    def __call__(self, *inputs: Stock, **settings: Stock) -> Stock:
         if not (self._layer.training and torch.is_grad_enabled()):
             return self._forward(*inputs, **settings)
         num_calls, is_again = dict(self._state.num_calls), False
 
-        def run(*inputs: Any, **settings: Any) -> Any:
+        def run(*inputs: Stock, **settings: Stock) -> Stock:
             nonlocal is_again
             if not is_again:
                 is_again = True

@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
 from submillion.errors import ModelError
 from submillion.model.adapter import read_safetensors
 from submillion.model.base_files import list_weights, read_config
+from submillion.model.untyped import Stock
 
 # Configuration classes accept these names besides their declared fields: settings that models read without declaring
 # them, older spellings, and the mark of a language model that was trained on a few rows only.
@@ -59,11 +60,11 @@ class StockModel:
         missing: Names of the parameters that the files do not hold.
     """
 
-    model: Any
+    model: Stock
     missing: tuple[str, ...]
 
 
-def build_stock_config(values: Mapping[str, object], *, where: str) -> Any:
+def build_stock_config(values: Mapping[str, object], *, where: str) -> Stock:
     """Return the transformers configuration that a config.json describes.
 
     Only fields of the family's own class with plain values are used. Fields that all families share are left out: they
@@ -86,7 +87,7 @@ def build_stock_config(values: Mapping[str, object], *, where: str) -> Any:
             where=where,
             hint="Code of a repository is never run; give a model of an architecture that transformers has itself.",
         )
-    kind: Any = CONFIG_MAPPING[family]
+    kind: Stock = CONFIG_MAPPING[family]
     names = set(_OLDER_NAMES) | set(kind.attribute_map)
     for owner in kind.__mro__[: kind.__mro__.index(PreTrainedConfig)]:
         names |= inspect.get_annotations(owner).keys()
@@ -97,7 +98,7 @@ def build_stock_config(values: Mapping[str, object], *, where: str) -> Any:
         raise ModelError(f"is not the configuration of a {family}: {_first_line(error)}", where=where) from None
 
 
-def _is_plain(name: str, value: Any) -> bool:
+def _is_plain(name: str, value: object) -> bool:
     if name in _ROPE_NAMES and isinstance(value, dict):
         inner = [entry for part in value.values() for entry in (part.values() if isinstance(part, dict) else [part])]
         return all(_is_plain("", entry) for entry in inner)
@@ -106,7 +107,7 @@ def _is_plain(name: str, value: Any) -> bool:
     return value is None or isinstance(value, str | int | float)
 
 
-def load_stock_model(folder: Path, task: Task, *, config: Any, attention: str, **options: Any) -> StockModel:
+def load_stock_model(folder: Path, task: Task, *, config: Stock, attention: str, **options: object) -> StockModel:
     """Build a stock model in float32 with the weights of a folder.
 
     Args:
@@ -121,8 +122,8 @@ def load_stock_model(folder: Path, task: Task, *, config: Any, attention: str, *
     """
     from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    autos: dict[str, Any] = {"encoder": AutoModel, "classifier": AutoModelForSequenceClassification}
-    mapping: Any = autos.get(task, AutoModelForCausalLM)._model_mapping
+    autos: dict[str, Stock] = {"encoder": AutoModel, "classifier": AutoModelForSequenceClassification}
+    mapping: Stock = autos.get(task, AutoModelForCausalLM)._model_mapping
     if type(config) not in mapping:
         raise ModelError(f"transformers has no {task} of type {config.model_type!r}", where=str(folder))
     kind = mapping[type(config)]
@@ -153,7 +154,7 @@ def load_stock_model(folder: Path, task: Task, *, config: Any, attention: str, *
     return StockModel(model, tuple(sorted(info["missing_keys"])))
 
 
-def read_stock_config(folder: Path) -> Any:
+def read_stock_config(folder: Path) -> Stock:
     """Return the transformers configuration that a folder's config.json describes.
 
     Raises:

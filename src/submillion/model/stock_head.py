@@ -7,13 +7,12 @@ a small e. No stock head reads the mean of the states, and ModernBERT's has a no
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
 from submillion.budget.families import Family, get_family
 from submillion.model.stock import quiet_loading
+from submillion.model.untyped import Stock
 
 # This is a power of two, so that scaling is exact. The relative error (e z)^2 / 3 is below 1e-5 for z up to 20, and e z
 # is still a normal number in float16.
@@ -46,7 +45,7 @@ def _find_dense(family: Family) -> tuple[str | None, bool]:
     return dense, family.head in {"token", "pooler", "plain_pooler"} and activation == "tanh"
 
 
-def add_stock_head(encoder: Any, weight: torch.Tensor, bias: torch.Tensor) -> Any:
+def add_stock_head(encoder: Stock, weight: torch.Tensor, bias: torch.Tensor) -> Stock:
     """Return a stock classifier that is equal to an encoder with a linear head on its first state.
 
     Args:
@@ -62,7 +61,7 @@ def add_stock_head(encoder: Any, weight: torch.Tensor, bias: torch.Tensor) -> An
     if family.head == "context_pooler":
         config.pooler_hidden_act = "gelu"
     with quiet_loading(), torch.random.fork_rng(devices=[]):
-        model: Any = AutoModelForSequenceClassification.from_config(config)
+        model: Stock = AutoModelForSequenceClassification.from_config(config)
     getattr(model, model.base_model_prefix).load_state_dict(encoder.state_dict(), strict=False)
     dense_name, has_tanh = _find_dense(family)
     assert dense_name is not None

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 
 from submillion.encoding.text_encoder import TextEncoder
+from submillion.model.untyped import Stock
 
 
-def list_inputs(tokenizer: Any, text: str, encoder: TextEncoder) -> list[Any]:
+def list_inputs(tokenizer: Stock, text: str, encoder: TextEncoder) -> list[Stock]:
     """Return the inputs of a stock model for one text: a single one, or one per chunk, whose logits must be averaged.
 
     Args:

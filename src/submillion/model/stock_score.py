@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from submillion.encoding.text_encoder import TextEncoder
 from submillion.model.adapter import read_safetensors, wrap_saved_adapter
 from submillion.model.stock import load_stock_model, quiet_loading, read_stock_config
 from submillion.model.stock_inputs import list_inputs
+from submillion.model.untyped import Stock
 
 HEAD_NAME = "head.safetensors"
 
@@ -32,7 +32,7 @@ def score_merged_folder(
     """
     from transformers import AutoModel, AutoModelForSequenceClassification
 
-    kind: Any = AutoModelForSequenceClassification if pooling is None else AutoModel
+    kind: Stock = AutoModelForSequenceClassification if pooling is None else AutoModel
     with quiet_loading():
         model = kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False, dtype=torch.float32)
     return _score(model, folder, texts, pooling=pooling, reads=reads)
@@ -54,17 +54,17 @@ def score_adapter_folder(
     config = read_stock_config(base)
     if pooling is None:
         config.num_labels = num_labels
-    task: Any = "classifier" if pooling is None else "encoder"
+    task: Stock = "classifier" if pooling is None else "encoder"
     model = wrap_saved_adapter(load_stock_model(base, task, config=config, attention="eager").model, folder)
     return _score(model, folder, texts, pooling=pooling, reads=reads)
 
 
 def _score(
-    model: Any, folder: Path, texts: Sequence[str], *, pooling: str | None, reads: ModelConfig
+    model: Stock, folder: Path, texts: Sequence[str], *, pooling: str | None, reads: ModelConfig
 ) -> NDArray[np.float32]:
     from transformers import AutoTokenizer
 
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    tokenizer: Stock = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     head = {} if pooling is None else read_safetensors(folder / HEAD_NAME)
     model.eval()
     encoder = TextEncoder(folder, reads.num_tokens_kept, reads.long_texts)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -18,6 +17,7 @@ from submillion.model.dropout import DropoutState
 from submillion.model.encoder import Classifier, load_stock, lower_precision
 from submillion.model.heads import LinearHead
 from submillion.model.sources import BaseModel
+from submillion.model.untyped import Stock
 
 
 class _Unwrapped(nn.Module):
@@ -46,7 +46,7 @@ def load_plain_classifier(
     """
     packed_attention.register()
     # The folder holds the head as well, so no parameter may be new.
-    stock: Any = load_stock(base, replace(plan, head_modules=()), model)
+    stock: Stock = load_stock(base, replace(plan, head_modules=()), model)
     linear = None
     if head is not None:
         linear = LinearHead(stock.config.hidden_size, plan.num_labels, 0.0)
