@@ -280,7 +280,7 @@ REFUSALS: tuple[Refusal, ...] = (
     ({"train": {"class_weights": [1.0, 2.0]}}, ConfigError, "2 weights for 4 classes"),
     ({"data": {"validation_size": 0.5, "test_size": 0.5}}, ConfigError, "leave no rows to train on"),
     ({"data": {"leaks": "refuse"}}, DataError, "training rows appear in validation or test"),
-    ({"data": {"leaks": "drop"}}, DataError, "all 20 training rows stand in"),
+    ({"data": {"leaks": "drop"}}, DataError, "all 20 training rows appear in"),
 )
 
 

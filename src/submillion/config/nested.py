@@ -1,4 +1,4 @@
-"""Nested settings: overrides by dotted path applied to them, flattened, compared."""
+"""Nested settings: applying overrides by dotted path, flattening and comparing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from submillion.errors import ConfigError
 
 
 def apply_overrides(values: Mapping[str, Any], overrides: Mapping[str, object]) -> dict[str, Any]:
-    """Return nested values with overrides applied in their order; each takes the place of the whole setting it names.
+    """Return nested values with overrides applied in order; each replaces the whole setting that it names.
 
     Args:
         values: Nested settings, as read from YAML.
@@ -19,7 +19,7 @@ def apply_overrides(values: Mapping[str, Any], overrides: Mapping[str, object]) 
             become plain values.
 
     Raises:
-        ConfigError: Overrides that are no mapping, or one that leads through a value that is no section.
+        ConfigError: The overrides are no mapping, or one leads through a value that is no section.
     """
     if not isinstance(overrides, Mapping):
         raise ConfigError(
@@ -41,7 +41,7 @@ def apply_overrides(values: Mapping[str, Any], overrides: Mapping[str, object]) 
 
 
 def add_overrides(overrides: Mapping[str, object], more: Mapping[str, object]) -> dict[str, object]:
-    """Return overrides with more of them behind, which win; those that are None are left out."""
+    """Return overrides followed by more, which take precedence; those that are None are left out."""
     kept = {path: value for path, value in more.items() if value is not None}
     return {path: value for path, value in overrides.items() if path not in kept} | kept
 
@@ -49,7 +49,7 @@ def add_overrides(overrides: Mapping[str, object], more: Mapping[str, object]) -
 def _split_path(path: object) -> tuple[list[str], str]:
     if not isinstance(path, str) or not all(path.split(".")):
         raise ConfigError(
-            f"{path!r:.80} is no path of a setting",
+            f"{path!r:.80} is not the path of a setting",
             where="settings",
             hint="Join its names with dots, as in train.learning_rate.",
         )
@@ -60,7 +60,7 @@ def _split_path(path: object) -> tuple[list[str], str]:
 
 
 def _make_plain(value: Any, path: str, depth: int = 0) -> Any:
-    """Return a value as YAML would give it; values of grids are often numpy's."""
+    """Return a value as YAML would give it; values of a grid are often numpy's."""
     if depth > MAX_DEPTH:
         raise ConfigError(f"is nested more than {MAX_DEPTH} deep", where=path)
     if isinstance(value, PathLike):
@@ -85,7 +85,7 @@ def flatten(values: Mapping[str, Any], *, depth: int = MAX_DEPTH) -> dict[str, A
 
     Args:
         values: Nested settings.
-        depth: How many levels of sections are opened; mappings further down stay values.
+        depth: Number of levels of sections to open; deeper mappings stay values.
     """
     flat: dict[str, Any] = {}
     for key, value in values.items():
@@ -97,7 +97,7 @@ def flatten(values: Mapping[str, Any], *, depth: int = MAX_DEPTH) -> dict[str, A
 
 
 def list_changes(before: Any, now: Any, path: str = "") -> list[tuple[str, Any, Any]]:
-    """Return what differs between two nested values: dotted path, old and new value; a missing one is None."""
+    """Return the differences between two nested values: dotted path, old and new value; a missing value is None."""
     if isinstance(before, dict) and isinstance(now, dict):
         return [
             change

@@ -98,7 +98,7 @@ class Columns:
 
 
 def make_columns(text: str | Sequence[str], label: str | None, row_id: str | None) -> Columns:
-    """Return columns from the arguments of a call; one text column needs no list."""
+    """Return columns from the arguments of a call; a single text column may be a string."""
     return Columns((text,) if isinstance(text, str) else tuple(text), label, row_id)
 
 
@@ -165,7 +165,7 @@ def describe_selection(selection: Selection, table: Table) -> str:
         parts.append(f"label from {shorten(selection.label)}")
     parts.append(f"id from {shorten(selection.id)}" if selection.id is not None else "ids are row numbers")
     rest = [name for name in table.names if name and name not in {*selection.text, selection.label, selection.id}]
-    # Columns without a name behind the last one are what a spreadsheet leaves; before it, pandas writes its index.
+    # Unnamed columns behind the last named one come from a spreadsheet, and those before it are an index of pandas.
     last = max((position for position, name in enumerate(table.names) if name), default=0)
     unnamed = [position for position, name in enumerate(table.names[:last], start=1) if not name]
     rest = [*(f"column {position}, which has no name" for position in unnamed), *map(shorten, rest)]

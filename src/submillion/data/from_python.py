@@ -25,19 +25,19 @@ def read_dataset(
     """Read a file, a folder of splits, a hub data set or a DataFrame as training does.
 
     Args:
-        data: What to read.
+        data: Path, ``hf:owner/name`` or DataFrame to read.
         text: Text columns; found by name if empty.
         label: Label column; found by name if absent.
         row_id: Id column, or ``none`` for row numbers; found by name if absent.
-        numbers: What numbers as labels are: ``names`` of classes, or ``ids`` from 0 or ``ids-from-1``.
-        labels: Class names in label order, where they are known; else the training rows decide.
+        numbers: Meaning of numbers as labels: ``names`` of classes, or ``ids`` from 0 or ``ids-from-1``.
+        labels: Class names in label order, if known; otherwise the training rows decide.
 
     Returns:
-        `splits`, records by split (``all`` for a single file); `labels`, the classes; `column_names`, the text columns;
-        `notes`, what was guessed or left out.
+        The data set. It has `splits` (records by split, ``all`` for a single file), `labels` (classes), `column_names`
+        (text columns) and `notes` (guesses and omissions).
 
     Raises:
-        DataError: Files that are missing or damaged, columns that are not there, labels that fit no class.
+        DataError: Files are missing or damaged, columns are missing, or labels fit no class.
     """
     names = LabelSet(tuple(labels)) if labels else None
     with open_source(data) as source:
@@ -59,16 +59,16 @@ def read_records(
     """Read the records of one file, or of one split, as training does.
 
     Args:
-        data: What to read.
-        split: ``train``, ``validation`` or ``test``; not needed where there is one file.
-        text: As in `read_dataset`, and so are the other arguments.
+        data: Path, ``hf:owner/name`` or DataFrame to read.
+        split: ``train``, ``validation`` or ``test``; not needed for a single file.
+        text: Text columns, as in `read_dataset`.
         label: Label column.
         row_id: Id column.
-        numbers: What numbers as labels are.
+        numbers: Meaning of numbers as labels.
         labels: Class names in label order, such as ``submillion.load(run).labels.names``.
 
     Raises:
-        DataError: As `read_dataset`; or there are several splits, and none or another one is named.
+        DataError: `read_dataset` would fail, or there are several splits and `split` names none of them.
     """
     dataset = read_dataset(data, text=text, label=label, row_id=row_id, numbers=numbers, labels=labels)
     splits = dataset.splits

@@ -24,7 +24,7 @@ from submillion.tables.table import closed_after
 from submillion.tables.text_lines import iter_lines
 
 SYNONYMS_PLACE = "data.synonyms"
-"""Where a run speaks of a file's name: the place of the synonym rows that it makes of its own training rows."""
+"""Name that replaces a file's name for the synonyms that a run makes from its training rows."""
 
 REASONS = {
     "exact": "equal scored rows",

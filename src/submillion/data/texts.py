@@ -89,10 +89,10 @@ def name_source(data: object) -> str | None:
 
 @contextmanager
 def open_source(data: object) -> Iterator[str]:
-    """Give a data source as the name of a file or data set; the file of a table is there for as long as it is read.
+    """Yield a data source as the name of a file or data set; a table gets a temporary file.
 
     Raises:
-        ConfigError: It is neither a path, nor the name of a data set, nor a table.
+        ConfigError: The value is neither a path, nor the name of a data set, nor a table.
         DataError: The table cannot be written.
     """
     name = name_source(data)
@@ -137,16 +137,16 @@ def place_table(config: RunConfig, data: object, out: Path) -> RunConfig:
 
 @contextmanager
 def placing_table(config: RunConfig, data: object, out: Path | None, *, is_ours: bool) -> Iterator[RunConfig]:
-    """Place a table for what is done within; where that is refused before it wrote anything, nothing stays.
+    """Place a table for the block; if the block fails before it writes anything, the file is removed.
 
     Args:
-        config: The configuration of a run.
-        data: What `name_source` has taken.
-        out: The folder of the run; None where there is no table.
-        is_ours: Whether the folder was made for this run, and goes with it.
+        config: Configuration of a run.
+        data: Data source that `name_source` accepted.
+        out: Folder of the run; None if there is no table.
+        is_ours: Whether the folder was made for this run, and is removed with the file.
 
     Raises:
-        SubmillionError: As `place_table`, and as what is done within.
+        SubmillionError: `place_table` or the block fails.
     """
     if out is None:
         yield config

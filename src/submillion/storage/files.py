@@ -210,7 +210,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         _remove_stale(path)
         handle, temporary = _open_temporary(path)
         try:
-            # It has its name before it is closed: closing lets go of the lock, and then it would pass for a leftover.
+            # It is renamed before it is closed, since closing releases the lock, and then it would count as a leftover.
             with os.fdopen(handle, "wb") as file:
                 write(file)
                 file.flush()

@@ -39,7 +39,7 @@ def _has_texts(kind: pa.DataType) -> bool:
 
 
 def measure_texts(column: pa.Array) -> tuple[int, int]:
-    """Return the bytes of all texts in a column, each counted as often as it appears, and of its longest; else 0, 0."""
+    """Return the bytes of all texts in a column, each counted as often as it appears, and of the longest; else 0, 0."""
     parts = _find_parts(column)
     values = column if parts is None else parts[0]
     if not _has_texts(values.type):

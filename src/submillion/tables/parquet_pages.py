@@ -76,7 +76,7 @@ def read_columns(footer: bytes) -> list[list[tuple[str, int, int]]]:
         ValueError: The footer is damaged.
     """
     groups = _read_struct(_Compact(io.BytesIO(footer), len(footer)), 0).get(4, [])
-    # Columns of no rows have no pages, which writers say by place 0, where no page can be.
+    # Columns without rows have no pages; writers then give the place 0, where no page can be.
     return [[_locate(column[3]) for column in group[1] if group[3] or column[3][9]] for group in groups]
 
 

@@ -77,21 +77,21 @@ class SwallowedRows:
             )
 
     def _doubt(self, where: str, num_lines: int) -> None:
-        """Count a row that no other tells from several: a text of several lines has as many separators by chance."""
+        """Count a row that other rows cannot settle, since a text of several lines may have as many separators."""
         self._num_doubtful += 1
         self._first = self._first or where.rpartition(":")[2]
         if num_lines > self._most_lines:
             self._most_lines, self._longest = num_lines, where.rpartition(":")[2]
 
     def describe_doubt(self) -> str:
-        """Return what is doubtful of the rows that `check` let pass, without a full stop; empty where nothing is."""
+        """Return the doubts about rows that `check` accepted, without a full stop; empty if there are none."""
         if not self._num_doubtful:
             return ""
-        rows = count_things(self._num_checked, "row stands", "rows stand")
+        rows = count_things(self._num_checked, "row is", "rows are")
         taken = "it" if self._num_checked == 1 else f"{self._num_doubtful:,} of them, the first on line {self._first},"
         return (
             f"{rows} on several lines, and {taken} would also be rows of one line each; the longest is on line "
-            f"{self._longest} and has {self._most_lines}: look whether a quotation mark there is not closed"
+            f"{self._longest} and has {self._most_lines}: check whether a quotation mark there is not closed"
         )
 
     def _learn_columns(self, width: int) -> dict[int, Callable[[str], bool]]:

@@ -41,8 +41,8 @@ def test_arrays_and_paths_become_plain_values() -> None:
     [
         (["train.epochs=2"], "is no mapping"),
         ("train.epochs=2", "is no mapping"),
-        ({"train..epochs": 2}, "is no path of a setting"),
-        ({3: 2}, "is no path of a setting"),
+        ({"train..epochs": 2}, "is not the path of a setting"),
+        ({3: 2}, "is not the path of a setting"),
         ({"seed.more": 2}, "'seed' is a value, not a section"),
         ({"train.epochs": object()}, "is no setting"),
         ({"train.epochs": b"2"}, "is no setting"),
