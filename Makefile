@@ -5,12 +5,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LEXICON := $(VENV)/.lexicon
 
-# Interpreters to try, in order. Each is run, not only looked up: a version manager's shim stands on the PATH even
+# These interpreters are tried in order. Each is run, not only looked up: a version manager's shim is on the PATH even
 # for versions that are not installed.
 PYTHON ?= python3.11 python3.12 python3.13 python3
 PROBE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 
-# Test processes. torch is held to one thread in each (tests/conftest.py), so one a core is best.
+# Number of test processes. torch uses one thread in each (tests/conftest.py), so one per core is best.
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
@@ -22,7 +22,7 @@ help: ## Show this list
 
 install: $(STAMP) ## Create .venv with the package (editable), its extras and the pinned versions
 
-# The stamp is newer than the two files that say what is installed, or the installation runs again.
+# If the stamp is older than one of these two files, which say what to install, the installation runs again.
 $(STAMP): pyproject.toml constraints.txt
 	@if ! $(BIN)/python -c '$(PROBE)' 2>/dev/null; then \
 		for python in $(PYTHON); do \

@@ -14,10 +14,10 @@ from submillion.cli.app import ending_quietly
 
 
 class QuietCommand(TyperCommand):
-    """A command that ends as the commands of submillion do."""
+    """A command that ends like the commands of submillion."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command until it ends, or the user or the reader of stdout wants no more."""
+        """Run the command until it ends, the user interrupts it or the reader of stdout closes it."""
         with ending_quietly():
             return super().invoke(ctx)
 

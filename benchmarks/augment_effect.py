@@ -1,13 +1,13 @@
-"""What synthetic rows change: the same recipe with and without them, on the same rows and seeds, compared pair by pair.
+"""The effect of synthetic rows: the same recipe with and without them, compared in pairs on the same rows and seeds.
 
-    python benchmarks/augment_effect.py --data AGNEWS --arm synonyms=synonyms.jsonl --arm generated=rows.jsonl \\
+    python -m benchmarks.augment_effect --data AGNEWS --arm synonyms=synonyms.jsonl --arm generated=rows.jsonl \\
         --watch bbc=bbc.csv --seeds 0 1 2
 
-An arm is one or more files of synthetic rows that are trained on together. For each seed there is a run without any and
-one an arm, each in a process of its own, and all are scored on the same rows in and out of distribution.
-A difference is pooled over the seeds as everywhere (`submillion.run.paired`): its interval is about other rows and
-other seeds, its p value about these trained models. Runs that are finished are not repeated, so a call that was killed
-goes on where it was. The effect is written down whatever its sign.
+An arm is one or more files of synthetic rows that are trained on together. For each seed there is a run without
+synthetic rows and one run per arm, each in its own process. All are scored on the same rows in and out of distribution.
+A difference is pooled over the seeds as elsewhere (`submillion.run.paired`): its interval is about other rows and other
+seeds, its p value about these trained models. Finished runs are not repeated, so a call that was killed can be
+continued. The effect is recorded whatever its sign.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def split_named(entry: str, flag: str) -> tuple[str, list[str]]:
 
 
 def make_config(arguments: argparse.Namespace, seed: int, files: Sequence[str]) -> RunConfig:
-    """Return the configuration of one run; those of a seed differ in `data.extra` alone."""
+    """Return the configuration of one run; the runs of a seed differ only in `data.extra`."""
     watch = []
     for name, (data, *labels) in (split_named(entry, "--watch") for entry in arguments.watch):
         watch.append({"name": name, "data": data} | ({"labels": labels[0]} if labels else {}))
@@ -73,7 +73,7 @@ def make_config(arguments: argparse.Namespace, seed: int, files: Sequence[str]) 
 
 
 def compare_arm(runs: Mapping[int, Mapping[str, RunDir]], arm: str, names: Sequence[str]) -> dict[str, Any]:
-    """Return what each set says of an arm's rows, per seed and over all of them."""
+    """Return the effect of an arm's rows on each set, per seed and over all seeds."""
     sets: dict[str, Any] = {}
     for name in names:
         right = {kind: read_outcomes([kinds[kind].path for kinds in runs.values()], name) for kind in (arm, WITHOUT)}
@@ -87,13 +87,13 @@ def compare_arm(runs: Mapping[int, Mapping[str, RunDir]], arm: str, names: Seque
 
 
 def describe_arm(files: Sequence[str], run: RunDir) -> dict[str, Any]:
-    """Return what the rows of an arm are, and how many of them a run has trained on."""
+    """Return a description of an arm's rows, and how many of them a run has trained on."""
     rows = [row for file in files for row in read_rows(Path(file))]
     extra = read_json(run.data)["extra"]
     return {
         "methods": sorted({str(row.provenance["method"]) for row in rows}),
         "junk": any(row.provenance.get("junk", False) for row in rows),
-        # Where the files lay is nobody's business; their digests say which they were.
+        # The files' folders are left out, since their digests identify them.
         "extra": [{**entry, "data": Path(entry["data"]).name} for entry in extra],
     }
 
@@ -116,7 +116,7 @@ def main(words: Sequence[str] | None = None) -> None:
     arms = {WITHOUT: [], **dict(split_named(entry, "--arm") for entry in arguments.arms)}
     for files in arms.values():
         for file in files:
-            read_rows(Path(file))  # a file that is none is better known before the first run than after it
+            read_rows(Path(file))  # a bad file should fail before the first run
     runs: dict[int, dict[str, RunDir]] = {}
     arguments.work.mkdir(parents=True, exist_ok=True)
     for seed in arguments.seeds:

@@ -1,6 +1,5 @@
 """Write the tables of docs/performance.md from the results in benchmarks/results, so that no figure is typed by hand.
-
-Run by `make performance`; a test compares the page with what this script would write.
+`make performance` runs this script, and a test compares the page with its output.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ class Goal:
     """One row of the table of goals.
 
     Attributes:
-        text: What is to be reached.
-        kind: Of the result that holds it.
-        base: Of that result.
-        find: Reads the figure; None where the result does not hold it.
-        limit: The goal itself.
-        at_least: Whether the figure is to be as large, or as small.
-        unit: Shown after both.
+        text: Description of the goal.
+        kind: Kind of the result that has the figure.
+        base: Base model of that result.
+        find: Function that reads the figure, or returns None if the result does not have it.
+        limit: Limit for the figure.
+        at_least: Whether the figure must be at least the limit, and not at most.
+        unit: Unit that is shown after both numbers.
     """
 
     text: str
@@ -47,7 +46,7 @@ def find_ratio(name: str, key: str = "median") -> Callable[[Result], float | Non
 
 
 def find_case(name: str, key: str, *, num_rows: int | None = None) -> Callable[[Result], float | None]:
-    """Return what finds a figure of a case; with `num_rows`, only where each round was of so many rows."""
+    """Return a function that finds a figure of a case; with `num_rows`, only if each round had this number of rows."""
 
     def find(result: Result) -> float | None:
         values = [
@@ -176,7 +175,7 @@ GOALS = (
 
 
 def load_results() -> dict[str, Result]:
-    """Return the results of `python -m benchmarks` by file name, in order; other scripts keep theirs beside them."""
+    """Return the results of `python -m benchmarks` by file name, in order, without those of other scripts."""
     paths = sorted((FOLDER / "results").glob("*.json"))
     results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
     return {name: result for name, result in results.items() if "cases" in result}
@@ -191,7 +190,7 @@ def build_figures(results: Mapping[str, Result]) -> str:
 
 
 def build_page(text: str) -> str:
-    """Return the page with its generated part made anew."""
+    """Return the page with its generated part made again."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n\n{build_figures(load_results())}\n{END}{after}"
@@ -215,7 +214,7 @@ def _show_goals(results: Mapping[str, Result]) -> Iterator[str]:
 
 
 def _find_figure(goal: Goal, results: Sequence[Result]) -> float | None:
-    """Return the figure of the newest result on a CPU, with the base model's own dropout, that holds it."""
+    """Return the figure of the newest result on a CPU, with the base model's dropout, that has it."""
     fitting = [
         result
         for result in results

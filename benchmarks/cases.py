@@ -1,4 +1,4 @@
-"""What is measured: this package's cases, and the peers, each as its own users would set it up."""
+"""The measured cases: this package's, and the peers', each as its users would set it up."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ Kind = Literal["train", "score", "data"]
 
 @dataclass(frozen=True)
 class Case:
-    """One thing that is measured.
+    """One measured case.
 
     Attributes:
-        name: In results and tables.
-        kind: What it does.
+        name: Name in results and tables.
+        kind: Kind of the case.
         runner: A key of `worker.RUNNERS`.
-        precision: Of its matrix products.
-        about: How it is set up, for readers of the result.
-        options: Settings of the runner.
-        group: What ratios call it, where several set-ups stand for one peer; empty for this package.
-        packages: Import names of what it needs beyond this package's own dependencies.
-        pads_to: Length that it pads every row to; 0 where its cost follows the rows' own lengths.
-        share: Part of a round's rows that it does; below 1 for what is slow and costs the same in every step.
+        precision: Precision of the matrix products.
+        about: Description of the set-up, for readers of the result.
+        options: Options of the runner.
+        group: Name in ratios, which is shared by several set-ups of one peer; empty for this package.
+        packages: Import names of packages that it needs beyond this package's dependencies.
+        pads_to: Length that it pads every row to; 0 if its cost depends on the rows' lengths.
+        share: Part of a round's rows that it does; below 1 for slow cases with the same cost in every step.
     """
 
     name: str
@@ -42,23 +42,23 @@ class Case:
 
     @property
     def is_peer(self) -> bool:
-        """Whether this is other people's work."""
+        """Whether this belongs to another library."""
         return bool(self.group)
 
 
 PUBLISHED_LENGTH = 192
-"""Tokens that the published systems pad every row to."""
+"""Number of tokens that the published systems pad every row to."""
 
 
 def list_cases(kind: Kind, *, device: str, base: str, peers: bool, batch_size: int) -> list[Case]:
-    """Return the cases of a kind, this package's first.
+    """Return the cases of a kind, with this package's first.
 
     Args:
         kind: ``train`` or ``score``.
         device: ``cpu`` or ``cuda``.
         base: Name of the base model.
-        peers: Whether peers are wanted.
-        batch_size: Records of a training step.
+        peers: Whether to include peers.
+        batch_size: Number of records in a training step.
     """
     cases = _list_training(device, batch_size) if kind == "train" else _list_scoring(device, base)
     return [case for case in cases if peers or not case.is_peer]
@@ -144,7 +144,7 @@ def _list_scoring(device: str, base: str) -> list[Case]:
     )
     cases += [pipeline, padded]
     if device == "cpu":
-        # Batches of 8 suit ONNX Runtime better than larger ones: its activations then stay in the caches.
+        # Batches of 8 suit ONNX Runtime better than larger ones, since its activations then fit the caches.
         cases += [
             Case(
                 f"ONNX Runtime {name}, batches of {size}",
@@ -179,7 +179,7 @@ def check_packages(cases: Sequence[Case]) -> None:
     """Refuse cases whose packages are not installed.
 
     Raises:
-        ConfigError: With their names and how to get them.
+        ConfigError: Packages are missing. The message names them and says how to install them.
     """
     missing = sorted({name for case in cases for name in case.packages if find_spec(name) is None})
     if missing:

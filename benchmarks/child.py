@@ -1,4 +1,4 @@
-"""The bench's end: starts measured processes and lets each make its rounds in turn."""
+"""The bench's side: it starts measured processes and lets each make its rounds in turn."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def make_environment(threads: int, cache: Path) -> dict[str, str]:
     """Return the environment of every measured process.
 
     Args:
-        threads: The same number for all.
-        cache: Folder for what this package keeps between runs, so that the user's own neither helps nor changes.
+        threads: Number of threads, the same for all.
+        cache: Folder for this package's cache, so that the user's cache neither helps nor changes.
     """
     count = str(threads)
     return {
         **os.environ,
-        # A measured process finds this package of the repository wherever it is started.
+        # A measured process must find this package of the repository wherever it starts.
         "PYTHONPATH": os.pathsep.join((str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")]))),
         "SUBMILLION_CACHE": str(cache),
         "OMP_NUM_THREADS": count,
@@ -36,7 +36,7 @@ def make_environment(threads: int, cache: Path) -> dict[str, str]:
         "RAYON_NUM_THREADS": count,
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_VERBOSITY": "error",
-        # Set, it would keep the tokenizers of some from their threads.
+        # Another value would keep some tokenizers from using threads.
         "TOKENIZERS_PARALLELISM": "true",
     }
 
@@ -47,12 +47,12 @@ def find_cache(scratch: Path) -> Path:
 
 
 class MeasuredProcess:
-    """A process that makes rounds when told to; a context that ends it.
+    """A process that makes rounds on request; leaving the context ends it.
 
     Args:
-        name: For messages.
-        job: What it runs.
-        cache: As `make_environment` takes it; a folder of all processes of the bench if None.
+        name: Name for messages.
+        job: Job of the process.
+        cache: Cache folder for `make_environment`; None for the folder that all processes of the bench share.
     """
 
     def __init__(self, name: str, job: Job, cache: Path | None = None) -> None:
@@ -95,18 +95,18 @@ class MeasuredProcess:
         self._process.wait()
 
     def await_ready(self) -> None:
-        """Wait until it has warmed up.
+        """Wait until the process has warmed up.
 
         Raises:
-            RunError: It has failed.
+            RunError: The process has failed.
         """
         self._read()
 
     def make_round(self) -> Round:
-        """Let it make one round.
+        """Let the process make one round.
 
         Raises:
-            RunError: It has failed.
+            RunError: The process has failed.
         """
         with suppress(BrokenPipeError):
             self._orders.write("go\n")
@@ -114,10 +114,10 @@ class MeasuredProcess:
         return Round.parse(self._read())
 
     def finish(self) -> dict[str, Any]:
-        """Wait for its facts and its end.
+        """Wait for the facts and the end of the process.
 
         Raises:
-            RunError: It has failed.
+            RunError: The process has failed.
         """
         facts = self._read()
         self._process.wait()

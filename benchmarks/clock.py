@@ -1,4 +1,4 @@
-"""Time around work, with the device's queue empty at both ends."""
+"""Timing of work, with the device's queue empty at both ends."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 
 class Clock:
-    """Measures one stretch at a time.
+    """A clock that measures one stretch of time after another.
 
     Args:
         device: ``cpu`` or ``cuda``.

@@ -20,21 +20,21 @@ _MIB = 1 << 20
 def bench(
     kind: Annotated[
         Literal["train", "score", "data"] | None,
-        typer.Argument(metavar="[train|score|data]", help="What to measure; all three if absent.", show_default=False),
+        typer.Argument(metavar="[train|score|data]", help="Kind to measure; by default all three.", show_default=False),
     ] = None,
     *,
     base: Annotated[
         str, typer.Option("--base", metavar="MODEL", help="minilm-l6, roberta-base-random, or any base model.")
     ] = "minilm-l6",
     data: Annotated[
-        str | None, typer.Option("--data", metavar="DATA", help="Rows to measure on; the shipped news items if absent.")
+        str | None, typer.Option("--data", metavar="DATA", help="Rows to measure on; by default the shipped items.")
     ] = None,
     rows: Annotated[
         int | None, typer.Option("--rows", metavar="N", min=1, help="Rows of all rounds together.", show_default=False)
     ] = None,
     rounds: Annotated[int, typer.Option("--rounds", metavar="N", help="Rounds of each case, in turn.")] = 4,
     peers: Annotated[
-        bool, typer.Option("--peers", help="Measure other libraries too; needs benchmarks/requirements.txt.")
+        bool, typer.Option("--peers", help="Measure other libraries too (benchmarks/requirements.txt).")
     ] = False,
     batch_size: Annotated[
         int, typer.Option("--batch-size", metavar="N", min=4, help="Records of a training step.")
@@ -42,21 +42,21 @@ def bench(
     dropout: Annotated[
         float | None,
         typer.Option(
-            "--dropout", metavar="P", min=0.0, max=0.9, help="Of encoder and adapters; the base's own if absent."
+            "--dropout", metavar="P", min=0.0, max=0.9, help="Dropout of encoder and adapters; by default the base's."
         ),
     ] = None,
     bulk_rows: Annotated[
         int, typer.Option("--bulk-rows", metavar="N", min=1, help="Rows of the long prediction (data).")
     ] = 50_000,
     threads: Annotated[
-        int | None, typer.Option("--threads", metavar="N", min=1, help="CPU threads; all allowed ones if absent.")
+        int | None, typer.Option("--threads", metavar="N", min=1, help="CPU threads; by default all allowed ones.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Also write the JSON result to a file.")
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Measure speed, memory and the share of the machine's peak, each case in a process of its own, in turn."""
+    """Measure speed, memory and the share of the machine's peak, with each case in its own process, in turn."""
     from benchmarks.machine import BenchSettings
     from benchmarks.run import run_bench
     from submillion.cli.progress_bars import open_progress
@@ -92,7 +92,7 @@ def bench(
 
 
 def tabulate_bench(result: Mapping[str, Any]) -> Iterator[Table | str]:
-    """Yield what a result says: the machine, one table a kind of case, ratios and differences."""
+    """Yield a result as text and tables: the machine, one table per kind of case, ratios and differences."""
     yield _describe_machine(result)
     for kind, about in result["rows"].items():
         cases = [case for case in result["cases"] if case["kind"] == kind]

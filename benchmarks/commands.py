@@ -1,4 +1,4 @@
-"""Whole commands, timed from the start of their process to its end, in turn."""
+"""Whole commands, run in turn and timed from the start of their process to its end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 from submillion.errors import RunError
 from submillion.progress import Progress
 
-# getrusage(2) counts in kilobytes, macOS in bytes.
+# getrusage(2) counts in kilobytes, but macOS counts in bytes.
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 _SAID = 500
 
@@ -26,11 +26,11 @@ class Command:
     """A command that is timed.
 
     Attributes:
-        name: In results and tables.
-        arguments: After the interpreter.
-        about: What it does.
-        num_rows: Rows that it works on; 0 where that means nothing.
-        is_peer: Whether it is other people's work.
+        name: Name in results and tables.
+        arguments: Arguments after the interpreter.
+        about: Description of the command.
+        num_rows: Number of rows that it works on; 0 if this has no meaning.
+        is_peer: Whether it belongs to another library.
     """
 
     name: str
@@ -45,8 +45,8 @@ class Timing:
     """One run of a command.
 
     Attributes:
-        seconds: From the start of the process to its end.
-        peak_rss_bytes: Its largest memory; 0 where it is not known.
+        seconds: Seconds from the start of the process to its end.
+        peak_rss_bytes: Largest memory of the process; 0 if it is not known.
     """
 
     seconds: float
@@ -57,11 +57,11 @@ def time_command(arguments: Sequence[str], environment: Mapping[str, str]) -> Ti
     """Run a command of this interpreter and time it.
 
     Args:
-        arguments: After the interpreter.
-        environment: Its whole environment.
+        arguments: Arguments after the interpreter.
+        environment: The whole environment of the process.
 
     Raises:
-        RunError: It ended in anything but 0.
+        RunError: It did not end with 0.
     """
     with tempfile.TemporaryFile() as errors:
         started = time.perf_counter()
@@ -84,7 +84,7 @@ def time_command(arguments: Sequence[str], environment: Mapping[str, str]) -> Ti
             errors.seek(0)
             said = errors.read().decode(errors="replace").strip()[-_SAID:]
             raise RunError(f"`{' '.join(arguments)}` ended in {process.returncode}: {said}", where="bench")
-    # A process begins with the memory of the one that started it, so that no less than ours can be seen.
+    # A process starts with the memory of its parent, so that no value below ours can be seen.
     least = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return Timing(seconds, usage.ru_maxrss * _RSS_UNIT if usage.ru_maxrss > least else 0)
 
@@ -95,10 +95,10 @@ def time_in_turn(
     """Run commands in turn and return their entries in the result, by name.
 
     Args:
-        commands: What to run.
-        environment: Of all of them.
-        num_rounds: Runs of each.
-        progress: Told of the runs.
+        commands: Commands to run.
+        environment: Environment of all commands.
+        num_rounds: Number of runs of each command.
+        progress: Receiver of the runs.
 
     Raises:
         RunError: A command has failed.
@@ -125,14 +125,14 @@ def _describe(command: Command, timings: Sequence[Timing]) -> dict[str, Any]:
 def describe_seconds(
     name: str, about: str, seconds: Sequence[float], *, num_rows: int = 0, is_peer: bool = False, **figures: Any
 ) -> dict[str, Any]:
-    """Return the entry of something timed, as JSON types.
+    """Return the entry of a timed task, as JSON types.
 
     Args:
-        name: In results and tables.
-        about: What was timed.
-        seconds: Of each round.
-        num_rows: Rows done in a round; 0 where that means nothing.
-        is_peer: Whether it is other people's work.
+        name: Name in results and tables.
+        about: Description of the task.
+        seconds: Seconds of each round.
+        num_rows: Number of rows done in a round; 0 if this has no meaning.
+        is_peer: Whether it belongs to another library.
         figures: Further entries.
     """
     middle = statistics.median(seconds)

@@ -1,16 +1,16 @@
-"""Floating-point operations of an encoder's linear layers and attention for real tokens; pure.
+"""Floating-point operations of an encoder's linear layers and attention for real tokens, by pure functions.
 
 The formula, with N tokens, sum(T^2) over the records' lengths T, and H the width of attention:
 
-- a linear layer: 2 N in out forward, and as much again where its input needs a gradient. The frozen weights' own
-  gradients are no work. An input needs a gradient where something trainable lies before it, so there is none at or
-  below the first trainable layer.
+- a linear layer: 2 N in out forward, and the same again if its input needs a gradient. Frozen weights need no
+  gradients. An input needs a gradient if something trainable comes before it, so there is none at or below the first
+  trainable layer.
 - a low-rank update: 6 N R (in + out) in training (2 forward, 2 for the gradients of A and B, 2 for the input's
-  gradient), and nothing in scoring, where it is merged into its layer.
-- attention: 4 sum(T^2) H forward (scores, and weights times values), and twice that backward where its queries,
-  keys or values need a gradient.
+  gradient), and nothing in scoring, since it is merged into its layer.
+- attention: 4 sum(T^2) H forward (scores, and weights times values), and twice that backward if its queries, keys or
+  values need a gradient.
 
-Embeddings, norms, activations, softmax, the head and the optimizer are not counted; padding never is.
+Embeddings, norms, activations, softmax, the head, the optimizer and padding are not counted.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from submillion.budget.families import FAMILIES
 from submillion.errors import ModelError
 
 COUNTED_FAMILIES = tuple(sorted(name for name, family in FAMILIES.items() if family.is_plain))
-"""Families whose every layer attends to whole records and has the linear layers of `_STAGES`, once each."""
+"""Families in which every layer attends to whole records and has each linear layer of `_STAGES` once."""
 
-# The order in which the parts of one layer compute; parts of one stage read the same input.
+# The order of computation in a layer; the parts of one stage read the same input.
 _STAGES: Mapping[str, int] = {"query": 0, "key": 0, "value": 0, "attention_output": 1, "ffn_in": 2, "ffn_out": 3}
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """What the count needs to know of records: their tokens, and the squares of their lengths.
+    """Facts about records for the count: their tokens, and the squares of their lengths.
 
     Attributes:
         num_tokens: Sum of T.
@@ -43,7 +43,7 @@ class Lengths:
 
     @classmethod
     def of(cls, lengths: Iterable[int]) -> Lengths:
-        """Sum up the lengths of records, special tokens included, padding not."""
+        """Sum up the lengths of records, with special tokens but without padding."""
         listed = [int(length) for length in lengths]
         return cls(sum(listed), sum(length * length for length in listed))
 
@@ -53,18 +53,18 @@ class Lengths:
 
 @dataclass(frozen=True)
 class EncoderFlops:
-    """Counts the operations of one encoder.
+    """A counter of the operations of one encoder.
 
     Attributes:
-        linears: Its linear layers.
-        ranks: Rank of each adapted one, by (layer, kind); empty where nothing is trained.
+        linears: Linear layers of the encoder.
+        ranks: Rank of each adapted layer, by (layer, kind); empty if nothing is trained.
     """
 
     linears: tuple[Linear, ...]
     ranks: Mapping[tuple[int, str], int]
 
     def count_forward(self, lengths: Lengths) -> int:
-        """Return the operations of one forward pass, adapters merged."""
+        """Return the operations of one forward pass with merged adapters."""
         return self._count_linears(self.linears, lengths) + self._count_attention(range(self.num_layers), lengths)
 
     def count_training(self, lengths: Lengths) -> int:
@@ -104,12 +104,12 @@ def open_flops(family: str, linears: Sequence[Linear], ranks: Mapping[tuple[int,
     """Return the counter of an encoder.
 
     Args:
-        family: Its ``model_type``.
-        linears: As `submillion.budget.count.list_linears` gives them.
+        family: ``model_type`` of the encoder.
+        linears: Linear layers from `submillion.budget.count.list_linears`.
         ranks: Rank of each adapted layer, by (layer, kind).
 
     Raises:
-        ModelError: A family that the formula does not hold for.
+        ModelError: The formula does not hold for this family.
     """
     if family not in COUNTED_FAMILIES:
         raise ModelError(

@@ -1,4 +1,4 @@
-"""Every matrix product x W^T that torch and this package have, by precision, ready to be timed."""
+"""All matrix products x W^T of torch and this package, by precision, ready to be timed."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Shape:
     """Shapes (N, K) of x and (O, K) of W.
 
     Attributes:
-        num_tokens: N.
-        inner: K.
-        columns: O.
+        num_tokens: Number of tokens N.
+        inner: Inner length K.
+        columns: Number of columns O.
     """
 
     num_tokens: int
@@ -28,7 +28,7 @@ class Shape:
 
     @property
     def flops(self) -> float:
-        """Operations of one product."""
+        """Number of operations of one product."""
         return 2.0 * self.num_tokens * self.inner * self.columns
 
 
@@ -36,9 +36,9 @@ Call = Callable[[], Any]
 
 
 def list_products(precision: str, device: str) -> Mapping[str, Callable[[Shape], Call]]:
-    """Return by its name how to make each product of a precision: its operands laid out, the product left to call.
+    """Return functions by name that make each product of a precision: they prepare operands and return the call.
 
-    Making or calling one raises RuntimeError, NotImplementedError or AttributeError where this machine or this build
+    Making or calling a product raises RuntimeError, NotImplementedError or AttributeError if this machine or this build
     of torch does not have it.
 
     Args:
@@ -108,7 +108,7 @@ def _int_mm(shape: Shape) -> Call:
 
 
 def _qlinear(shape: Shape) -> Call:
-    # Unsigned activations alone: signed ones run in a reference kernel that takes minutes.
+    # Only unsigned activations are used: signed ones run in a reference kernel that takes minutes.
     x = torch.randint(0, 256, (shape.num_tokens, shape.inner), dtype=torch.uint8)
     weight = torch.randint(-127, 128, (shape.columns, shape.inner), dtype=torch.int8)
     packed = torch.ops.onednn.qlinear_prepack(weight, [shape.num_tokens, shape.inner])

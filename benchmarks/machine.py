@@ -1,4 +1,4 @@
-"""Where a bench runs: its settings, its scratch folder, the machine's allowance, the base model and the rows."""
+"""The setting of a bench: its options, scratch folder, the machine's allowance, the base model and the rows."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from submillion.model.sources import find_base, load_base_config
 from submillion.storage.private_folders import find_cache_folder
 
 MAX_LENGTH = 192
-"""Tokens kept of a text, as many as published systems keep, where the base model has positions for them."""
+"""Number of tokens kept of a text, as in published systems, if the base model has enough positions."""
 
 NUM_RUN_LABELS = 4
-"""Classes of the shipped news items, on which the run that scores is trained."""
+"""Number of classes of the shipped news items, which train the run for scoring."""
 
 
 _NO_ROWS: Mapping[str, Any] = MappingProxyType(
@@ -31,19 +31,19 @@ _NO_ROWS: Mapping[str, Any] = MappingProxyType(
 
 @dataclass(frozen=True)
 class BenchSettings:
-    """What to measure, and on how much.
+    """Options of a bench.
 
     Attributes:
-        kinds: In the order in which they are measured.
+        kinds: Kinds of measurement, in order.
         base: A base model, or a key of `RANDOM_BASES`.
-        data: File, folder or hub id; None takes the shipped news items.
-        num_rows: Rows of all measured rounds together; None takes the kind's own number.
-        num_rounds: Rounds of each case.
-        peers: Whether others are measured too.
-        threads: CPU threads of every process; None takes the allowance of this one.
-        batch_size: Records of a training step.
-        dropout: Of encoder and adapters; None leaves the base model's own and none in the adapters.
-        bulk_rows: Rows of the long prediction.
+        data: Path of a file or folder, or hub id; None takes the shipped news items.
+        num_rows: Number of rows in all measured rounds together; None takes the kind's default.
+        num_rounds: Number of rounds of each case.
+        peers: Whether other libraries are measured too.
+        threads: Number of CPU threads of every process; None takes this process's allowance.
+        batch_size: Number of records in a training step.
+        dropout: Dropout of encoder and adapters; None for the base model's, and none in the adapters.
+        bulk_rows: Number of rows of the long prediction.
     """
 
     kinds: tuple[Kind, ...]
@@ -60,17 +60,17 @@ class BenchSettings:
 
 @dataclass(frozen=True)
 class Site:
-    """What the kinds of one bench share.
+    """The state that all kinds of one bench share.
 
     Attributes:
-        settings: What was asked for.
-        scratch: Folder for everything that is made.
+        settings: Options of the bench.
+        scratch: Folder for all outputs.
         device: ``cpu`` or ``cuda``.
-        threads: CPU threads of every process.
+        threads: Number of CPU threads of every process.
         base: Folder of the base model.
-        config: Its configuration.
-        source: Rows to take from.
-        machine: Processor, memory, system, as JSON types.
+        config: Configuration of the base model.
+        source: Source of the rows.
+        machine: Description of processor, memory and system, as JSON types.
     """
 
     settings: BenchSettings
@@ -83,7 +83,7 @@ class Site:
     machine: Mapping[str, Any]
 
     def make_job(self, runner: str, options: Mapping[str, Any], **sizes: Any) -> Job:
-        """Return the job of a process; `sizes` are those fields of `Job` that say how much it does."""
+        """Return the job of a process; `sizes` are the fields of `Job` that say how much it does."""
         return Job(
             runner=runner,
             options=options,
@@ -98,14 +98,14 @@ class Site:
         )
 
     def prepare(self, *, run: bool = False, peers: bool = False) -> None:
-        """Make what is wanted and not there yet.
+        """Make the requested inputs that do not exist yet.
 
         Args:
-            run: A trained run.
-            peers: Its merged stock form, and that as ONNX where peers of the kind run on this device.
+            run: Whether to make a trained run.
+            peers: Whether to make its merged stock form, also as ONNX if such peers run on this device.
 
         Raises:
-            RunError: That has failed.
+            RunError: Making them has failed.
         """
         name = self.settings.base
         options = {
@@ -121,14 +121,14 @@ class Site:
 
     @property
     def max_length(self) -> int:
-        """Tokens kept of a text."""
+        """Number of tokens kept of a text."""
         positions = int(self.config.get("max_position_embeddings", MAX_LENGTH))
-        # Positions of the RoBERTa family begin behind that of padding; no other loses much by as many fewer.
+        # Positions of the RoBERTa family begin after that of padding. For other families the difference hardly matters.
         return min(MAX_LENGTH, positions - int(self.config.get("pad_token_id") or 0) - 1)
 
     @property
     def run(self) -> Path:
-        """The trained run, once prepared."""
+        """The trained run, after it was prepared."""
         return self.scratch / "run"
 
 
@@ -136,8 +136,8 @@ def open_site(settings: BenchSettings, scratch: Path) -> Site:
     """Find the base model, the rows and the machine's allowance.
 
     Raises:
-        DataError: Rows that cannot be read.
-        ModelError: A base model that cannot be found.
+        DataError: The rows cannot be read.
+        ModelError: The base model cannot be found.
     """
     random = RANDOM_BASES.get(settings.base)
     base = scratch / settings.base if random else find_base(settings.base).folder
@@ -160,7 +160,7 @@ def open_site(settings: BenchSettings, scratch: Path) -> Site:
 
 
 def _share_kernels(cache: Path) -> None:
-    """Take over the kernels that this machine has built already; what else was kept is not to be seen here."""
+    """Copy the kernels that this machine has built; nothing else of the user's cache is used here."""
     kernels = find_cache_folder() / "kernels"
     if kernels.is_dir():
         shutil.copytree(kernels, cache / "kernels")

@@ -1,7 +1,7 @@
-"""What passes between the bench and the processes that it measures: one JSON object a line, over two pipes.
+"""Messages between the bench and the measured processes: one JSON object per line, over two pipes.
 
-A process gets ready (imports, loads, warms up), says so, and then makes a round each time that it is told to. Between
-its rounds it waits, while others make theirs.
+A process gets ready (it imports, loads and warms up), reports this, and then makes a round on each request. Between its
+rounds it waits, while others make theirs.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from submillion.errors import RunError, SubmillionError
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that a measured process is told at its start.
+    """Everything that a measured process gets at its start.
 
     Attributes:
-        runner: Name of what it runs, a key of `worker.RUNNERS`.
-        options: Settings of that runner.
+        runner: Name of the runner, a key of `worker.RUNNERS`.
+        options: Options of that runner.
         base: Folder of the base model.
-        folder: Scratch folder shared by all processes of the bench, with what `prepare` made.
-        rows: File of rows: those to warm up with first.
-        num_warmup: Rows to warm up with.
-        num_rounds: Rounds to make.
-        round_rows: Rows of one round.
-        batch_size: Records of a training step.
+        folder: Scratch folder that all processes of the bench share, with the outputs of `prepare`.
+        rows: File of rows, with those for warming up first.
+        num_warmup: Number of rows for warming up.
+        num_rounds: Number of rounds to make.
+        round_rows: Number of rows in one round.
+        batch_size: Number of records in a training step.
         max_length: Number of tokens kept of a text.
-        threads: CPU threads.
+        threads: Number of CPU threads.
         device: ``cpu`` or ``cuda``.
-        dropout: Of encoder and adapters; None leaves the base model's own and none in the adapters.
+        dropout: Dropout of encoder and adapters; None for the base model's, and none in the adapters.
         num_labels: Number of classes.
     """
 
@@ -58,20 +58,20 @@ class Job:
 
     @classmethod
     def read(cls, path: Path) -> Job:
-        """Read what `write` wrote."""
+        """Read a job that `write` wrote."""
         return cls(**json.loads(path.read_text(encoding="utf-8")))
 
 
 @dataclass(frozen=True)
 class Round:
-    """What one round came to.
+    """The result of one round.
 
     Attributes:
         seconds: Wall time.
-        num_rows: Rows done.
-        lengths: Their real tokens, as this process encoded them; empty where it does not see them.
-        predicted: Label ids in the order of the rows, where rows were scored.
-        figures: Anything else that was measured.
+        num_rows: Number of rows done.
+        lengths: Real tokens of the rows, as this process encoded them; empty if it does not see them.
+        predicted: Label ids in the order of the rows, if rows were scored.
+        figures: Other measured figures.
     """
 
     seconds: float
@@ -87,11 +87,11 @@ class Round:
 
 
 class Gate:
-    """The measured process's end.
+    """The measured process's side.
 
     Args:
-        commands: Each line is an order to make a round.
-        answers: Where facts and rounds are written to.
+        commands: Stream in which each line is an order to make a round.
+        answers: Stream for facts and rounds.
     """
 
     def __init__(self, commands: IO[str], answers: IO[str]) -> None:
@@ -99,28 +99,28 @@ class Gate:
         self._answers = answers
 
     def say_ready(self) -> None:
-        """Say that warming up is over."""
+        """Report that warming up is over."""
         self._send({"ready": True})
 
     def wait(self) -> None:
         """Wait for the order to make a round.
 
         Raises:
-            EOFError: The bench is gone.
+            EOFError: The bench has ended.
         """
         if not self._commands.readline():
             raise EOFError("the bench has ended")
 
     def report(self, result: Round) -> None:
-        """Hand over a round."""
+        """Report a round."""
         self._send(asdict(result))
 
     def finish(self, facts: Mapping[str, Any]) -> None:
-        """Hand over what is known at the end."""
+        """Report the facts at the end."""
         self._send(facts)
 
     def fail(self, error: Exception) -> None:
-        """Say why nothing more will come."""
+        """Report the error that ended the work."""
         if not isinstance(error, SubmillionError):
             error = RunError(f"{type(error).__name__}: {error}")
         self._send({"failed": error.to_json()})

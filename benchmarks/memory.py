@@ -1,4 +1,4 @@
-"""The largest memory that this process has held."""
+"""The largest memory that this process has used."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read_peak_memory(device: str) -> dict[str, int]:
 
 
 def _read_peak_rss() -> int:
-    # The kernel's getrusage begins with what the parent held when it started this process; VmHWM does not.
+    # The kernel's getrusage includes the memory of the parent at the start of this process; VmHWM does not.
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))

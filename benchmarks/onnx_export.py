@@ -1,4 +1,4 @@
-"""The merged stock model as ONNX files, for the peer that runs them."""
+"""Export of the merged stock model to ONNX files, for the peer that runs them."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def find_export(folder: Path, precision: str) -> Path:
 
 
 def export_onnx(merged: Path, folder: Path) -> None:
-    """Export a stock classifier, and quantise its weights to 8 bits with one scale a channel (dynamic quantisation).
+    """Export a stock classifier, and quantise its weights to 8 bits with one scale per channel (dynamic quantisation).
 
     Args:
-        merged: Its folder.
-        folder: Where the files go.
+        merged: Folder of the classifier.
+        folder: Folder for the files.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from transformers import AutoModelForSequenceClassification
 
     model = AutoModelForSequenceClassification.from_pretrained(merged)
-    # Two tensors, and one with padding: the exporter takes equal inputs for one, and a full mask for a constant.
+    # There are two tensors, one with padding: the exporter merges equal inputs, and turns a full mask into a constant.
     example = torch.full((2, 16), 5), torch.ones(2, 16, dtype=torch.int64).tril(12)
     rows, tokens = torch.export.Dim("rows"), torch.export.Dim("tokens")
     target = find_export(folder, "fp32")
@@ -53,7 +53,7 @@ def export_onnx(merged: Path, folder: Path) -> None:
         external_data=False,
         verbose=False,
     )
-    # The exporter's own record of inner shapes contradicts the quantiser's.
+    # The exporter's record of inner shapes contradicts the quantiser's.
     exported = onnx.load(target)
     del exported.graph.value_info[:]
     onnx.save(exported, target)

@@ -1,4 +1,4 @@
-"""This package's own cases, through its public calls."""
+"""This package's cases, through its public calls."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def make_config(job: Job) -> RunConfig:
 
 
 def train(job: Job, gate: Gate) -> Mapping[str, Any]:
-    """Train: shuffled rows, whole steps, tokenised beforehand."""
+    """Train in whole steps on shuffled rows that are tokenised beforehand."""
     from submillion.budget.plan import make_plan
     from submillion.encoding.text_encoder import TextEncoder
     from submillion.model.encoder import build_classifier
@@ -129,7 +129,7 @@ def score(job: Job, gate: Gate) -> Mapping[str, Any]:
 
 
 def encode(job: Job, gate: Gate) -> Mapping[str, Any]:
-    """Tokenise all rows anew in every round; a figure of each is ``cores``, the processors kept busy."""
+    """Tokenise all rows again in every round; one figure of a round is ``cores``, the number of busy processors."""
     from submillion.encoding.text_encoder import TextEncoder
     from submillion.model.sources import find_base
 
@@ -150,14 +150,14 @@ def encode(job: Job, gate: Gate) -> Mapping[str, Any]:
 
 
 class _Begun(Exception):
-    """Training would begin now."""
+    """Training is about to begin."""
 
 
 class _UntilTraining(Silent):
-    """Ends a run where its first step would be made."""
+    """Progress that ends a run before its first step."""
 
     def on_plan(self, plan: Plan) -> None:
-        """Raise: the plan is told of when all is ready."""
+        """Raise, since the plan is reported when everything is ready."""
         raise _Begun
 
 
@@ -165,7 +165,7 @@ def begin(job: Job, gate: Gate) -> Mapping[str, Any]:
     """Return the ``seconds`` from the end of the imports to the first step of a run on a file of rows."""
     from submillion.api import train as train_run
 
-    for module in ("submillion.pipeline.run", "submillion.model.encoder"):  # what the run would import on its way
+    for module in ("submillion.pipeline.run", "submillion.model.encoder"):  # imports that the run would make later
         import_module(module)
     started = time.perf_counter()
     with suppress(_Begun):

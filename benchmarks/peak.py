@@ -1,7 +1,7 @@
-"""The best rate of matrix products on this machine: over a model's shapes, by every product that could serve.
+"""The best rate of matrix products on this machine, over a model's shapes and every available product.
 
-A rate is that of the fastest single call. All cases of a precision are divided by the same peak, which is the best one
-found in any round.
+A rate is that of the fastest single call. All cases of a precision are divided by the same peak, which is the best rate
+of any round.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from benchmarks.measured_child import Gate, Job, Round
 from submillion.budget.count import list_linears
 from submillion.model.sources import load_base_config
 
-# Tokens of a pass: small ones stay in the caches, large ones give the threads most to do.
+# Tokens per pass: small passes fit the caches, and large ones keep the threads busy.
 _NUM_TOKENS: Mapping[str, tuple[int, ...]] = {"cpu": (512, 2048, 4096, 8192), "cuda": (8192, 16384, 32768)}
 _SCREEN_S = 0.03
 _AGAIN_S = 0.15
@@ -35,10 +35,10 @@ class _Trial:
 
 
 def measure_peak(job: Job, gate: Gate) -> Mapping[str, Any]:
-    """Measure the peaks of the precisions named in the options: all products in the first round, then the best again.
+    """Measure the peaks of the precisions in the options: all products in the first round, then the best ones again.
 
-    A round's figures are ``gflops`` by precision; the facts are ``peaks``: rate, method and shape of the best one by
-    precision.
+    A round's figures are ``gflops`` by precision. The facts are ``peaks``: rate, method and shape of the best product
+    by precision.
     """
     config = load_base_config(job.base)
     trials = {precision: _list_trials(config, precision, job.device) for precision in job.options["precisions"]}
@@ -66,7 +66,7 @@ def _get_rate(rated: tuple[float, _Trial]) -> float:
 
 
 def list_shapes(config: Mapping[str, Any]) -> list[tuple[int, int]]:
-    """Return (inner, columns) of a model's products, forward and backward, query, key and value also as one.
+    """Return (inner, columns) of a model's products, forward and backward, with query, key and value also as one.
 
     Args:
         config: The model's ``config.json``.
@@ -89,7 +89,7 @@ def _list_trials(config: Mapping[str, Any], precision: str, device: str) -> list
 
 @torch.no_grad()
 def _find_rate(trial: _Trial, device: str, budget_s: float) -> float:
-    """Return the GFLOP/s of the fastest call; 0 where this machine does not have the product."""
+    """Return the GFLOP/s of the fastest call, or 0 if this machine does not have the product."""
     try:
         call = trial.make(trial.shape)
         call()
@@ -109,7 +109,7 @@ def _time_on_cpu(call: Call, budget_s: float) -> float:
 
 
 def _time_on_gpu(call: Call) -> float:
-    # Many in a row, or the launches are what is measured.
+    # Many calls run in a row, since otherwise launches would be measured.
     times = []
     for _ in range(3):
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)

@@ -1,4 +1,4 @@
-"""What the measured processes share, made once: a random base model, a trained run, and its merged stock model."""
+"""The inputs that all measured processes share: a random base model, a trained run, and its merged stock model."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from benchmarks.measured_child import Gate, Job
 from submillion.model.sources import find_base, load_base_config
 
 RANDOM_BASES: Mapping[str, str] = {"roberta-base-random": "roberta-base"}
-"""Architectures with random weights, by name, and the shipped configuration that each one has."""
+"""Architectures with random weights, each by name with its shipped configuration."""
 
 ADAPTER: Mapping[str, Any] = {"rank": 8, "alpha": 16, "targets": ["query", "value"]}
 """The adapter of every case."""
 
-# Steps of the run whose scoring is measured: enough that its logits are no noise, so that precisions can be compared.
+# Steps of the run whose scoring is measured, enough to make its logits meaningful for comparing precisions.
 _NUM_STEPS: Mapping[str, int] = {"minilm-l6": 60}
 _NUM_STEPS_ELSE = 2
 
@@ -27,12 +27,12 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_m
 def make_random_base(name: str, folder: Path) -> Path:
     """Write a base model of a known architecture with random weights.
 
-    Its tokenizer is MiniLM's, whose ids are all below the vocabulary sizes of the architectures in question: how long
-    a text becomes in tokens matters to speed, which tokens does not.
+    The tokenizer is MiniLM's, whose ids are all below the vocabulary sizes of these architectures. The number of tokens
+    matters for speed, but their ids do not.
 
     Args:
         name: A key of `RANDOM_BASES`.
-        folder: Where to; made new.
+        folder: New folder for the model.
     """
     import torch
     from transformers import AutoConfig, AutoModel
@@ -48,7 +48,7 @@ def make_random_base(name: str, folder: Path) -> Path:
 
 
 def look(job: Job, gate: Gate) -> Mapping[str, Any]:
-    """Return the ``device``, the number of ``threads`` that this machine gives, and the ``machine``."""
+    """Return the ``device``, the number of ``threads`` that this machine allows, and the ``machine``."""
     import torch
 
     from submillion.kernels.native import find_kernels
@@ -65,10 +65,10 @@ def look(job: Job, gate: Gate) -> Mapping[str, Any]:
 
 
 def prepare(job: Job, gate: Gate) -> Mapping[str, Any]:
-    """Make what the options ask for.
+    """Make the inputs that the options ask for.
 
-    Options: ``random`` (name of a base to make, or None), ``run``, ``merged`` and ``onnx`` (whether to train a run,
-    to save it as a stock model, and to export that), ``name`` (of the base).
+    Options: ``random`` (name of a base to make, or None), ``run``, ``merged`` and ``onnx`` (whether to train a run, to
+    save it as a stock model, and to export that), ``name`` (name of the base).
     """
     folder = Path(job.folder)
     base = Path(job.base)
@@ -109,7 +109,7 @@ def _train_run(job: Job, run: Path) -> None:
 
 
 def _merge(base: Path, run: Path, folder: Path, num_labels: int) -> None:
-    """Save the run as an ordinary classifier of transformers, adapters merged: what a peer would be given."""
+    """Save the run as an ordinary classifier of transformers with merged adapters, as a peer would get it."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     from benchmarks.trainer_peer import load_adapter

@@ -1,4 +1,4 @@
-"""Rates of the matrix products inside a running model, in GFLOP/s: no peak may lie below them."""
+"""Rates of the matrix products inside a running model, in GFLOP/s, which no peak may be below."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from submillion.kernels import calls
 from submillion.kernels.weights import Int8Weight, PackedWeight
 
 _KERNEL_CALLS = ("linear", "linear_gelu", "linear_times", "linear_norm")
-# Shorter products are timed too coarsely to say what the hardware can do.
+# The timing of shorter products is too coarse to show the hardware's speed.
 _MIN_FLOPS = 1e7
 _MIN_CALLS = 3
 
 
 def profile_products(run: Callable[[], Any], device: str) -> dict[str, float]:
-    """Run a model and return the best mean rate of its products of one shape, by what multiplies.
+    """Run a model and return the best mean rate of its products of one shape, by the code that multiplies.
 
-    Operators of torch are read from its profiler; the CPU kernels of this package, which it does not see, are timed
-    call by call, with everything else that they do in the same pass. Keys are ``torch``, ``kernels bf16`` and
-    ``kernels int8``; those that did not multiply are left out.
+    Operators of torch are read from its profiler. The profiler does not see this package's CPU kernels, so these are
+    timed call by call, including everything else that they do. Keys are ``torch``, ``kernels bf16`` and ``kernels
+    int8``; code that did not run is left out.
 
     Args:
-        run: Makes passes.
+        run: Function that makes passes.
         device: ``cpu`` or ``cuda``.
     """
     rates = {"torch": _profile_torch(run, device), **_profile_kernels(run)}
@@ -62,7 +62,7 @@ def _profile_kernels(run: Callable[[], Any]) -> dict[str, float]:
 
 @contextmanager
 def _timed_calls(seconds: dict[tuple[str, int, int, int], list[float]]) -> Iterator[None]:
-    """Put a watch around the kernels' products."""
+    """Time the kernels' products."""
     kept = {name: getattr(calls, name) for name in _KERNEL_CALLS}
 
     def watch(call: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,8 +1,8 @@
 """Train the recipes that follow the published systems on the small base, and write docs/published-systems.md.
 
 `make published DATA=agnews` runs it: `agnews` is a folder with the official files, or any data that `submillion train`
-takes. Killed, it goes on where it was. The page is made from benchmarks/results/published-agnews.json alone, so
-`python benchmarks/reproduce.py --page` writes it anew without training; a test compares the two.
+takes. A killed call can be repeated to continue. The page is made only from benchmarks/results/published-agnews.json,
+so `python -m benchmarks.reproduce --page` writes it again without training. A test compares the two.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ BASE = "minilm-l6"
 
 @dataclass(frozen=True)
 class Published:
-    """What a system's README and notebook say.
+    """Facts from a system's README and notebook.
 
     Attributes:
-        trainable_params: Their count, on roberta-base.
-        num_steps: Optimizer steps they made, as far as they can be told; of `batch_size` records.
-        batch_size: Records a step, accumulation included.
-        reports: Their own figures.
+        trainable_params: Count of trainable parameters on roberta-base.
+        num_steps: Number of optimizer steps of `batch_size` records, as far as it is known.
+        batch_size: Number of records per step, including accumulation.
+        reports: Reported figures.
     """
 
     trainable_params: int
@@ -64,9 +64,9 @@ def main() -> None:
     parser.add_argument("--watch", action="append", default=[], metavar="NAME=DATA[,LABELS]", help="another scored set")
     parser.add_argument("--records", type=int, default=32_000, help="largest number of records that a run trains on")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--complete", action="store_true", help=f"also {OURS} as it is, without that limit")
+    parser.add_argument("--complete", action="store_true", help=f"also {OURS} without that limit")
     parser.add_argument("--out", type=Path, default=Path("runs/published"), help="folder of the runs")
-    parser.add_argument("--page", action="store_true", help="only write the page anew")
+    parser.add_argument("--page", action="store_true", help="only write the page again")
     options = parser.parse_args()
     if not options.page:
         if options.data is None:
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def reproduce(options: argparse.Namespace) -> dict[str, Any]:
-    """Make all runs that are not made yet, one after the other, and gather what they measured."""
+    """Make all runs that do not exist yet, one after the other, and collect their figures."""
     from submillion.metrics.evaluate import compare_correct
     from submillion.run.history import load_run, read_predictions
 
@@ -138,7 +138,7 @@ def parse_watch(text: str) -> dict[str, str]:
 
 
 def train(recipe: str, options: argparse.Namespace, watch: Sequence[Mapping[str, str]], *, limited: bool) -> Path:
-    """Make one run in a process of its own, or go on with it, or take it as it stands."""
+    """Make one run in its own process, continue it, or read it if it is finished."""
     out: Path = options.out / (recipe if limited else f"{recipe}-complete")
     manifest = out / "manifest.json"
     if manifest.exists() and json.loads(manifest.read_text(encoding="utf-8"))["state"] == "complete":
@@ -159,7 +159,7 @@ def train(recipe: str, options: argparse.Namespace, watch: Sequence[Mapping[str,
 
 
 def limit_steps(recipe: str, num_records: int) -> dict[str, Any]:
-    """Return the settings that end a run after so many records, and have it look at validation four times."""
+    """Return the settings that end a run after a number of records and validate four times."""
     from submillion.pipeline.resolve import resolve_config
 
     config = resolve_config(recipe, base=BASE).config.train

@@ -1,4 +1,4 @@
-"""Rows to measure on: real ones, cleaned and distinct, and made ones where there are too few. Never a repetition."""
+"""Rows to measure on: distinct, cleaned real ones and, if there are too few, changed copies. No row is repeated."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Row:
 
 @dataclass(frozen=True)
 class RowSource:
-    """Rows as they were found.
+    """The rows of the source.
 
     Attributes:
-        rows: Distinct, shuffled, cleaned.
+        rows: Distinct, shuffled and cleaned rows.
         num_labels: Number of classes.
-        about: Where they come from, for the result.
+        about: Origin of the rows, for the result.
     """
 
     rows: tuple[Row, ...]
@@ -44,11 +44,11 @@ def read_rows(data: str | None, *, seed: int = 0) -> RowSource:
     """Read the rows to measure on.
 
     Args:
-        data: A file, folder or hub id as every command takes; the shipped news items if None.
-        seed: Seed of their order, so that files sorted by class or length give fair beginnings.
+        data: Path of a file or folder, or hub id, as in every command; None takes the shipped news items.
+        seed: Seed for the order, so that files sorted by class or length give fair samples.
 
     Raises:
-        DataError: Unreadable data, or none.
+        DataError: The data is unreadable or empty.
     """
     dataset = read_dataset(data if data is not None else str(CORPUS_FOLDER))
     split = "train" if "train" in dataset.splits else next(iter(dataset.splits))
@@ -63,7 +63,7 @@ def read_rows(data: str | None, *, seed: int = 0) -> RowSource:
 
 
 def take_rows(source: RowSource, num_rows: int, *, seed: int = 0) -> tuple[list[Row], str]:
-    """Return distinct rows, real ones first, then changed copies of them; and a sentence that says so."""
+    """Return distinct rows, real ones first and then changed copies, and a sentence that says so."""
     rows = list(source.rows[:num_rows])
     num_real = len(rows)
     if num_real < num_rows:
@@ -80,7 +80,7 @@ def _make_rows(rows: Sequence[Row], count: int, seed: int) -> Iterator[Row]:
     while made < count:
         row = rows[made % len(rows)]
         text = perturb_text(row.text, words, rng)
-        while text in seen:  # a longer text has more changes, so this ends also where a short one has none left
+        while text in seen:  # a longer text has more possible changes, so this always ends
             text = perturb_text(f"{text} {rng.choice(words)}", words, rng)
         seen.add(text)
         made += 1
@@ -90,13 +90,13 @@ def _make_rows(rows: Sequence[Row], count: int, seed: int) -> Iterator[Row]:
 def perturb_text(text: str, words: Sequence[str], rng: random.Random) -> str:
     """Return the text with some words swapped, dropped or exchanged, and its numbers changed.
 
-    From one edit to one for every third word, so that some results are near duplicates of the text and most are not,
-    as in real data. About as long as the text.
+    There are from one edit to one for every third word, so that some results are near duplicates of the text and most
+    are not, as in real data. The length is about the same.
 
     Args:
         text: Any text.
-        words: Words to put in the place of others.
-        rng: Decides everything.
+        words: Words to put in place of others.
+        rng: Generator of all random choices.
     """
     parts = _NUMBER.sub(lambda match: str(rng.randrange(10 ** len(match.group()[:9]))), text).split()
     for _ in range(rng.randint(1, max(1, len(parts) // 3))):
@@ -121,6 +121,6 @@ def write_rows(rows: Sequence[Row], path: Path) -> None:
 
 
 def load_rows(path: Path) -> list[Row]:
-    """Read what `write_rows` wrote."""
+    """Read the rows that `write_rows` wrote."""
     with path.open(encoding="utf-8") as file:
         return [Row(**json.loads(line)) for line in file]

@@ -1,4 +1,4 @@
-"""One run of the bench, kind by kind, in a scratch folder that goes away."""
+"""One run of the bench, kind by kind, in a temporary scratch folder."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def run_bench(settings: BenchSettings, progress: Progress | None = None) -> dict
         ``ratios`` and ``differences`` of all kinds.
 
     Raises:
-        ConfigError: Peers that are not installed, or too few rows or rounds.
-        DataError: Rows that cannot be read.
-        ModelError: A base model that cannot be found, or of a family whose operations are not counted.
-        RunError: A case of this package has failed; a peer that fails is reported in its place.
+        ConfigError: Peers are not installed, or there are too few rows or rounds.
+        DataError: The rows cannot be read.
+        ModelError: The base model cannot be found, or the operations of its family are not counted.
+        RunError: A case of this package has failed. The failure of a peer is only reported.
     """
     progress = progress or Silent()
     if settings.num_rounds < MIN_ROUNDS:

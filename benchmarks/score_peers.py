@@ -1,4 +1,4 @@
-"""Other ways to score the merged model, each as its own users do: raw texts in, labels out, tokenising included."""
+"""Other ways to score the merged model, each as its users do: from raw texts to labels, including tokenising."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ScoreTexts = Callable[[list[str]], list[int]]
 
 
 def score_pipeline(job: Job, gate: Gate) -> Mapping[str, Any]:
-    """Score with ``pipeline("text-classification")``, its batches in the order of the texts."""
+    """Score with ``pipeline("text-classification")``, with batches in the order of the texts."""
     from transformers import pipeline
 
     classify = pipeline(
@@ -38,7 +38,7 @@ def score_pipeline(job: Job, gate: Gate) -> Mapping[str, Any]:
 
 
 def score_padded(job: Job, gate: Gate) -> Mapping[str, Any]:
-    """Score in a plain loop: texts sorted by length, batches padded to their longest."""
+    """Score in a plain loop, with texts sorted by length and batches padded to their longest."""
     from transformers import AutoModelForSequenceClassification
 
     dtype = getattr(torch, job.options["weights"])
@@ -54,7 +54,7 @@ def score_padded(job: Job, gate: Gate) -> Mapping[str, Any]:
 
 
 def score_onnxruntime(job: Job, gate: Gate) -> Mapping[str, Any]:
-    """Score with ONNX Runtime on the exported model, in the same batches; option ``name`` is its precision."""
+    """Score with ONNX Runtime on the exported model, in the same batches; the option ``name`` is its precision."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -70,7 +70,7 @@ def score_onnxruntime(job: Job, gate: Gate) -> Mapping[str, Any]:
 
 
 def encode_sentences(job: Job, gate: Gate) -> Mapping[str, Any]:
-    """Embed with sentence-transformers' ``encode``, which sorts by length itself; no head, so no labels."""
+    """Embed with sentence-transformers' ``encode``, which sorts by length itself and gives no labels."""
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(job.base, device=job.device)

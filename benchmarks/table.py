@@ -1,4 +1,4 @@
-"""From rounds to figures: medians, spreads, ratios, and the share of the peak that was reached; pure."""
+"""Pure functions from rounds to figures: medians, spreads, ratios, and the reached share of the peak."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _PACKAGES = (
 
 @dataclass(frozen=True)
 class Measured:
-    """A case and what came of it.
+    """A case with its results.
 
     Attributes:
-        case: What was measured.
-        rounds: In order; fewer than asked for where it failed.
-        facts: What its process said at its end.
-        error: Why it failed, or empty.
+        case: The measured case.
+        rounds: Rounds in order; fewer than requested if the case failed.
+        facts: Facts that the process reported at its end.
+        error: Reason of the failure, or empty.
     """
 
     case: Case
@@ -38,16 +38,16 @@ class Measured:
 
     @property
     def precision(self) -> str:
-        """Of its products, as its process says, else as planned."""
+        """The precision of the products, as the process reports it, otherwise as planned."""
         return str(self.facts.get("precision", self.case.precision))
 
 
 def find_peaks(facts: Mapping[str, Any], measured: Sequence[Measured]) -> dict[str, dict[str, Any]]:
-    """Return the peak of each precision: the best product measured alone, or a faster one seen inside a case.
+    """Return the peak of each precision: the best product measured alone, or a faster one inside a case.
 
     Args:
-        facts: Of the process that measured products alone.
-        measured: Cases; their ``product_gflops`` are rates by what multiplied, as `profile_products` names them.
+        facts: Facts of the process that measured products alone.
+        measured: Cases, whose ``product_gflops`` are rates under the names of `profile_products`.
     """
     peaks = {precision: dict(peak) for precision, peak in facts["peaks"].items()}
     for item in measured:
@@ -67,9 +67,9 @@ def sum_up(
     """Return ``cases`` and ``ratios`` as JSON types.
 
     Args:
-        measured: This package's cases and the peers, of one kind.
+        measured: This package's cases and the peers' cases of one kind.
         peaks: ``gflops`` by precision.
-        count_flops: Operations for real tokens.
+        count_flops: Function that returns the operations for real tokens.
     """
     reference = _find_reference(measured)
     cases = [_describe(item, peaks, count_flops, reference) for item in measured]
@@ -79,8 +79,8 @@ def sum_up(
 def find_rates(item: Measured) -> list[float]:
     """Return the rows per second of each round.
 
-    Rounds hold other rows, in training in an order of each library's own, so that one may have longer rows than the
-    next. Where the cost follows the lengths, the rate is that of tokens, in rows of the mean length of all rounds.
+    Rounds have different rows (in training, each library has its own order), so one round may have longer rows than the
+    next. If the cost depends on the lengths, the rate counts tokens, in rows of the mean length over all rounds.
     """
     num_rows = sum(part.num_rows for part in item.rounds)
     num_tokens = sum(part.lengths.num_tokens for part in item.rounds)
@@ -131,7 +131,7 @@ def _join_predicted(item: Measured) -> list[int] | None:
 
 
 def _find_reference(measured: Sequence[Measured]) -> list[int] | None:
-    """Return the labels that others are compared with: those of a peer in float32."""
+    """Return the labels of a peer in float32, which others are compared with."""
     full = [item for item in measured if item.case.is_peer and item.precision == "fp32" and not item.error]
     return next((labels for item in full if (labels := _join_predicted(item)) is not None), None)
 
@@ -139,7 +139,7 @@ def _find_reference(measured: Sequence[Measured]) -> list[int] | None:
 def _list_ratios(measured: Sequence[Measured]) -> dict[str, dict[str, Any]]:
     """Return how many times faster each case of this package is than each peer, at the peer's fastest set-up.
 
-    Rounds are compared in pairs, since those that follow each other see the same state of the machine.
+    Rounds are compared in pairs, since neighbouring rounds see the same state of the machine.
     """
     groups: dict[str, list[Measured]] = {}
     for item in measured:
@@ -167,7 +167,7 @@ def _list_ratios(measured: Sequence[Measured]) -> dict[str, dict[str, Any]]:
 
 
 def list_versions() -> dict[str, str]:
-    """Return the versions of Python, this package, and what computes here and in peers, as far as installed."""
+    """Return the versions of Python, this package, and the installed libraries that compute here and in peers."""
     versions = {"submillion": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:

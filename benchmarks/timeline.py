@@ -1,4 +1,4 @@
-"""What surrounds the model: checking, tokenising, starting, and predicting in bulk."""
+"""Measurement of the work around the model: checking, tokenising, starting, and predicting in bulk."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from submillion.errors import RunError
 from submillion.progress import Progress, Silent
 
 NUM_ROWS = 120_000
-"""Rows that are checked and tokenised, where no number is given."""
+"""Default number of rows that are checked and tokenised."""
 
 SHORT_ROWS = 10_000
-"""Rows of the prediction that the long one is compared with."""
+"""Number of rows of the prediction that the long one is compared with."""
 
-# A start takes a second where the others take a minute, so there can be more of them.
+# A start takes a second while the others take a minute, so there can be more starts.
 _STARTS_PER_ROUND = 3
 _WARMUP_ROWS = 2048
 
@@ -36,13 +36,13 @@ _ENCODE = "tokenise"
 
 
 def measure_around(site: Site, progress: Progress) -> dict[str, Any]:
-    """Measure everything but training and scoring.
+    """Measure everything except training and scoring.
 
     Returns:
         ``cases``, ``ratios``, ``differences`` and ``rows`` (a sentence), as JSON types.
 
     Raises:
-        RunError: A command has failed, or predictions came out of order.
+        RunError: A command has failed, or predictions are out of order.
     """
     settings = site.settings
     progress.start("data: prepare")
@@ -58,7 +58,7 @@ def measure_around(site: Site, progress: Progress) -> dict[str, Any]:
 
     shared = make_environment(site.threads, find_cache(site.scratch))
     starts = _list_starts(site)
-    time_in_turn(starts, shared, 1, Silent())  # reads files from the disk, builds kernels
+    time_in_turn(starts, shared, 1, Silent())  # reads files from the disk and builds kernels
     cases = time_in_turn(starts, shared, settings.num_rounds * _STARTS_PER_ROUND, progress)
     checks = _list_checks(files, num_rows)
     cases |= time_in_turn(checks, {**shared, "SUBMILLION_CACHE": "off"}, settings.num_rounds, progress)
@@ -113,10 +113,10 @@ def _list_predictions(site: Site, files: Mapping[int, Path]) -> list[Command]:
 
 
 def check_order(path: Path, num_rows: int) -> None:
-    """Hold predictions to the rows that they were made for: as many, in the same order.
+    """Check that predictions have the number and the order of their rows.
 
     Raises:
-        RunError: They are not.
+        RunError: They do not.
     """
     with path.open(encoding="utf-8", newline="") as file:
         ids = [row[0] for row in csv.reader(file)][1:]
@@ -149,14 +149,14 @@ def _measure_encoding(site: Site, rows: Path, num_rows: int, progress: Progress)
 
 
 def _measure_beginnings(site: Site, rows: Path, num_rows: int, progress: Progress) -> dict[str, dict[str, Any]]:
-    """Time how long a run takes to its first step: on new data, and on the same data again."""
+    """Time a run until its first step, on new data and on the same data again."""
     num_rounds = site.settings.num_rounds
     seconds: dict[str, list[float]] = {"first": [], "again": []}
     progress.start("data: begin to train", 2 * num_rounds)
     for number in range(num_rounds):
         cache = site.scratch / f"cache-{number}"
         kernels = find_cache(site.scratch) / "kernels"
-        if kernels.exists():  # built once a machine, not once a data set
+        if kernels.exists():  # built once per machine, not once per data set
             shutil.copytree(kernels, cache / "kernels")
         for place, (name, listed) in enumerate(seconds.items(), start=1):
             with MeasuredProcess(f"begin ({name})", site.make_job("begin", {}, rows=str(rows)), cache) as process:
@@ -172,7 +172,7 @@ def _measure_beginnings(site: Site, rows: Path, num_rows: int, progress: Progres
 
 
 def _relate(cases: Mapping[str, Mapping[str, Any]], num_rows: int, bulk_rows: int) -> dict[str, Any]:
-    """Return the cases with the ratios and differences that are of interest."""
+    """Return the cases with the relevant ratios and differences."""
     ratios = {
         "check: time of twice the rows": _divide(cases, _name_check(2 * num_rows), _name_check(num_rows), "rounds_s"),
     }

@@ -1,4 +1,4 @@
-"""transformers' Trainer with PEFT, set up as its own users do."""
+"""transformers' Trainer with PEFT, set up as its users do."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from benchmarks.row_source import Row, load_rows
 
 
 def load_adapter(stock: Any, folder: Path) -> Any:
-    """Put a saved adapter on a stock model, as PEFT's users do."""
+    """Load a saved adapter onto a stock model, as PEFT's users do."""
     return PeftModel.from_pretrained(stock, folder)
 
 
 def train(job: Job, gate: Gate) -> Mapping[str, Any]:
     """Train in rounds of steps.
 
-    Options: ``mixed`` (bf16, fp16 or None: the Trainer's mixed precision), ``weights`` (dtype of the loaded model),
+    Options: ``mixed`` (the Trainer's mixed precision: bf16, fp16 or None), ``weights`` (dtype of the loaded model),
     ``attention`` (implementation, or None for the library's choice), ``pad_to`` (a fixed length, or None for the
-    longest of the batch, rows grouped by length), ``micro_batch`` (records of a pass; accumulated to the step).
+    longest row of a batch, with rows grouped by length), ``micro_batch`` (records per pass, accumulated to the step).
     """
     options = job.options
     tokenizer = AutoTokenizer.from_pretrained(job.base)
@@ -100,7 +100,7 @@ def _encode(rows: Sequence[Row], tokenizer: Any, job: Job, pad_to: int | None) -
 
 
 class _CountingCollator(DataCollatorWithPadding):
-    """Pads to the longest, and keeps the real lengths of the batches until their step is counted."""
+    """A collator that pads to the longest row, and keeps the real lengths of batches until their step is counted."""
 
     def __init__(self, tokenizer: Any) -> None:
         super().__init__(tokenizer)
@@ -112,7 +112,7 @@ class _CountingCollator(DataCollatorWithPadding):
 
 
 class _Rounds(TrainerCallback):
-    """Waits before each round's first step and reports after its last."""
+    """A callback that waits before each round's first step and reports after its last."""
 
     def __init__(self, job: Job, gate: Gate, collate: _CountingCollator) -> None:
         self._job, self._gate, self._collate = job, gate, collate
@@ -121,13 +121,13 @@ class _Rounds(TrainerCallback):
         self._per_round = job.round_rows // job.batch_size
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
-        """Wait, where a round begins."""
+        """Wait if a round begins."""
         if self._steps % self._per_round == 0:
             self._gate.wait()
             self._clock.start()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        """Report, where a round ends; stop after the last."""
+        """Report if a round ends, and stop after the last."""
         self._steps += 1
         if self._steps % self._per_round == 0:
             seconds = self._clock.stop()

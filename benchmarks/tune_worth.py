@@ -1,12 +1,12 @@
-"""Whether the search is worth its cost: TPE against random search, and what they find against the recipe itself.
+"""Whether the search is worth its cost: TPE against random search, and their results against the recipe.
 
-    python benchmarks/tune_worth.py --data agnews
+    python -m benchmarks.tune_worth --data agnews
 
 For each seed, both samplers search the same space with the same number of trials of the same records, without pruning,
-from the same first trial (the recipe's own settings). The best trial of each search and the recipe are then trained
-with that seed and scored on the test rows, which no trial has seen. All is paired by seed and by test row. Killed, it
-goes on where it was. The result is benchmarks/results/tune-agnews.json; a short table is printed, `--table` prints it
-again.
+from the same first trial (the recipe's settings). The best trial of each search and the recipe are then trained with
+that seed and scored on the test rows, which no trial has seen. Everything is paired by seed and by test row. A killed
+call can be repeated to continue. The result is benchmarks/results/tune-agnews.json. A short table is printed, and
+`--table` prints it again.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="training and test rows: a folder, file or hub id")
     parser.add_argument("--recipe", default="agnews-minilm")
-    parser.add_argument("--base", help="base model; the recipe's own if absent")
-    parser.add_argument("--trials", type=int, default=10, help="of each search")
+    parser.add_argument("--base", help="base model; by default the recipe's")
+    parser.add_argument("--trials", type=int, default=10, help="trials of each search")
     parser.add_argument("--startup", type=int, default=4, help="random trials before TPE begins")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=12_000, help="training rows of a trial")
+    parser.add_argument("--rows", type=int, default=12_000, help="training rows per trial")
     parser.add_argument("--validation-rows", type=int, default=3_000)
-    parser.add_argument("--steps", type=int, default=60, help="of a trial, at the recipe's batch size")
-    parser.add_argument("--final-rows", type=int, help="training rows of the scored runs; those of a trial if absent")
-    parser.add_argument("--final-steps", type=int, help="their steps; those of a trial if absent")
+    parser.add_argument("--steps", type=int, default=60, help="steps per trial, at the recipe's batch size")
+    parser.add_argument("--final-rows", type=int, help="training rows of the scored runs; by default as in a trial")
+    parser.add_argument("--final-steps", type=int, help="steps of the scored runs; by default as in a trial")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/tune-worth"), help="folder of the runs")
     parser.add_argument("--result", default="tune-agnews", help="name of the result")
-    parser.add_argument("--table", action="store_true", help="only print the table of the result that is there")
+    parser.add_argument("--table", action="store_true", help="only print the table of the existing result")
     options = parser.parse_args()
     file = RESULTS / f"{options.result}.json"
     if not options.table:
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Make all searches and all scored runs that are not made yet, and compare them."""
+    """Make all searches and scored runs that do not exist yet, and compare them."""
     from submillion import api
     from submillion.config.run import RunConfig
     from submillion.launch import LaunchedRun, launch_run
@@ -114,7 +114,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def resolve(options: argparse.Namespace, sampler: str, seed: int) -> Any:
-    """Return the recipe with its search."""
+    """Return the recipe with its search settings."""
     from submillion.pipeline.resolve import resolve_config
 
     search = {

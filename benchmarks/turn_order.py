@@ -1,4 +1,4 @@
-"""Training and scoring: all processes warm up, then each makes a round in turn, A B A B."""
+"""Measurement of training and scoring: all processes warm up, then each makes a round in turn, A B A B."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from submillion.errors import ConfigError, SubmillionError
 from submillion.progress import Progress
 
 NUM_ROWS: dict[str, int] = {"train": 3200, "score": 4096}
-"""Rows of all rounds together, where no number is given."""
+"""Default number of rows in all rounds together."""
 
 
 _MIN_STEPS = 2
-"""Steps of a round of a case that does only a share of it."""
+"""Number of steps in a round of a case that does only a share of it."""
 
 
 @dataclass
 class _Entrant:
-    """A case in its process."""
+    """A case with its process."""
 
     case: Case
     process: MeasuredProcess
@@ -41,7 +41,7 @@ def open_counter(site: Site) -> EncoderFlops:
     """Return the counter of operations of the base model with the adapter of every case.
 
     Raises:
-        ModelError: A family whose operations are not counted.
+        ModelError: The operations of the family are not counted.
     """
     linears = list_linears(site.config)
     targets, rank = ADAPTER["targets"], int(ADAPTER["rank"])
@@ -64,7 +64,7 @@ def measure_turns(site: Site, kind: Kind, progress: Progress) -> dict[str, Any]:
         ``cases``, ``ratios``, ``peak_gflops`` by precision and ``rows`` (a sentence), as JSON types.
 
     Raises:
-        ConfigError: Too few rows.
+        ConfigError: There are too few rows.
         SubmillionError: A case of this package has failed.
     """
     settings = site.settings
@@ -135,7 +135,7 @@ def _count_round_rows(site: Site, kind: Kind) -> int:
 
 
 def _try(entrant: _Entrant, what: str) -> None:
-    """Do one thing; a peer that fails is left out from then on, a case of this package ends the bench."""
+    """Do one thing. A peer that fails is left out from then on; a failing case of this package ends the bench."""
     if entrant.error:
         return
     try:

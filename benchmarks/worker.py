@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.measured_child import Gate, Job
 from benchmarks.memory import read_peak_memory
 
-# Each takes the job and the gate, says when it is ready, makes the rounds, and returns facts of its own.
+# Each runner takes the job and the gate, reports when it is ready, makes the rounds, and returns its facts.
 RUNNERS: Mapping[str, str] = {
     "look": "benchmarks.prepare_peers:look",
     "prepare": "benchmarks.prepare_peers:prepare",
@@ -42,7 +42,7 @@ def work(job: Job, gate: Gate) -> None:
 
     torch.set_num_threads(job.threads)
     facts = find_runner(job.runner)(job, gate)
-    # A runner that goes on to other work after its rounds has read its memory itself.
+    # A runner that does other work after its rounds has already read its memory.
     gate.finish({**read_peak_memory(job.device), **facts})
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Put the WordNet database where nltk looks for it: into a virtual environment, as root or not, from Debian's package
-# wordnet-base or, where there is no apt, from nltk's own download. Does nothing where a database is already found.
+# Put the WordNet database where nltk looks for it: into a virtual environment, with or without root. It comes from
+# Debian's package wordnet-base or, without apt, from nltk's download. If a database is found already, nothing is done.
 #
 #   scripts/install_lexicon.sh .venv
 set -euo pipefail
@@ -12,7 +12,7 @@ folder="$(cd "$venv" && pwd)/share/nltk_data"
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 
-# The package is unpacked, not installed: that needs no root and leaves the machine as it is.
+# The package is unpacked, not installed, which needs no root and does not change the machine.
 unpack_debian() {
     command -v apt-get >/dev/null && command -v dpkg >/dev/null || return 1
     (cd "$work" && apt-get -qq download wordnet-base) \
