@@ -107,7 +107,7 @@ class Screen:
         """Decide on some drafts; later drafts are compared with those that are kept.
 
         Raises:
-            RunError: The classifier returns values that are no probabilities.
+            RunError: The classifier returns values that are not probabilities.
         """
         first = [self._judge_alone(draft) for draft in drafts]
         asked = [number for number, verdict in enumerate(first) if verdict.reason is None]

@@ -62,13 +62,13 @@ def _read_text(path: Path) -> str:
 
 def _find_problems(name: Any, listed: Any) -> Iterable[str]:
     if not isinstance(name, str):
-        yield f"the class name {name!r} is no text; put it in quotes"
+        yield f"the class name {name!r} is not text; put it in quotes"
     elif not isinstance(listed, list) or not listed:
         yield f"{name}: expected a list of beginnings, found {listed!r:.60}"
     else:
         for position, text in enumerate(listed, start=1):
             if not isinstance(text, str) or not text.strip():
-                yield f"{name}: entry {position} is no text: {text!r:.60}; put it in quotes"
+                yield f"{name}: entry {position} is not text: {text!r:.60}; put it in quotes"
             elif len(text) > MAX_CHARS:
                 yield f"{name}: entry {position} has {len(text)} characters, the limit is {MAX_CHARS}"
         repeated = sorted({text for text in listed if isinstance(text, str) and listed.count(text) > 1})

@@ -74,7 +74,7 @@ class _Sampling:
         size = self.model.get_input_embeddings().weight.shape[0]
         self.seen = torch.zeros(len(starts), size, dtype=torch.bool)
         for row, start in enumerate(starts):
-            # The start token is no part of the text. If it also ends rows, a penalty would keep them from ending.
+            # The start token is not part of the text. If it also ends rows, a penalty would keep them from ending.
             self.seen[row, list(start.ids[1:])] = True
         self.live = list(range(len(starts)))
 

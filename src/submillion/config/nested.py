@@ -19,11 +19,11 @@ def apply_overrides(values: Mapping[str, Any], overrides: Mapping[str, object]) 
             become plain values.
 
     Raises:
-        ConfigError: The overrides are no mapping, or one leads through a value that is no section.
+        ConfigError: The overrides are not a mapping, or one leads through a value that is not a section.
     """
     if not isinstance(overrides, Mapping):
         raise ConfigError(
-            f"{overrides!r:.80} ({type(overrides).__name__}) is no mapping",
+            f"{overrides!r:.80} ({type(overrides).__name__}) is not a mapping",
             where="settings",
             hint='Give values by dotted path, such as {"train.epochs": 2}.',
         )
@@ -73,7 +73,7 @@ def _make_plain(value: Any, path: str, depth: int = 0) -> Any:
         return [_make_plain(inner, path, depth + 1) for inner in value]
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
-    raise ConfigError(f"{value!r:.80} ({type(value).__name__}) is no setting", where=path)
+    raise ConfigError(f"{value!r:.80} ({type(value).__name__}) is not a setting", where=path)
 
 
 def _copy_tree(values: Mapping[str, Any]) -> dict[str, Any]:

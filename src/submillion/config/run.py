@@ -315,7 +315,7 @@ def parse_settings(kind: type[Settings], values: Mapping[str, Any], *, where: st
 
 
 def _describe(problem: Any, root: type[Section]) -> str:
-    # Pydantic also names the branch of a union, which is no part of the user's path.
+    # Pydantic also names the branch of a union, which is not part of the user's path.
     path = ".".join(str(part) for part in problem["loc"] if "[" not in str(part) and not _is_branch(part))
     if problem["type"] == "extra_forbidden":
         known = _known_keys(problem["loc"][:-1], root)
@@ -355,7 +355,7 @@ def load_yaml(text: str, *, where: str) -> dict[str, Any]:
     """Parse YAML text that must be a mapping.
 
     Raises:
-        ConfigError: `parse_yaml` refuses the text, or the top is no mapping.
+        ConfigError: `parse_yaml` refuses the text, or the top is not a mapping.
     """
     values = parse_yaml(text, where=where)
     if not isinstance(values, dict):

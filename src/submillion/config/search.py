@@ -148,7 +148,7 @@ class SearchConfig(Section):
             earlier = list(self.space)[:position]
             for other in parameter.when:
                 if other not in earlier or not isinstance(self.space[other], Choice):
-                    raise ValueError(f"{name}.when: {other!r} is no categorical setting listed before it")
+                    raise ValueError(f"{name}.when: {other!r} is not a categorical setting listed before it")
         return self
 
 

@@ -96,7 +96,7 @@ class _BoundedLoader(yaml.SafeLoader):
             return super().construct_object(node, deep)
         except (ValueError, KeyError, OverflowError, AttributeError, TypeError):
             kind = node.tag.removeprefix(_PREFIX)
-            raise _refuse(f"{str(node.value)[:60]!r} is no {kind}", node.start_mark) from None
+            raise _refuse(f"{str(node.value)[:60]!r} is not a valid {kind}", node.start_mark) from None
 
 
 def _check_tag(node: yaml.Node) -> None:

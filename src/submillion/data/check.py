@@ -118,7 +118,7 @@ def check_records(
         column_names: Names of the text columns, for the places of column leaks.
         against: Rows that only serve for comparison, such as a test file from elsewhere.
         similar: Equal and near texts of all these sets, by name; found here if absent.
-        label_column: Name of the label column, which is no class.
+        label_column: Name of the label column, which is not a class.
         on_progress: Called with a description of each step.
     """
     # The sets for comparison may have the names of splits.

@@ -45,7 +45,7 @@ _NAMES = (
     "html|i|iframe|img|input|ins|li|link|meta|nobr|object|ol|option|p|param|pre|q|s|script|select|small|span|strike|"
     "strong|style|sub|sup|table|tbody|td|th|thead|title|tr|tt|u|ul"
 )
-# Attributes need an equals sign, so that "a <b and c> d" is no tag; a tag may be cut off only at the text's end.
+# Attributes need an equals sign, so that "a <b and c> d" is not a tag; a tag may be cut off only at the text's end.
 _TAG = re.compile(
     rf"</?(?:{_NAMES})(?:\s+[a-z][a-z-]*\s*=[^<>]*)?\s*/?>|<!--[^<>]*-->|<(?:{_NAMES})\s+[a-z][a-z-]*\s*=[^<>]*$",
     re.IGNORECASE,

@@ -102,7 +102,7 @@ def join_labels(
         on_note: Called with notes on the reading of the file.
 
     Raises:
-        DataError: An id belongs to no record or appears twice, a label is no class, or two columns contradict each
+        DataError: An id belongs to no record or appears twice, a label is not a class, or two columns contradict each
             other.
     """
     file = Path(path)

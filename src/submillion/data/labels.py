@@ -290,7 +290,7 @@ def apply_labels(raw: RawLabels, labels: LabelSet, numbering: Numbering | None =
         numbering: Meaning of numbers; decided from this column alone if None.
 
     Raises:
-        DataError: Some values are no class; the error has the places of the first ones and the count of all.
+        DataError: Some values are not classes; the error has the places of the first ones and the count of all.
     """
     distinct = {value for value in raw.values if value is not None}
     _refuse_unwritable(distinct, raw)

@@ -121,7 +121,7 @@ def read_temperature(values: Mapping[str, object], *, where: str) -> float:
         where: Path of the file, for messages.
 
     Raises:
-        RunError: The file has no temperature, or one that is no finite number above 0.
+        RunError: The file has no temperature, or one that is not a finite number above 0.
     """
     found = values.get("temperature")
     if isinstance(found, bool) or not isinstance(found, (int, float)) or not 0 < found < math.inf:

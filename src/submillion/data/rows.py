@@ -28,7 +28,7 @@ def iter_labelled(
         on_note: Called at the end with a note on rows left out.
 
     Raises:
-        DataError: A value is no text, or an id is empty or repeated.
+        DataError: A value is not text, or an id is empty or repeated.
     """
     wanted = [*selection.text, *(name for name in (selection.label, selection.id) if name is not None)]
     num_text = len(selection.text)

@@ -34,7 +34,7 @@ class SimilarTexts:
 
 def fold_columns(columns: Sequence[str]) -> str:
     """Return the text that decides whether two rows are equal; empty for a row without any text."""
-    # A text that is all punctuation is no empty row, so it is compared unchanged.
+    # A text that is all punctuation is not an empty row, so it is compared unchanged.
     return " ".join(filter(None, map(normalise_text, columns))) or " ".join(filter(None, columns)).strip()
 
 

@@ -141,7 +141,7 @@ def read_rows(path: Path) -> list[SyntheticRow]:
     """Read and check a file of synthetic rows.
 
     Raises:
-        DataError: The file is missing or empty, or some lines are no synthetic rows; the first of them are listed.
+        DataError: The file is missing or empty, or some lines are not synthetic rows; the first of them are listed.
     """
     if not path.is_file():
         raise DataError("there is no such file", where=str(path), hint="Check the path; nothing was read.")
@@ -174,11 +174,11 @@ _HINT = (
 
 def _list_problems(problems: Sequence[str]) -> str:
     more = f"\n... and {len(problems) - _SHOWN_PROBLEMS:,} more" if len(problems) > _SHOWN_PROBLEMS else ""
-    return f"{len(problems):,} lines are no synthetic rows\n" + "\n".join(problems[:_SHOWN_PROBLEMS]) + more
+    return f"{len(problems):,} lines are not synthetic rows\n" + "\n".join(problems[:_SHOWN_PROBLEMS]) + more
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _find_problem(values: Any) -> str:

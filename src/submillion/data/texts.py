@@ -24,7 +24,7 @@ def list_texts(texts: object) -> list[str]:
         texts: Text, or anything that yields texts: a list, tuple, array, Series or generator.
 
     Raises:
-        DataError: The argument is something else, or an element is no text; the error has its position.
+        DataError: The argument is something else, or an element is not text; the error has its position.
     """
     if isinstance(texts, str):
         texts = [texts]
@@ -44,11 +44,11 @@ def check_text(text: object, where: str) -> str:
     """Return a text that can be encoded.
 
     Raises:
-        DataError: The value is no text, or holds half a character.
+        DataError: The value is not text, or holds half a character.
     """
     if not isinstance(text, str):
         raise DataError(
-            f"{text!r:.60} ({type(text).__name__}) is no text",
+            f"{text!r:.60} ({type(text).__name__}) is not text",
             where=where,
             hint="Leave missing values out, or replace them by an empty text.",
         )
@@ -81,7 +81,7 @@ def name_source(data: object) -> str | None:
     if isinstance(path, str):
         return path
     raise ConfigError(
-        f"{data!r:.60} ({type(data).__name__}) is no data source",
+        f"{data!r:.60} ({type(data).__name__}) is not a data source",
         where="data",
         hint="Give a path, hf:owner/name, or a DataFrame.",
     )
@@ -108,7 +108,7 @@ def open_source(data: object) -> Iterator[str]:
 
 
 def place_table(config: RunConfig, data: object, out: Path) -> RunConfig:
-    """Return a configuration whose source is a file with the rows of a table; unchanged if `data` is no table.
+    """Return a configuration whose source is a file with the rows of a table; unchanged if `data` is not a table.
 
     The file is written beside the new folder, as ``<out>.rows.parquet``, and stays there, so that a resumed or repeated
     run reads the same bytes again.

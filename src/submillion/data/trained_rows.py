@@ -53,7 +53,7 @@ class TrainedRows:
         """
         counts = np.frombuffer(content[len(_MAGIC) : _HEADER_BYTES].ljust(16, b"\0"), "<u8").tolist()
         if not content.startswith(_MAGIC) or len(content) != _HEADER_BYTES + 8 * sum(counts):
-            raise RunError("is damaged: it is no list of trained rows", where=where, hint="Restore the run folder.")
+            raise RunError("is damaged: it is not a list of trained rows", where=where, hint="Restore the run folder.")
         values = np.frombuffer(content[_HEADER_BYTES:], "<u8").astype(np.uint64)
         return TrainedRows(values[: counts[0]], values[counts[0] :])
 

@@ -211,7 +211,7 @@ class TextEncoder:
         except (KeyboardInterrupt, SystemExit, MemoryError):
             raise
         except BaseException as error:
-            # A stranger's tokenizer can fail on single texts, and a panic of the library is no Exception.
+            # A stranger's tokenizer can fail on single texts, and a panic of the library is not an Exception.
             raise ModelError(
                 f"the tokenizer fails on these texts: {str(error) or type(error).__name__:.300}",
                 where=str(self.folder),

@@ -101,7 +101,7 @@ def check_tokenizer(values: Any) -> JsonObject:
 
 def _check_added(added: Any) -> dict[str, int]:
     if not isinstance(added, list) or len(added) > _MAX_ADDED:
-        raise UnsoundTokenizerError(f"added_tokens is no list of at most {_MAX_ADDED:,} tokens")
+        raise UnsoundTokenizerError(f"added_tokens is not a list of at most {_MAX_ADDED:,} tokens")
     tokens: dict[str, int] = {}
     for entry in added:
         content, number = (entry.get("content"), entry.get("id")) if isinstance(entry, dict) else (None, None)
@@ -114,7 +114,7 @@ def _check_added(added: Any) -> dict[str, int]:
 
 def _require_token(token: Any, number: Any) -> None:
     if not isinstance(token, str) or len(token) > _MAX_TOKEN_CHARACTERS:
-        raise UnsoundTokenizerError(f"{token!r:.80} is no token of at most {_MAX_TOKEN_CHARACTERS} characters")
+        raise UnsoundTokenizerError(f"{token!r:.80} is not a token of at most {_MAX_TOKEN_CHARACTERS} characters")
     if type(number) is not int or number < 0:
         raise UnsoundTokenizerError(f"the token {token!r:.80} has the id {number!r:.40}")
 
@@ -124,7 +124,7 @@ def _check_model(model: JsonObject) -> dict[str, int]:
     kind = model.setdefault("type", _guess_kind(model))
     vocabulary: Any = model.get("vocab")
     if not _is_vocabulary(vocabulary, kind) or len(vocabulary) > _MAX_VOCABULARY:
-        raise UnsoundTokenizerError(f"its vocabulary is no {kind} vocabulary of at most {_MAX_VOCABULARY:,} tokens")
+        raise UnsoundTokenizerError(f"its vocabulary is not a {kind} vocabulary of at most {_MAX_VOCABULARY:,} tokens")
     tokens: dict[str, int]
     if kind == "Unigram":
         tokens = _check_unigram(model, vocabulary)
@@ -223,7 +223,7 @@ def _check_pattern(part: JsonView) -> int:
                 raise UnsoundTokenizerError(f"the pattern {pattern!r:.120} can match texts in too many ways")
             return 1
         case other:
-            raise UnsoundTokenizerError(f"{other!r:.80} is no pattern")
+            raise UnsoundTokenizerError(f"{other!r:.80} is not a pattern")
 
 
 def _check_replace(part: JsonView) -> None:
@@ -242,14 +242,14 @@ def _check_prepend(part: JsonView) -> None:
 def _check_charsmap(part: JsonView) -> None:
     content = part.get("precompiled_charsmap")
     if not isinstance(content, str) or len(content) > _MAX_CHARSMAP_CHARACTERS:
-        raise UnsoundTokenizerError("its precompiled_charsmap is no text of a usual size")
+        raise UnsoundTokenizerError("its precompiled_charsmap is not a text of a usual size")
 
 
 def _check_template(part: JsonView) -> None:
     for name in ("single", "pair"):
         pieces = part.get(name)
         if not isinstance(pieces, list) or len(pieces) > _MAX_PIECES:
-            raise UnsoundTokenizerError(f"its template {name} is no list of at most {_MAX_PIECES} pieces")
+            raise UnsoundTokenizerError(f"its template {name} is not a list of at most {_MAX_PIECES} pieces")
     if sum("Sequence" in piece for piece in part["single"] if isinstance(piece, dict)) != 1:
         raise UnsoundTokenizerError("its template does not hold the text exactly once")
 

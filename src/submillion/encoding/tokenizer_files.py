@@ -84,7 +84,7 @@ def build_tokenizer(content: bytes, *, where: Path) -> Tokenizer:
     except UnsoundTokenizerError as error:
         raise _refuse(where, str(error)) from None
     except BaseException as error:
-        # The library raises plain Exception for every fault of a file, and its panics are no Exception at all.
+        # The library raises plain Exception for every fault of a file, and its panics are not Exceptions at all.
         raise _refuse(where, str(error) or type(error).__name__) from None
     return tokenizer
 
@@ -97,12 +97,12 @@ def read_small_file(path: Path) -> bytes:
     """Read a file of a tokenizer.
 
     Raises:
-        ModelError: The path is no ordinary file or leads out of its folder, or the file cannot be read or is too large.
+        ModelError: The path is not an ordinary file, leads out of its folder, is unreadable or is too large.
     """
     try:
         stray = explain_stray_link(path)
         if stray or not path.is_file():
-            raise _refuse(path, f"it {stray}" if stray else "it is no ordinary file")
+            raise _refuse(path, f"it {stray}" if stray else "it is not an ordinary file")
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise _refuse(path, f"it has {size:,} bytes, more than the limit of {MAX_BYTES:,}")
@@ -131,7 +131,7 @@ def read_settings(folder: Path) -> dict[str, str | bool]:
         try:
             values = json.loads(read_small_file(path))
         except (ValueError, RecursionError) as error:
-            raise _refuse(path, f"it is no JSON: {error}") from None
+            raise _refuse(path, f"it is not JSON: {error}") from None
         if not isinstance(values, dict):
             raise _refuse(path, "it holds no settings")
         for key in SPECIAL_NAMES:
@@ -210,6 +210,6 @@ def _read_family(folder: Path) -> str | None:
     try:
         values = json.loads(read_small_file(path))
     except (ValueError, RecursionError) as error:
-        raise _refuse(path, f"it is no JSON: {error}") from None
+        raise _refuse(path, f"it is not JSON: {error}") from None
     family = values.get("model_type") if isinstance(values, dict) else None
     return family if isinstance(family, str) else None

@@ -89,7 +89,7 @@ def _is_file_at(handle: int, path: Path) -> bool:
 
 
 def open_plain(path: Path, flags: int, *, follows_links: bool = False) -> int:
-    """Open a regular file that is no link, without ever waiting, and return its descriptor.
+    """Open a regular file that is not a link, without ever waiting, and return its descriptor.
 
     Args:
         path: Path of the file; folders on the way to it may be links.
@@ -111,7 +111,7 @@ def open_plain(path: Path, flags: int, *, follows_links: bool = False) -> int:
         raise RunError(reason, where=str(path), hint=ODD_HINT if explain_odd_file(path) else "") from None
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise RunError(explain_odd_file(path) or "is no file", where=str(path), hint=ODD_HINT)
+        raise RunError(explain_odd_file(path) or "is not a file", where=str(path), hint=ODD_HINT)
     return handle
 
 
@@ -155,7 +155,7 @@ def explain_stray_link(path: Path) -> str:
 
 
 def read_plain(path: Path, max_bytes: int = MAX_JSON_BYTES, *, follows_links: bool = False) -> bytes:
-    """Return the content of a regular file that is no link.
+    """Return the content of a regular file that is not a link.
 
     Args:
         path: Path of the file.
@@ -181,7 +181,7 @@ def read_plain(path: Path, max_bytes: int = MAX_JSON_BYTES, *, follows_links: bo
 
 
 def read_plain_text(path: Path, max_bytes: int = MAX_JSON_BYTES) -> str:
-    """Return the UTF-8 text of a regular file that is no link.
+    """Return the UTF-8 text of a regular file that is not a link.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -190,7 +190,7 @@ def read_plain_text(path: Path, max_bytes: int = MAX_JSON_BYTES) -> str:
     try:
         return read_plain(path, max_bytes).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise RunError(f"is damaged: it is no UTF-8 text ({error})", where=str(path)) from None
+        raise RunError(f"is damaged: it is not UTF-8 text ({error})", where=str(path)) from None
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -288,8 +288,8 @@ def parse_json(content: bytes) -> Any:
     """Return the value of JSON text as this package writes it.
 
     Raises:
-        ValueError: The text is no UTF-8 or no JSON, is nested too deeply, or holds half a character or a number that is
-            not finite or has more than 64 bits.
+        ValueError: The text is not UTF-8 or not JSON, is nested too deeply, or holds half a character or a number that
+            is not finite or has more than 64 bits.
     """
     try:
         value = json.loads(
@@ -327,7 +327,7 @@ def read_json(path: Path, *, follows_links: bool = False) -> JsonObject:
         follows_links: Whether the file may be a link, as for `open_plain`.
 
     Raises:
-        RunError: The file is missing, is a link, or is no JSON object.
+        RunError: The file is missing, is a link, or is not a JSON object.
     """
     try:
         values = parse_json(read_plain(path, follows_links=follows_links))

@@ -163,7 +163,7 @@ def open_saved_folder(folder: Path) -> BinaryTable:
     """Open a folder written by ``Dataset.save_to_disk``.
 
     Raises:
-        DataError: The folder is no such folder, or its files are missing or damaged.
+        DataError: The folder is not such a folder, or its files are missing or damaged.
     """
     state = read_json_file(folder / "state.json")
     files = state.get("_data_files")

@@ -26,7 +26,7 @@ class Dialect:
 
     Attributes:
         separator: Character between fields.
-        is_quoted: Whether quotation marks around a field are no part of it.
+        is_quoted: Whether quotation marks around a field are not part of it.
         num_skipped: Number of lines before the header, such as the ``sep=;`` of a spreadsheet.
         notes: Guesses, one sentence each.
     """

@@ -20,7 +20,7 @@ def open_json(path: Path) -> Table:
     """Open a file of JSON objects; its columns are the keys of all rows, in the order in which they first appear.
 
     Raises:
-        DataError: The file cannot be read, holds no rows, or holds something that is no object.
+        DataError: The file cannot be read, holds no rows, or holds something that is not an object.
     """
     form = examine_text(path)
     keys: dict[str, None] = {}

@@ -122,7 +122,7 @@ def parse_pickle(path: Path) -> object:
         raise
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError, AttributeError) as error:
         raise DataError(
-            f"is no pickle, or is cut off or damaged: {error}", where=str(path), hint="Write the file again."
+            f"is not a pickle, or is cut off or damaged: {error}", where=str(path), hint="Write the file again."
         ) from None
 
 
@@ -219,7 +219,7 @@ class _Machine:
         """Append to the list on top; sets are kept as lists, since hashing nested values could overflow the stack."""
         target = self.stack[-1]
         if not isinstance(target, list):
-            raise ValueError("values are appended to something that is no list")
+            raise ValueError("values are appended to something that is not a list")
         target.extend(values)
 
     def set_items(self, group: list[Any]) -> None:
@@ -235,7 +235,7 @@ class _Machine:
                     raise self.refuse(f"a dictionary key of type {type(key).__name__}")
                 target[key] = value
         else:
-            raise ValueError("items are set on something that is no dictionary")
+            raise ValueError("items are set on something that is not a dictionary")
 
     def push_dict(self, group: list[Any]) -> None:
         """Push a new dict."""

@@ -49,7 +49,7 @@ _MASKED_ARRAYS = {"pandas.IntegerArray", "pandas.FloatingArray", "pandas.Boolean
 
 
 class UnsupportedError(ValueError):
-    """A part of the tree is no column of texts or numbers."""
+    """A part of the tree is not a column of texts or numbers."""
 
 
 class Decoder:
@@ -237,7 +237,7 @@ class Decoder:
             raise ValueError("the shape of an array does not fit its bytes")
         if kind.kind == "U" and content and np.frombuffer(content, f"{kind.byteorder}u4").max() > sys.maxunicode:
             # numpy would make strings of such numbers, and the first use of one crashes the process.
-            raise ValueError("a text holds a number that is no character")
+            raise ValueError("a text holds a number that is not a character")
         return np.frombuffer(content, kind)
 
     def _read_bytes(self, value: object) -> bytes:

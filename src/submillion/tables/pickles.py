@@ -93,7 +93,7 @@ class _Finder:
             return self._columns_of_list(content), {}
         if isinstance(content, dict):
             if not content or not all(isinstance(value, (list, tuple, Node)) for value in content.values()):
-                raise UnsupportedError("some values of the dict are no columns")
+                raise UnsupportedError("some values of the dict are not columns")
             return {read_name(key): partial(self._decoder.read_values, value) for key, value in content.items()}, {}
         if isinstance(content, Node):
             if content.name == "datasets.Dataset":

@@ -42,10 +42,10 @@ def test_other_classes_are_told_how_to_write_a_file() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("no: [a b]\nyes: [c d]", "the class name False is no text"),
+        ("no: [a b]\nyes: [c d]", "the class name False is not text"),
         ("spam: buy now\nham: [hello]", "spam: expected a list of beginnings, found 'buy now'"),
-        ("spam: [1]\nham: [hello]", "spam: entry 1 is no text: 1"),
-        ("spam: ['  ']\nham: [hello]", "spam: entry 1 is no text"),
+        ("spam: [1]\nham: [hello]", "spam: entry 1 is not text: 1"),
+        ("spam: ['  ']\nham: [hello]", "spam: entry 1 is not text"),
         ("spam: [a, a]\nham: [hello]", "spam: 'a' appears twice"),
         (f"spam: [{'x' * 501}]\nham: [hello]", "has 501 characters"),
         ("- a\n- b", "expected settings, found list"),

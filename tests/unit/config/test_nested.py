@@ -39,14 +39,14 @@ def test_arrays_and_paths_become_plain_values() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["train.epochs=2"], "is no mapping"),
-        ("train.epochs=2", "is no mapping"),
+        (["train.epochs=2"], "is not a mapping"),
+        ("train.epochs=2", "is not a mapping"),
         ({"train..epochs": 2}, "is not the path of a setting"),
         ({3: 2}, "is not the path of a setting"),
         ({"seed.more": 2}, "'seed' is a value, not a section"),
-        ({"train.epochs": object()}, "is no setting"),
-        ({"train.epochs": b"2"}, "is no setting"),
-        ({"data.text": {"title"}}, "is no setting"),
+        ({"train.epochs": object()}, "is not a setting"),
+        ({"train.epochs": b"2"}, "is not a setting"),
+        ({"data.text": {"title"}}, "is not a setting"),
     ],
 )
 def test_what_is_no_setting_is_refused(settings: Any, message: str) -> None:

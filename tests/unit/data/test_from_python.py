@@ -57,5 +57,5 @@ def test_one_of_several_splits_is_named(tmp_path: Path) -> None:
 def test_what_is_no_data_is_refused() -> None:
     with pytest.raises(ConfigError, match="there is no data"):
         submillion.read_records(None)
-    with pytest.raises(ConfigError, match="is no data source"):
+    with pytest.raises(ConfigError, match="is not a data source"):
         submillion.read_records(3)

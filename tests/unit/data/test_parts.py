@@ -217,7 +217,7 @@ def test_digests_fold_what_the_doctor_folds_and_survive_a_file() -> None:
     asked = make_records([("some words here!", 1), ("OTHER words", 0), ("third", 0), ("", 0)])
     assert find_rows(asked, read.all).tolist() == [True, True, False, False]
     for content in (b"", b"x" * 40, stored.to_bytes()[:-1], stored.to_bytes() + b"\0" * 8):
-        with pytest.raises(RunError, match="no list of trained rows"):
+        with pytest.raises(RunError, match="not a list of trained rows"):
             TrainedRows.from_bytes(content, where="x")
 
 

@@ -39,11 +39,11 @@ def test_one_text_is_a_list_of_one() -> None:
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        (["fine", None], r"texts\[1\]: None \(NoneType\) is no text"),
-        ([float("nan")], r"texts\[0\]: nan \(float\) is no text"),
-        ([["a"]], r"texts\[0\]: .*list\) is no text"),
-        (pd.Series(["a", None]), r"texts\[1\]: .* is no text"),
-        (np.array([["a", "b"]]), r"texts\[0\]: .*ndarray\) is no text"),
+        (["fine", None], r"texts\[1\]: None \(NoneType\) is not text"),
+        ([float("nan")], r"texts\[0\]: nan \(float\) is not text"),
+        ([["a"]], r"texts\[0\]: .*list\) is not text"),
+        (pd.Series(["a", None]), r"texts\[1\]: .* is not text"),
+        (np.array([["a", "b"]]), r"texts\[0\]: .*ndarray\) is not text"),
         (np.array("a"), "is not a list of texts"),
         (b"bytes", "is a bytes, not a list of texts"),
         ({"text": "a"}, "is a dict, not a list of texts"),
@@ -65,7 +65,7 @@ def test_a_source_is_a_path_a_name_or_a_table(tmp_path: Path) -> None:
         *(True, True, False, False, False)
     ]
     for value in (FRAME["text"], ["a"], 5, b"a.csv"):
-        with pytest.raises(ConfigError, match="is no data source"):
+        with pytest.raises(ConfigError, match="is not a data source"):
             name_source(value)
 
 

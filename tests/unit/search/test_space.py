@@ -176,7 +176,7 @@ def test_a_setting_without_effect_is_refused() -> None:
         ({"train.learning_rate": {**LEARNING_RATE, "step": 0.1}}, "exclude each other"),
         ({"train.learning_rate": {"type": "float", "low": 0, "hihg": 1}}, "did you mean 'high'"),
         ({"train.learning_rate": {"type": "rank"}}, "type rank is for adapter.rank"),
-        ({"adapter.dropout": {**LEARNING_RATE, "when": {"model.head": "linear"}}}, "no categorical setting"),
+        ({"adapter.dropout": {**LEARNING_RATE, "when": {"model.head": "linear"}}}, "not a categorical setting"),
     ],
 )
 def test_broken_spaces_are_refused(space: dict[str, Any], message: str) -> None:
