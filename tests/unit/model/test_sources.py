@@ -138,7 +138,7 @@ def test_weights_with_a_broken_header_are_damaged(base_copy: Path, header: bytes
 def test_a_broken_config(base_copy: Path, text: str) -> None:
     (base_copy / "config.json").write_text(text)
     for look in (find_base, load_base_config):
-        with pytest.raises(ModelError, match=r"is no JSON|names no model_type") as caught:
+        with pytest.raises(ModelError, match=r"is not JSON|names no model_type") as caught:
             look(str(base_copy))
         assert caught.value.where.endswith("config.json")
 
