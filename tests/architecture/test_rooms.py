@@ -19,7 +19,7 @@ MAX_LINES = 400
 MAX_ROWS = 22
 MAX_FLOORS = 12
 MAX_ROOT_MODULES = 10
-# Run as a process of its own, it answers its parent on stdout.
+# It runs as a separate process and answers its parent on stdout.
 ANSWERS_ON_STDOUT = {"pipeline/proof.py"}
 
 # Each of these packages has one way in, so that what it changes from version to version is dealt with in one place.
@@ -72,7 +72,7 @@ ROOMS = read_rooms()
 
 
 def find_room(name: str) -> tuple[int, str] | None:
-    """Return the row and the name of the room that a file stands in; the most exact name counts."""
+    """Return the row and the name of the room that a file is in; the most exact name counts."""
     found = [
         (row, room)
         for row, rooms in enumerate(ROOMS)
@@ -107,7 +107,7 @@ def test_every_module_has_a_room_and_imports_only_go_down(path: Path) -> None:
     if path == PACKAGE / "__init__.py":
         return  # The front door hands out what lies in the rooms.
     room = find_room(name_of(path))
-    assert room is not None, f"{name_of(path)} stands in no row of the table in docs/architecture.md"
+    assert room is not None, f"{name_of(path)} is in no row of the table in docs/architecture.md"
     for module in iter_imports(path):
         if module.split(".")[0] != "submillion":
             continue

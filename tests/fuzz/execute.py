@@ -1,4 +1,4 @@
-"""Carry out cases in a process of their own, which may hang, crash or grow without harm to the driver."""
+"""Carry out cases in a separate process, which may hang, crash or grow without harm to the driver."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def _read_status(name: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) << 10
-    raise RuntimeError(f"this system does not tell {name}")
+    raise RuntimeError(f"this system does not report {name}")
 
 
 def _find_place(trace: list[str]) -> str:

@@ -23,7 +23,7 @@ class Target:
     """One kind of file that is damaged.
 
     Attributes:
-        name: Its name in tables; what stands before the slash is its group.
+        name: Name in tables; the part before the slash is the group.
         contents: Valid files.
         ways: Names of mutators.
         put: Takes an empty folder and the damaged content; writes what is needed around it and returns what is used.

@@ -42,7 +42,7 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
 
 @pytest.fixture(scope="session")
 def submillion_process() -> Callable[..., subprocess.Popen[str]]:
-    """Return `start(*words, **popen) -> Popen` for commands that need a process of their own."""
+    """Return `start(*words, **popen) -> Popen` for commands that need their own process."""
 
     def start(*words: object, **options: Any) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "submillion", *(str(word) for word in words)]

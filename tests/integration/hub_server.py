@@ -74,10 +74,10 @@ class HubServer:
     """The server; use it in a `with` block.
 
     Attributes:
-        repos: What it holds, by (kind, name).
-        fault: What goes wrong: `cut` breaks off the files named in `cut_files` halfway, and on every attempt at the
-            same byte; `missing` knows no repository; `gated` asks for a login; `error` answers 500; `silent`
-            accepts connections and says nothing.
+        repos: Repositories by (kind, name).
+        fault: Fault of the server: `cut` ends the files in `cut_files` halfway, at the same byte on every attempt,
+            `missing` knows no repository, `gated` asks for a login, `error` answers 500, and `silent` accepts
+            connections without an answer.
         cut_files: Files whose content `cut` concerns.
         requests: Method and path of every request so far.
     """
@@ -131,7 +131,7 @@ def _make_handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Keep quiet; `requests` tells what came."""
+            """Log nothing; `requests` has the requests."""
 
         def do_HEAD(self) -> None:
             self._answer()

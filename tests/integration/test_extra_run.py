@@ -38,7 +38,7 @@ def news(tmp_path_factory: pytest.TempPathFactory, news_rows: Callable[..., Path
 
 
 def write_extra(path: Path, news: Path, word: str = "curious") -> Path:
-    """Write a row made from each training row: some of those will stand in validation."""
+    """Write a row made from each training row: some of those will be in validation."""
     rows = [
         SyntheticRow(
             f"x-{record.id}",

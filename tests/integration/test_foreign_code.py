@@ -168,7 +168,7 @@ def test_a_base_of_a_stranger_runs_nothing(
     shutil.copytree(tiny_base("bert"), base)
     drop_tokenizer_json(base)
     poison(base, marker)
-    # Without a model of its own, transformers would take an adapter's base from wherever the adapter names it.
+    # Without its own model, transformers would take an adapter's base from wherever the adapter names it.
     write_json(base / "adapter_config.json", {"peft_type": "LORA", "base_model_name_or_path": "stranger/code", "r": 1})
     model = tmp_path / "language-model"
     build_tiny_gpt2(model)

@@ -36,7 +36,7 @@ def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory, news_rows: Callable[..., Path]) -> Path:
-    """Return unlabelled rows: 40 of their own, and the 40 of the trained run's test file."""
+    """Return unlabelled rows: 40 new ones, and the 40 of the trained run's test file."""
     folder = tmp_path_factory.mktemp("target")
     texts = []
     for start in (5000, 1000):
@@ -262,4 +262,4 @@ def test_a_command_that_could_not_begin_does_not_stand_in_the_way(
     assert cli(*words).code == 5
     outcome = cli(*words, "--model", tiny_gpt2, "--set", "finetune.max_steps=1")
     assert outcome.code == 0, outcome.err
-    assert "going on" not in outcome.err
+    assert "continuing the work" not in outcome.err

@@ -240,7 +240,7 @@ NEWS_LABELS = ("business", "sports", "world")
 
 @pytest.fixture
 def news_repo(hub: HubServer, tmp_path: Path) -> Repo:
-    """Put a parquet data set on the hub, as `datasets` writes it: class names stand in the files' metadata."""
+    """Put a parquet data set on the hub, as `datasets` writes it: class names are in the files' metadata."""
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=NEWS_LABELS)})
     folder = tmp_path / "news"
     for split, rows in NEWS.items():

@@ -1,4 +1,4 @@
-"""Runs in processes of their own: finished, taken up again, ended early, interrupted, failed and orphaned."""
+"""Runs in their own processes: finished, resumed, ended early, interrupted, failed and orphaned."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def test_every_published_recipe_runs(recipe: str, news: Path, tiny_roberta: Path
 
 @pytest.fixture(scope="module")
 def whole(news: Path, tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> RunSummary:
-    """A run with everything: proof, report, baseline, and watched sets with labels of their own file and beside it."""
+    """A run with everything: proof, report, baseline, and watched sets with labels in their file and beside it."""
     root = tmp_path_factory.mktemp("whole")
     far = (news / "test.csv").read_text()
     (root / "far.csv").write_text(far)

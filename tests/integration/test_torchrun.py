@@ -21,7 +21,7 @@ PATIENCE_S = 240
 
 
 def start(words: list[str], folder: Path) -> subprocess.Popen[str]:
-    """Start a command under torchrun; its output goes to files, which nobody has to read for it to go on."""
+    """Start a command under torchrun; its output goes to files, which nobody has to read for it to continue."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
         return subprocess.Popen(

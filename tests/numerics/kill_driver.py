@@ -1,4 +1,4 @@
-"""Runs that are killed at a chosen point, each in a process of its own.
+"""Runs that are killed at a chosen point, each in its own process.
 
 ``python kill_driver.py REQUEST``: the request is a JSON list of {config, folder, target, call, when}. Importing takes
 seconds, so one process imports everything and forks a child for each run; the child kills itself with SIGKILL at the

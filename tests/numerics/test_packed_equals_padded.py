@@ -50,7 +50,7 @@ def test_packed_logits_are_the_stock_models(
     ours = score_all(tiny, features)
     theirs = score_stock(load_stock(tiny, save_run_files(tiny, tmp_path).adapter), tiny, features, pooling=pooling)
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
-    # Records must be told apart, or any mix of them would pass.
+    # Records must be distinguishable, or any mix of them would pass.
     assert ours.std(dim=0).min() > 0.01
 
 

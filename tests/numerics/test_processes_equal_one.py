@@ -240,7 +240,7 @@ def test_a_run_of_two_is_the_run_of_one(scenes: Scenes) -> None:
     first, second = scenes("run 2")
     run, whole = Path(first["result"]["run"]), Path(alone["result"]["run"])
     assert_same_run(run, whole)
-    # All processes know what came of it; the files are the first one's, each written once.
+    # All processes know the result; the files are the first one's, each written once.
     assert first == second
     assert first["result"]["evaluations"]["test"] == read_json(run / "evaluation" / "test.json")
     manifest = read_json(run / "manifest.json")

@@ -1,4 +1,4 @@
-"""scikit-learn's own checks of estimators: as far as they go on numbers, and all of them with numbers spelled out."""
+"""scikit-learn's checks of estimators: those that also work on numbers, and all of them with numbers as words."""
 
 from __future__ import annotations
 

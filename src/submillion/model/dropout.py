@@ -182,7 +182,7 @@ class KeyedDropout(nn.Module):
         self.per_record = per_record
 
     def mask(self, x: torch.Tensor) -> torch.Tensor | None:
-        """Return the keep mask for rows of `x`, or None where nothing is dropped.
+        """Return the keep mask for rows of `x`, or None if nothing is dropped.
 
         Args:
             x: Shape (..., H), where the leading axes are all tokens or all records. It may also be a table of shape

@@ -101,7 +101,7 @@ class Classifier(nn.Module):
 
     @cached_property
     def stock_reason(self) -> str:
-        """The reason why stock modules run on a CPU, as the end of a sentence; empty where the kernels run."""
+        """The reason why stock modules run on a CPU, as the end of a sentence; empty if the kernels run."""
         return explain_stock(self.encoder.config, variant=self.plan.variant, dtype=self._dtype)
 
     def describe_modules(self) -> str:
@@ -229,7 +229,7 @@ class Classifier(nn.Module):
 
 
 def find_window(config: Mapping[str, object]) -> int | None:
-    """Return how many tokens a base model has positions for, or None where its positions are relative.
+    """Return how many tokens a base model has positions for, or None if its positions are relative.
 
     Args:
         config: The base model's ``config.json``.

@@ -47,7 +47,7 @@ class AttentionSite:
     site: int
 
     def make_mask(self, num_heads: int, longest: int) -> Mask | None:
-        """Return the masks for records of up to `longest` tokens, or None where nothing is dropped."""
+        """Return the masks for records of up to `longest` tokens, or None if nothing is dropped."""
         if self.dropout is None or not self.dropout.training or self.dropout.p == 0.0:
             return None
         keys = self.dropout.state.token_keys

@@ -49,7 +49,7 @@ class Adapter:
 
 
 def make_mask(dropout: KeyedDropout | None, width: int) -> Mask | None:
-    """Return the masks of a site's next use over tokens, or None where nothing is dropped."""
+    """Return the masks of a site's next use over tokens, or None if nothing is dropped."""
     if dropout is None or not dropout.training or dropout.p == 0.0:
         return None
     keys = dropout.state.token_keys

@@ -20,7 +20,7 @@ _SMALL = 2.0**-12
 
 
 def explain_no_stock_head(family: str, *, pooling: str, num_labels: int, hidden_size: int) -> str:
-    """Return why no stock class computes a linear head, as the end of a sentence; empty where one does.
+    """Return why no stock class computes a linear head, as the end of a sentence; empty if one does.
 
     Args:
         family: The base's ``model_type``.

@@ -100,7 +100,7 @@ def test_the_trainer_reads_the_same_rows_as_this_package(job: Job, options: dict
     theirs = run(job, "trainer", **options)
     assert [part.num_rows for part in theirs.rounds] == [ROUND_ROWS] * NUM_ROUNDS
     ours = run(job, "train", precision="fp32")
-    # Each in an order of its own, so that only an epoch's sums can agree.
+    # Each has its own order, so that only an epoch's sums can agree.
     for column in range(2):
         assert sum(pair[column] for pair in list_lengths(theirs)) == sum(pair[column] for pair in list_lengths(ours))
 
@@ -131,7 +131,7 @@ def test_all_that_score_read_the_same_tokens_and_give_the_same_labels(job: Job) 
     assert len(set(labels)) > 1
 
 
-@pytest.mark.filterwarnings("ignore")  # the exporter gives a dozen, of its own making
+@pytest.mark.filterwarnings("ignore")  # the exporter itself gives a dozen
 def test_onnx_runtime_gives_the_same_labels(job: Job) -> None:
     for name in ("onnx", "onnxruntime", "onnxscript"):
         pytest.importorskip(name, reason="benchmarks/requirements.txt is not installed")

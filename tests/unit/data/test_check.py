@@ -38,7 +38,7 @@ def jaccard(left: str, right: str) -> float:
 
 def test_normalised_texts_fold_case_punctuation_and_blanks() -> None:
     assert normalise_text("  \u201cStra\u00dfe\u201d -- U.S.\tsnake_case!") == "strasse u s snake case"
-    # ASCII text takes a way of its own; the letter at the end keeps the other text off it.
+    # ASCII text takes a separate path; the letter at the end keeps the other text off it.
     every = "".join(map(chr, range(128)))
     assert normalise_text(every) == normalise_text(f"{every} \u00e9").removesuffix(" \u00e9")
 

@@ -1,4 +1,4 @@
-"""Which tokens tell a base nothing, by the kind of its vocabulary."""
+"""Tokens without meaning for a base, by the kind of its vocabulary."""
 
 from __future__ import annotations
 

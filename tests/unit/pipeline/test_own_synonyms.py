@@ -44,7 +44,7 @@ def lexicon() -> Lexicon:
 
 @pytest.fixture
 def given(monkeypatch: pytest.MonkeyPatch) -> list[list[SyntheticRow]]:
-    """Collect what a preparation was given of its own rows."""
+    """Collect the training rows that a preparation was given."""
     seen: list[list[SyntheticRow]] = []
     recall = synonyms.recall_synonyms
 

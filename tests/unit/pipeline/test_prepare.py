@@ -35,7 +35,7 @@ class Notes(Silent):
 
 @pytest.fixture
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Turn the cache on, in a folder of its own, and return that."""
+    """Turn the cache on in a new folder, and return the folder."""
     monkeypatch.setenv("SUBMILLION_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "data"
 

@@ -64,7 +64,7 @@ def write_run(
         names: Classes.
         num_records: Rows of each evaluated split.
         num_steps: Steps in the log.
-        seed: Of the configuration and the drawn figures.
+        seed: Seed for the configuration and the drawn figures.
         skill: How far the model's logits lead to the truth.
         splits: Splits and watched sets that were evaluated.
         overrides: Settings on top of the defaults.

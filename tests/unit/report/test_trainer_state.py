@@ -41,7 +41,7 @@ def measure(predicted: Any) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def real_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output folder of a real Trainer, with two checkpoints and no state of its own."""
+    """The output folder of a real Trainer, with two checkpoints and no state in the folder itself."""
     folder = tmp_path_factory.mktemp("trainer") / "imdb-<b>"
     torch.manual_seed(0)
     config = BertConfig(

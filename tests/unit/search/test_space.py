@@ -1,4 +1,4 @@
-"""Spaces: every draw stays below the budget, conditions hold, and what cannot work is told before the first trial."""
+"""Spaces: every draw stays below the budget, conditions hold, and impossible settings fail before the first trial."""
 
 from __future__ import annotations
 

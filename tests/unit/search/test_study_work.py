@@ -167,7 +167,7 @@ def test_a_trial_that_was_put_back_twice_says_which_it_repeats(tmp_path: Path) -
 def test_a_trial_that_others_put_back_meanwhile_is_left_to_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where a machine was asleep: nothing of the trial counts, and the worker goes on."""
+    """As where a machine was asleep: nothing of the trial counts, and the worker continues."""
     task = study_workers.make_task(trials=2)
     url = f"sqlite:///{tmp_path}/study.db"
     study = study_workers.begin(task, url)

@@ -138,7 +138,7 @@ def test_tabs_have_no_quoting_where_marks_do_not_pair_within_a_field(tmp_path: P
 def test_tabs_have_quoting_where_every_mark_pairs(tmp_path: Path) -> None:
     rows = [(f'He said "{text}"', label) for text, label in make_rows(12)]
     check_read(write_table(tmp_path / "a.tsv", [("text", "label"), *rows], "\t"), rows)
-    # Texts of several lines and with tabs, as a spreadsheet writes them: no line is a row of its own.
+    # Texts of several lines and with tabs, as a spreadsheet writes them: no line is a separate row.
     rows[3] = ("two\nlines\tand a tab", "food")
     check_read(write_table(tmp_path / "b.tsv", [("text", "label"), *rows], "\t"), rows)
 

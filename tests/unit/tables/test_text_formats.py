@@ -177,7 +177,7 @@ def make_bomb(packing: str, block: bytes, num_blocks: int) -> bytes:
     return sink.getvalue()
 
 
-# Read in a process of its own, whose time and memory beyond what imports take are measured.
+# Read in a separate process, whose time and memory beyond what imports take are measured.
 MEASURE = """
 import resource, sys, time
 from submillion.data.read import count_rows, read_dataset

@@ -178,7 +178,7 @@ for step in (1, 2):
 
 
 def send(name: str, folder: Path, **environment: str) -> None:
-    """Let a process of its own track two parts of a run: these packages leave threads and hooks behind."""
+    """Let a separate process track two parts of a run: these packages leave threads and hooks behind."""
     folder.mkdir()
     variables = {**os.environ, "HOME": str(folder.parent), **environment}
     command = [sys.executable, "-c", _SEND, name, str(folder)]

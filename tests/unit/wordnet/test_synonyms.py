@@ -97,7 +97,7 @@ def test_parts_of_speech_follow_from_frequency_and_neighbours(lexicon: Lexicon) 
     assert read(lexicon, "the Yanks' starting lineup", "starting") is None
     assert read(lexicon, "they are starting it", "starting") == ("v", "start", "ing")
     assert read(lexicon, "the xyzzy of it", "xyzzy") is None
-    # Larger has no entry of its own: its form is not told.
+    # Larger has no separate entry, so its form is unknown.
     assert read(lexicon, "the larger nation", "larger") is None
 
 
