@@ -15,7 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from submillion.config.run import RunConfig
 
 FOLDER = Path(__file__).parent
 RESULT = FOLDER / "results" / "published-agnews.json"
@@ -78,7 +81,8 @@ def main() -> None:
 def reproduce(options: argparse.Namespace) -> dict[str, Any]:
     """Make all runs that do not exist yet, one after the other, and collect their figures."""
     from submillion.metrics.evaluate import compare_correct
-    from submillion.run.history import load_run, read_predictions
+    from submillion.run.history import read_history
+    from submillion.run.predictions import read_predictions
 
     watch = [parse_watch(text) for text in options.watch]
     runs: dict[str, Path] = {}
@@ -88,10 +92,16 @@ def reproduce(options: argparse.Namespace) -> dict[str, Any]:
         runs[f"{OURS}, complete"] = train(OURS, options, watch, limited=False)
     entries = []
     for name, folder in runs.items():
-        run = load_run(folder)
-        sets = {}
+        run = read_history(folder)
+        assert run.config is not None
+        assert run.plan is not None
+        sets: dict[str, dict[str, Any]] = {}
         for split, figures in run.results.items():
-            sets[split] = {key: figures[key] for key in ("accuracy", "accuracy_interval", "num_records")}
+            sets[split] = {
+                "accuracy": figures["accuracy"],
+                "accuracy_interval": figures["accuracy_interval"],
+                "num_records": figures["num_records"],
+            }
             mine, ours = read_predictions(folder, split), read_predictions(runs[OURS], split)
             if name != OURS and mine is not None and ours is not None and mine.ids == ours.ids:
                 sets[split]["against_ours"] = compare_correct(mine.right, ours.right).to_json()
@@ -103,19 +113,19 @@ def reproduce(options: argparse.Namespace) -> dict[str, Any]:
                 "recipe": recipe,
                 "published": None if published is None else asdict(published),
                 "trainable_params_published_base": count_on_own_base(recipe),
-                "trainable_params": run.plan["trainable_params"],
+                "trainable_params": run.plan.trainable_params,
                 "adapter": show_adapter(run.config),
                 "num_steps": int(run.steps["step"][-1]),
-                "batch_size": run.config["train"]["batch_size"],
+                "batch_size": run.config.train.batch_size,
                 "num_records_seen": int(run.steps["num_records"].sum()),
                 "num_train_records": run.data["num_train"],
-                "learning_rate": run.config["train"]["learning_rate"],
+                "learning_rate": run.config.train.learning_rate,
                 "train_s": run.train_s,
                 "precision": None if run.manifest is None else run.manifest.precision,
                 "sets": sets,
             }
         )
-    first = load_run(runs[OURS])
+    first = read_history(runs[OURS])
     assert first.manifest is not None
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -177,12 +187,11 @@ def count_on_own_base(recipe: str) -> int:
     return int(api.plan(recipe).trainable_params)
 
 
-def show_adapter(config: Mapping[str, Any]) -> str:
-    adapter, head = config["adapter"], config["model"]["head"]
-    targets = adapter["targets"]
-    where = "+".join(targets) if len(targets) <= 3 else f"{len(targets)} modules"
-    rank = adapter["rank"]
-    return f"rank {rank} on {where}, {head} head" + (", all biases" if adapter["bias"] == "all" else "")
+def show_adapter(config: RunConfig) -> str:
+    adapter = config.adapter
+    where = "+".join(adapter.targets) if len(adapter.targets) <= 3 else f"{len(adapter.targets)} modules"
+    more = ", all biases" if adapter.bias == "all" else ""
+    return f"rank {adapter.rank} on {where}, {config.model.head} head{more}"
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

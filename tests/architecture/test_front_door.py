@@ -132,6 +132,16 @@ def test_a_run_can_be_looked_for_before_anything_that_computes_is_imported(modul
     assert [name for name in heavy if name in loaded] == []
 
 
+def test_reports_wait_for_no_room_that_trains() -> None:
+    loaded = list_loaded("import submillion.report.formatting")
+    assert [name for name in HEAVY if name in loaded] == []
+    loaded = list_loaded("from submillion.report import write_card, write_report")
+    assert "matplotlib" in loaded
+    rooms = {name.split(".")[1] for name in loaded if name.startswith("submillion.")}
+    assert rooms & {"pipeline", "scoring", "training", "wordnet", "augment", "search"} == set()
+    assert [name for name in ("torch", "transformers", "sklearn", "nltk") if name in loaded] == []
+
+
 def test_the_python_api_is_there() -> None:
     names = {
         *("SubmillionClassifier", "__version__", "curve", "export", "load", "plan", "predict", "read_dataset"),

@@ -28,6 +28,8 @@ IMPORTERS = {
     "accelerate": {"training/collective.py", "training/track.py"},
     "sklearn": {"metrics/baseline.py", "estimator.py"},
     "matplotlib": {"report/"},
+    "jinja2": {"report/templates.py"},
+    "markupsafe": {"report/templates.py"},
     "typer": {"cli/"},
     "rich": {"cli/"},
     "datasets": set(),

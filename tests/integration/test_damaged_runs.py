@@ -16,7 +16,6 @@ import pytest
 
 from submillion.cli import main
 from submillion.report import write_card, write_report
-from submillion.report.html import Html
 
 TYPED = {2, 3, 4, 5, 6}
 
@@ -38,7 +37,7 @@ def finished(
 @pytest.fixture(autouse=True)
 def _draw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the drawing of plots that all data has been gathered for: it takes most of the time of a report."""
-    monkeypatch.setattr("submillion.report.page.render_svg", lambda plot: Html(""))
+    monkeypatch.setattr("submillion.report.theme.render_svg", lambda plot: "")
     monkeypatch.setattr("submillion.report.write.render_png", lambda plot: b"")
 
 

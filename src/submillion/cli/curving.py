@@ -73,7 +73,8 @@ def curve(
 
 
 def _print_result(result: CurveResult) -> None:
-    from submillion.cli.tables import make_table, show_interval, show_p, show_percent, show_points
+    from submillion.cli.tables import make_table
+    from submillion.report.formatting import show_interval, show_p, show_percent, show_points
 
     figures = result.figures
     table = make_table("budget", "trainable", "accuracy", "95 % interval", "against the previous", "p", "filled with")

@@ -86,9 +86,10 @@ def compare(
     """Compare two runs on the same rows, with a paired McNemar test and a bootstrap."""
     from submillion.cli.labelled import read_labelled
     from submillion.cli.progress_bars import open_progress
-    from submillion.cli.tables import make_table, show_p, show_percent, show_points
+    from submillion.cli.tables import make_table
     from submillion.errors import ConfigError
     from submillion.metrics.evaluate import compare_correct
+    from submillion.report.formatting import show_p, show_percent, show_points
     from submillion.run.trained_rows import count_trained_rows, describe_trained_rows
     from submillion.scoring.run_model import load_run
 

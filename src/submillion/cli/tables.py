@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from submillion.cli.console import make_text
+from submillion.report.formatting import show_interval, show_p, show_percent, show_points
 from submillion.storage.json_shapes import JsonView
 
 if TYPE_CHECKING:
@@ -21,26 +22,6 @@ def make_table(*columns: str, title: str = "") -> Table:
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     return table
-
-
-def show_percent(value: float) -> str:
-    """Return a share as ``93.55 %``."""
-    return f"{100 * value:.2f} %"
-
-
-def show_interval(interval: Sequence[float] | None) -> str:
-    """Return an interval of shares as ``93.0 .. 94.1 %``, or a dash if there is none."""
-    return "-" if interval is None else f"{100 * interval[0]:.2f} .. {100 * interval[1]:.2f} %"
-
-
-def show_points(difference: float, interval: Sequence[float]) -> str:
-    """Return a difference of shares in percentage points, with its interval."""
-    return f"{100 * difference:+.2f} ({100 * interval[0]:+.2f} .. {100 * interval[1]:+.2f})"
-
-
-def show_p(p: float) -> str:
-    """Return a p value with two significant digits."""
-    return "< 0.0001" if p < 0.0001 else f"{p:.2g}"
 
 
 def tabulate_plan(plan: Plan, *, details: bool = False) -> list[Table | Text]:

@@ -115,7 +115,7 @@ def _split_weight(given: str) -> tuple[str, float]:
 
 def demo(out: Out = None) -> None:
     """Train on the shipped news items with the bundled MiniLM: the whole pipeline, without a network."""
-    from submillion.cli.tables import show_interval, show_percent
+    from submillion.report.formatting import show_interval, show_percent
     from submillion.run.folder import RunDir
     from submillion.training.collective import is_first_process
 

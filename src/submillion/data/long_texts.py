@@ -76,25 +76,3 @@ def count_kept(lengths: NDArray[np.integer[Any]], limit: int, num_special: int, 
         return cut
     pieces = count_chunks(lengths, limit, num_special, rule)
     return lengths.astype(np.int64) + (pieces - 1) * num_special
-
-
-def describe_rule(limit: object, rule: str) -> str:
-    """Return how long texts are read, for users who load a model with other libraries.
-
-    Args:
-        limit: Number of tokens read at once, special tokens included, as it is shown.
-        rule: Part of a longer text that is read.
-    """
-    if rule == "chunks":
-        return (
-            f"A text of more than {limit} tokens, special tokens included, is read in the fewest consecutive chunks of "
-            "about equal length, and the mean of their logits counts (`long_texts: chunks`). Stock libraries read "
-            "only its beginning and may answer differently."
-        )
-    if rule == "head_tail":
-        return (
-            f"Of a text of more than {limit} tokens, special tokens included, the beginning is read in a quarter of "
-            "that length and the end in the rest (`long_texts: head_tail`). Stock libraries cut off the end and may "
-            "answer differently."
-        )
-    return f"Texts are cut after {limit} tokens."

@@ -32,7 +32,7 @@ from submillion.records import labels_of
 from submillion.report import write_card, write_report
 from submillion.report.learning import judge_run
 from submillion.run.folder import RunDir
-from submillion.run.history import load_run
+from submillion.run.history import read_history
 from submillion.run.reader import count_test_evaluation, read_manifest
 from submillion.scoring.exports import export_run
 from submillion.scoring.load_classifier import explain_stock_scoring, load_merged_scorer
@@ -251,7 +251,7 @@ def write_figures(run: RunDir, scoring: _Scoring, proven: _Proven, scored: _Scor
     }
     predicted = {name: values.argmax(axis=1) for name, values in scored.sets.items()}
     baselines = _judge_baseline(run, ready, predicted=predicted, progress=scoring.progress)
-    return {"evaluations": evaluations, "baselines": baselines, "verdict": judge_run(load_run(run.path))}
+    return {"evaluations": evaluations, "baselines": baselines, "verdict": judge_run(read_history(run.path))}
 
 
 def _hand_out(run: RunDir, config: RunConfig, progress: Progress) -> None:

@@ -12,9 +12,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-from submillion.report import words
-from submillion.report.html import Child, Html, element, render, table
-from submillion.report.page import Section, build_page, paragraph, show_plot
+from submillion.report.formatting import shorten
+from submillion.report.templates import render_page
 from submillion.report.theme import Plot, Theme, new_figure, render_png
 from submillion.storage.files import write_bytes, write_text
 
@@ -34,7 +33,7 @@ def write_budget_page(folder: Path, figures: Mapping[str, Any]) -> Path:
     write_bytes(folder / "curve.png", image)
     write_text(folder / "curve.csv", _spell_csv(figures))
     page = folder / "curve.html"
-    write_text(page, _build(figures, plot))
+    write_text(page, render_page("curve.html", figures=figures, plot=plot))
     return page
 
 
@@ -44,7 +43,7 @@ def budget_curve_plot(figures: Mapping[str, Any]) -> Plot:
     over = "One seed; the 95 % interval is about other records, not about other seeds."
     if num_seeds > 1:
         over = f"Mean of {num_seeds} seeds with its 95 % interval; faint points beside it are single seeds."
-    title = f"Accuracy against trainable parameters: {words.shorten(figures['recipe'], 40)}"
+    title = f"Accuracy against trainable parameters: {shorten(figures['recipe'], 40)}"
     return Plot("curve", title, over, partial(draw_budget_curve, figures=figures), wide=True)
 
 
@@ -103,64 +102,3 @@ def _spell_csv(figures: Mapping[str, Any]) -> str:
         ends = point["accuracy_interval"]
         writer.writerow([point["budget"], point["trainable_params"], point["accuracy"], *ends, *point["accuracies"]])
     return stream.getvalue()
-
-
-def _build(figures: Mapping[str, Any], plot: Plot) -> str:
-    num_seeds = len(figures["seeds"])
-    best = max(figures["points"], key=lambda point: float(point["accuracy"]))
-    heading = element(
-        "header",
-        paragraph("submillion \N{MIDDLE DOT} accuracy against the budget", class_="eyebrow"),
-        element("h1", figures["recipe"]),
-        paragraph(
-            f"{figures['base']} \N{MIDDLE DOT} {num_seeds} {'seed' if num_seeds == 1 else 'seeds'} a budget",
-            class_="sub",
-        ),
-    )
-    opening = paragraph(
-        f"Highest mean accuracy on {figures['num_records']:,} {figures['split']} records: "
-        f"{words.percent(best['accuracy'])} with {best['trainable_params']:,} trainable parameters.",
-        class_="lead",
-    )
-    sections = [
-        Section("curve", "Curve", "What more parameters bring", render(show_plot(plot), _point_table(figures))),
-        Section("tests", "Tests", "Which steps are more than chance", _test_table(figures)),
-    ]
-    return build_page(f"{figures['recipe']}: accuracy against the budget", heading, opening, sections)
-
-
-def _point_table(figures: Mapping[str, Any]) -> Html:
-    rows: list[list[Child]] = [
-        [
-            words.count(point["budget"]),
-            words.count(point["trainable_params"]),
-            words.percent(point["accuracy"]),
-            words.percent_range(point["accuracy_interval"]),
-            ", ".join(f"{100 * accuracy:.2f}" for accuracy in point["accuracies"]),
-            point["how"],
-        ]
-        for point in figures["points"]
-    ]
-    return table(["Budget", "Trainable", "Accuracy", "Interval", "Each seed", "Filled with"], rows, numeric=range(4))
-
-
-def _test_table(figures: Mapping[str, Any]) -> Html:
-    rows: list[list[Child]] = [
-        [
-            f"{words.count(test['smaller'])} to {words.count(test['larger'])}",
-            words.points(test["difference"]),
-            " to ".join(words.points(end) for end in test["interval"]),
-            words.p_value(test["p"]),
-        ]
-        for test in figures["tests"]
-    ]
-    if not rows:
-        return paragraph("One budget has no neighbour.", class_="note")
-    text = (
-        "Larger minus smaller budget, in points, paired by seed and record. The interval draws seeds and records; the "
-        "p value flips the sign of each record's difference over all seeds, and is about these trained models. "
-        f"{len(rows)} tests are made, and they are not corrected for their number."
-    )
-    return render(
-        paragraph(text, class_="note"), table(["Budgets", "Difference", "Interval", "Test"], rows, numeric=range(1, 4))
-    )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,9 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from submillion.metrics.stats import wilson_interval
+from submillion.report.formatting import percent, shorten, shorten_names
 from submillion.report.theme import MARKERS, Plot, Theme, new_figure, new_grid
-from submillion.report.words import percent, shorten, shorten_names
-from submillion.run.history import FloatArray, Predictions
+from submillion.run.figures import SetFigures
+from submillion.run.predictions import FloatArray, Predictions
 
 NUM_WIDTH_BINS = 10
 MAX_PANELS = 12
@@ -78,13 +78,12 @@ def _draw_perfect(axes: Axes, theme: Theme, start: float = 0.0) -> None:
     axes.set_aspect("equal")
 
 
-def draw_reliability(theme: Theme, *, result: Mapping[str, Any]) -> Figure:
+def draw_reliability(theme: Theme, *, result: SetFigures) -> Figure:
     """Draw accuracy against confidence in bins of equal mass, before and after temperature."""
     figure, axes = new_figure(4.4, 3.8)
-    kinds = (("reliability_raw", "before temperature", 1), ("reliability", "after temperature", 0))
+    before, after = result.get("reliability_raw", []), result.get("reliability", [])
     lowest = 1.0
-    for key, label, colour in kinds:
-        bins = result.get(key) or []
+    for bins, label, colour in ((before, "before temperature", 1), (after, "after temperature", 0)):
         if not bins:
             continue
         confidence = [part["confidence"] for part in bins]
@@ -149,7 +148,7 @@ def draw_coverage(theme: Theme, *, predictions: Predictions) -> Figure:
 
 
 def list_calibration_plots(
-    result: Mapping[str, Any], labels: Sequence[str], predictions: Predictions | None
+    result: SetFigures, labels: Sequence[str], predictions: Predictions | None
 ) -> dict[str, Plot]:
     """Return the plots of one evaluated split under ``reliability``, ``class-reliability`` and ``coverage``."""
     plots = {}
@@ -178,8 +177,8 @@ def list_calibration_plots(
         + ", ".join(f"{shorten(entry.label, 40)} {percent(entry.error)}" for entry in worst)
         + ".",
     )
-    answered = [100 * point["coverage"] for point in result.get("coverage") or []]
-    right = [percent(point["accuracy"]) for point in result.get("coverage") or []]
+    answered = [100 * point["coverage"] for point in result.get("coverage", [])]
+    right = [percent(point["accuracy"]) for point in result.get("coverage", [])]
     plots["coverage"] = Plot(
         "coverage",
         "Accuracy when it may abstain",

@@ -3,31 +3,77 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
 from submillion.config.nested import flatten
-from submillion.metrics.evaluate import compare_correct
-from submillion.report import headline, words
-from submillion.report.html import Child, Html, element, render, table
-from submillion.report.page import Section, paragraph, show_plot, show_plots
-from submillion.report.plots import Estimate
-from submillion.report.plots import interval_plot as join_estimates
+from submillion.metrics.evaluate import Comparison, compare_correct
+from submillion.report.curves import list_overlaid_curves
+from submillion.report.formatting import setting
+from submillion.report.plots import Estimate, interval_plot
+from submillion.report.templates import render_page
 from submillion.report.theme import Plot
-from submillion.report.validations import compare_validations
-from submillion.run.history import LoadedRun, Predictions, read_predictions
+from submillion.report.validations import summarise_validations
+from submillion.run.history import RunHistory
+from submillion.run.predictions import Predictions, read_predictions
 
-DASH = "\N{EN DASH}"
+
+@dataclass(frozen=True)
+class PairedTest:
+    """A paired test of two runs, by their titles, on a set that both have scored."""
+
+    split: str
+    first: str
+    second: str
+    found: Comparison
 
 
-def list_splits(runs: Sequence[LoadedRun]) -> list[str]:
+@dataclass(frozen=True)
+class Untested:
+    """Two runs that are not compared on a set, and why."""
+
+    split: str
+    names: str
+    reason: str
+
+
+def build_comparison(runs: Sequence[RunHistory]) -> tuple[str, list[Plot]]:
+    """Return the page on several runs, and its plots."""
+    accuracies = accuracy_plot(runs)
+    curves = list_overlaid_curves(runs)
+    tests, untested = pair_runs(runs)
+    ours = [run for run in runs if run.is_ours]  # others do not say how they were set
+    splits = list_splits(runs)
+    page = render_page(
+        "comparison.html",
+        runs=runs,
+        splits=splits,
+        ahead=[(split, _find_best(runs, split)) for split in splits],
+        accuracies=accuracies,
+        curves=curves,
+        tests=tests,
+        untested=untested,
+        has_theirs=len(ours) < len(runs),
+        validations=summarise_validations(runs),
+        ours=[run.title for run in ours],
+        settings=list_differences(ours) if len(ours) > 1 else None,
+    )
+    return page, [*([accuracies] if accuracies else []), *curves]
+
+
+def list_splits(runs: Sequence[RunHistory]) -> list[str]:
     """Return the sets that at least one run was evaluated on: test and validation first."""
     return list(dict.fromkeys(split for run in runs for split in run.results))
 
 
-def interval_plot(runs: Sequence[LoadedRun]) -> Plot | None:
+def _find_best(runs: Sequence[RunHistory], split: str) -> RunHistory:
+    return max((run for run in runs if split in run.results), key=lambda run: run.results[split]["accuracy"])
+
+
+def accuracy_plot(runs: Sequence[RunHistory]) -> Plot | None:
     """Return the accuracies of all runs on all sets, with their intervals."""
     estimates = [
         Estimate(split, run.title, run.results[split]["accuracy"], run.results[split]["accuracy_interval"], number)
@@ -35,59 +81,11 @@ def interval_plot(runs: Sequence[LoadedRun]) -> Plot | None:
         for number, run in enumerate(runs)
         if split in run.results
     ]
-    if not estimates:
-        return None
-    return join_estimates(estimates)
-
-
-def show_comparison_heading(runs: Sequence[LoadedRun]) -> Html:
-    """Return the title of the page."""
-    return element(
-        "header",
-        paragraph("submillion \N{MIDDLE DOT} comparison of runs", class_="eyebrow"),
-        element("h1", f"{len(runs)} runs side by side"),
-        paragraph(" \N{MIDDLE DOT} ".join(run.title for run in runs), class_="sub"),
-    )
-
-
-def _run_row(run: LoadedRun, splits: Sequence[str]) -> list[Child]:
-    def accuracy(split: str) -> Child:
-        result = run.results.get(split)
-        if result is None:
-            return DASH
-        interval = element("small", words.percent_range(result["accuracy_interval"]))
-        return render(words.percent(result["accuracy"]), Html("<br>"), interval)
-
-    return [
-        render(
-            run.title,
-            Html("<br>"),
-            element(
-                "small",
-                run.path.resolve().name if run.kind == "run" else "a run of transformers.Trainer",
-                class_="faint",
-            ),
-        ),
-        str((run.config.get("model") or {}).get("base", DASH)),
-        str(run.config.get("seed", DASH)),
-        words.count(run.plan["trainable_params"]) if run.plan else DASH,
-        words.duration(run.train_s) if run.train_s is not None else DASH,
-        *(accuracy(split) for split in splits),
-    ]
-
-
-def runs_section(runs: Sequence[LoadedRun], plot: Plot | None) -> Section:
-    """Return the figures of all runs."""
-    splits = list_splits(runs)
-    head = ["Run", "Base", "Seed", "Trainable", "Training time", *(f"Accuracy, {split}" for split in splits)]
-    rows = [_run_row(run, splits) for run in runs]
-    parts: list[Child] = [table(head, rows, numeric=range(2, len(head)))]
-    if plot is not None:
-        parts.append(show_plot(plot))
-    return Section("runs", "Runs", "What they get right", render(parts))
+    return interval_plot(estimates) if estimates else None
 
 
 def _match(first: Predictions, second: Predictions) -> NDArray[np.int64] | str:
+    """Return the places of the first one's records in the second, or why they are not the same records."""
     if len(set(first.ids)) != len(first.ids) or len(set(second.ids)) != len(second.ids):
         return "record ids repeat"
     if set(first.ids) != set(second.ids):
@@ -98,89 +96,31 @@ def _match(first: Predictions, second: Predictions) -> NDArray[np.int64] | str:
     return f"{different:,} of their labels differ" if different else order
 
 
-def tests_section(runs: Sequence[LoadedRun]) -> Section:
-    """Return paired tests of every two runs on every set that both hold the same rows of."""
-    rows: list[list[Child]] = []
-    notes: list[str] = []
+def pair_runs(runs: Sequence[RunHistory]) -> tuple[list[PairedTest], list[Untested]]:
+    """Return paired tests of every two runs on every set, and the pairs that do not hold the same rows of one."""
+    tests: list[PairedTest] = []
+    untested: list[Untested] = []
     for split in list_splits(runs):
         known = [(run, read_predictions(run.path, split)) for run in runs]
         for (first, left), (second, right) in combinations(known, 2):
-            if "trainer" in (first.kind, second.kind):
+            if not (first.is_ours and second.is_ours):
                 continue
             names = f"{first.title} and {second.title}"
             if left is None or right is None:
-                notes.append(f"{names} are not compared on {split}: not both hold predictions of it.")
+                untested.append(Untested(split, names, "not both hold predictions of it"))
                 continue
             order = _match(left, right)
             if isinstance(order, str):
-                notes.append(f"{names} are not compared on {split}: {order}.")
+                untested.append(Untested(split, names, order))
                 continue
-            result = compare_correct(left.right, right.right[order])
-            low, high = (words.points(end) for end in result.interval)
-            rows.append(
-                [
-                    split,
-                    first.title,
-                    second.title,
-                    render(words.points(result.difference), Html("<br>"), element("small", f"{low} to {high}")),
-                    words.p_value(result.mcnemar_p),
-                    words.count(result.only_first_right),
-                    words.count(result.only_second_right),
-                ]
-            )
-    head = ["Set", "First", "Second", "First minus second, points", "McNemar", "Only first right", "Only second right"]
-    text = (
-        "Paired by record id: exact McNemar test and bootstrap interval of the difference in accuracy. "
-        f"Each of the {len(rows)} tests has a chance of 5\u202f% to call a difference where there is none; "
-        "they are not corrected for their number."
-        if len(rows) > 1
-        else "Paired by record id: exact McNemar test and bootstrap interval of the difference in accuracy."
-    )
-    if any(run.kind == "trainer" for run in runs):
-        notes.append("Runs of transformers.Trainer keep no predictions in their state, so nothing can be paired.")
-    content = render(
-        paragraph(text, class_="note"),
-        table(head, rows, numeric=range(3, 7)) if rows else paragraph("No two runs share a set.", class_="note"),
-        [paragraph(note, class_="note") for note in notes],
-    )
-    return Section("tests", "Paired tests", "Which differences are real", content)
+            found = compare_correct(left.right, right.right[order])
+            tests.append(PairedTest(split, first.title, second.title, found))
+    return tests, untested
 
 
-def overlay_section(runs: Sequence[LoadedRun], plots: Sequence[Plot]) -> Section:
-    """Return the curves of all runs, and their validations."""
-    content = show_plots(plots) if plots else paragraph("None of the logs holds training steps.", class_="note")
-    return Section("training", "Training", "How they learned", render(content, compare_validations(runs)))
-
-
-def settings_section(runs: Sequence[LoadedRun]) -> Section:
-    """Return the settings in which the runs differ."""
-    runs = [run for run in runs if run.kind == "run"]  # others do not say how they were set
-    if len(runs) < 2:
-        text = "Settings are compared where two or more of the runs were trained by submillion."
-        return Section("settings", "Settings", "Where they were set differently", paragraph(text, class_="note"))
-    flat = [flatten(run.config) for run in runs]
+def list_differences(runs: Sequence[RunHistory]) -> list[list[str]]:
+    """Return the settings in which runs differ: the dotted path, and what each run has."""
+    flat = [flatten(run.config.model_dump(mode="json")) for run in runs if run.config is not None]
     paths = dict.fromkeys(path for settings in flat for path in settings if path != "about")
-    rows = [
-        [path, *(words.setting(settings.get(path)) for settings in flat)]
-        for path in paths
-        if len({words.setting(settings.get(path)) for settings in flat}) > 1
-    ]
-    if rows:
-        content = table(["Setting", *(run.title for run in runs)], rows)
-    else:
-        content = paragraph("Their settings are the same, letter for letter.", class_="note")
-    return Section("settings", "Settings", "Where they were set differently", content)
-
-
-def show_summary(runs: Sequence[LoadedRun]) -> Html:
-    """Return which run is ahead where, or that none was evaluated."""
-    ahead = []
-    for split in list_splits(runs):
-        known = [run for run in runs if split in run.results]
-        best = max(known, key=lambda run: float(run.results[split]["accuracy"]))
-        accuracy = words.percent(best.results[split]["accuracy"])
-        ahead.append(f"{best.title} on {headline.name_split(split)} ({accuracy})")
-    if not ahead:
-        return paragraph("None of these runs has been evaluated yet.", class_="lead")
-    text = f"Highest accuracy: {'; '.join(ahead)}. Which of the differences are more than chance stands below."
-    return paragraph(text, class_="lead")
+    rows = [[path, *(setting(settings.get(path)) for settings in flat)] for path in paths]
+    return [row for row in rows if len(set(row[1:])) > 1]

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from submillion.metrics.stats import wilson_interval
+from submillion.report.formatting import shorten
 from submillion.report.lines import MAX_POINTS, Series, describe_series, draw_series
 from submillion.report.theme import Plot
-from submillion.report.words import shorten
-from submillion.run.history import FloatArray, LoadedRun, is_number
+from submillion.run.history import FloatArray, RunHistory
 
 GROUPS = {"adapter_a": "adapter A", "adapter_b": "adapter B", "head": "head", "bias": "biases"}
 SHARES = ("accuracy", "precision", "recall", "f1")
@@ -35,24 +35,25 @@ class _Candidate:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def _evaluated(run: LoadedRun, split: str, name: str, *, label: str = "", number: int = 0) -> list[Series]:
-    rows = [row for row in run.evaluations.get(split, []) if is_number(row.get(name)) and np.isfinite(row[name])]
+def _evaluated(run: RunHistory, split: str, name: str, *, label: str = "", number: int = 0) -> list[Series]:
+    rows = [row for row in run.evaluations.get(split, ()) if np.isfinite(row.figures.get(name, np.nan))]
     if not rows:
         return []
-    steps, values = (np.array([float(row[key]) for row in rows]) for key in ("step", name))
+    steps = np.array([row.step for row in rows])
+    values = np.array([row.figures[name] for row in rows])
     # Every validation that beat those before it is marked; the last one of them chose the checkpoint.
-    marked = [place for place, row in enumerate(rows) if row.get("best")]
+    marked = [place for place, row in enumerate(rows) if row.is_best]
     return [Series(label, steps, values, number, markers=True, style=number, best=marked[-1] if marked else None)]
 
 
-def _stepped(run: LoadedRun, name: str, label: str, colour: int = 0, *, smooth: bool = False) -> list[Series]:
+def _stepped(run: RunHistory, name: str, label: str, colour: int = 0, *, smooth: bool = False) -> list[Series]:
     if name not in run.steps or not np.isfinite(run.steps[name]).any():
         return []
     max_points = SMOOTH_POINTS if smooth else MAX_POINTS
     return [Series(label, run.steps["step"], run.steps[name], colour, averaged=True, max_points=max_points)]
 
 
-def _learning_rates(run: LoadedRun) -> list[Series]:
+def _learning_rates(run: RunHistory) -> list[Series]:
     if not run.learning_rates:
         return _stepped(run, "learning_rate", "learning rate")
     groups: list[tuple[list[str], FloatArray]] = []
@@ -69,38 +70,36 @@ def _learning_rates(run: LoadedRun) -> list[Series]:
     ]
 
 
-def _speed(run: LoadedRun) -> list[Series]:
+def _speed(run: RunHistory) -> list[Series]:
     if not {"num_records", "step_s"} <= set(run.steps):
         return []
     seconds = np.maximum(run.steps["step_s"], 1e-9)
     return [Series("records", run.steps["step"], run.steps["num_records"] / seconds, 0, averaged=True)]
 
 
-def _running_accuracy(run: LoadedRun) -> list[Series]:
+def _running_accuracy(run: RunHistory) -> list[Series]:
     if not {"num_right", "num_records"} <= set(run.steps):
         return []
     shares = run.steps["num_right"] / np.maximum(run.steps["num_records"], 1)
     return [Series("training", run.steps["step"], shares, 1, averaged=True, max_points=SMOOTH_POINTS)]
 
 
-def _by_epoch(run: LoadedRun) -> list[Series]:
+def _by_epoch(run: RunHistory) -> list[Series]:
     """Return validation accuracy with its intervals over epochs, and training accuracy between the validations."""
-    rows = [row for row in run.evaluations.get("validation", []) if {"epoch", "accuracy"} <= set(row)]
-    rows = [row for row in rows if np.isfinite(row["accuracy"]) and np.isfinite(row["epoch"])]
+    rows = [row for row in run.evaluations.get("validation", ()) if np.isfinite(row.figures.get("accuracy", np.nan))]
+    rows = [row for row in rows if row.epoch is not None]
     if not rows:
         return []
-    epochs = np.array([float(row["epoch"]) for row in rows])
-    values = np.array([float(row["accuracy"]) for row in rows])
+    epochs = np.array([row.epoch for row in rows], dtype=np.float64)
+    values = np.array([row.figures["accuracy"] for row in rows])
     intervals = None
     total = run.count_evaluated("validation")
     if total is not None and values.min() >= 0 and values.max() <= 1:
         intervals = np.array([wilson_interval(round(value * total), total) for value in values])
-    best = (
-        None if run.best is None else next((n for n, row in enumerate(rows) if row["step"] == run.best["step"]), None)
-    )
+    best = None if run.best is None else next((n for n, row in enumerate(rows) if row.step == run.best.step), None)
     lines = [Series("validation", epochs, values, 0, markers=True, best=best, intervals=intervals)]
     if {"num_right", "num_records"} <= set(run.steps):
-        places = np.searchsorted([row["step"] for row in rows], run.steps["step"])
+        places = np.searchsorted([row.step for row in rows], run.steps["step"])
         inside = places < len(rows)
         right, total_rows = (
             np.bincount(places[inside], run.steps[name][inside], minlength=len(rows))
@@ -112,11 +111,10 @@ def _by_epoch(run: LoadedRun) -> list[Series]:
     return lines
 
 
-def measured_names(run: LoadedRun) -> list[str]:
+def measured_names(run: RunHistory) -> list[str]:
     """Return the names of all figures that evaluations during training hold, in the order of their appearance."""
-    known = dict.fromkeys(name for rows in run.evaluations.values() for row in rows for name in row)
-    skipped = ("kind", "step", "epoch", "split", "best", "elapsed_s", "loss", "accuracy")
-    return [name for name in known if name not in skipped]
+    known = dict.fromkeys(name for rows in run.evaluations.values() for row in rows for name in row.figures)
+    return [name for name in known if name not in ("loss", "accuracy")]
 
 
 def is_share_name(name: str) -> bool:
@@ -135,7 +133,7 @@ def _is_within_one(series: Sequence[Series]) -> bool:
     return all(line.values.min() >= 0 and line.values.max() <= 1 for line in series)
 
 
-def _quality(run: LoadedRun) -> list[_Candidate]:
+def _quality(run: RunHistory) -> list[_Candidate]:
     """Return precision, recall and F1 of the validation rows, six lines a plot, where others log one of each class."""
     splits = ["validation"] if "validation" in run.evaluations else list(run.evaluations)[:1]
     names = [name for name in measured_names(run) if is_share_name(name)]
@@ -147,15 +145,15 @@ def _quality(run: LoadedRun) -> list[_Candidate]:
             for split in splits
             for line in _evaluated(run, split, name, label=name_figure(name), number=number)
         ]
-        caption = "As logged." if run.kind == "trainer" else "Validation split, unweighted means over the classes."
-        settings = _share_settings(lines, "macro average" if run.kind == "run" else "share")
+        caption = "As logged." if not run.is_ours else "Validation split, unweighted means over the classes."
+        settings = _share_settings(lines, "macro average" if run.is_ours else "share")
         more = f"-{part}" if part > 1 else ""
         title = "Precision, recall and F1" + (f" ({part})" if part > 1 else "")
         found.append(_Candidate(f"precision-recall-f1{more}", title, caption, lines, settings))
     return found
 
 
-def _others(run: LoadedRun) -> list[_Candidate]:
+def _others(run: RunHistory) -> list[_Candidate]:
     """Return one plot for each figure that has no place in the other plots, such as those of another trainer."""
     names = [name for name in measured_names(run) if not is_share_name(name)]
     found = []
@@ -200,19 +198,19 @@ def _collect(candidates: Sequence[_Candidate]) -> list[Plot]:
     ]
 
 
-def list_curves(run: LoadedRun) -> list[Plot]:
+def list_curves(run: RunHistory) -> list[Plot]:
     """Return the curves of one run; those without any logged value are left out."""
     watched = [split for split in run.evaluations if split != "validation"]
     accuracy = _evaluated(run, "validation", "accuracy", label="validation")
     validation_loss = _evaluated(run, "validation", "loss", label="validation")
     loss = _stepped(run, "loss", "training", 1, smooth=bool(validation_loss)) + validation_loss
     for number, split in enumerate(watched, start=1):
-        name = f"{shorten(split, 20)} (watched)" if run.kind == "run" else shorten(split, 24)
+        name = f"{shorten(split, 20)} (watched)" if run.is_ours else shorten(split, 24)
         accuracy += _evaluated(run, split, "accuracy", label=name, number=number)
-        loss += _evaluated(run, split, "loss", label=name, number=number + 1) if run.kind == "trainer" else []
+        loss += _evaluated(run, split, "loss", label=name, number=number + 1) if not run.is_ours else []
     running, epochs = _running_accuracy(run), _by_epoch(run)
     compared = [*running, *(replace(line, best=None) for line in accuracy[:1])] if running else []
-    watched_note = " Watched sets steer nothing." if watched and run.kind == "run" else ""
+    watched_note = " Watched sets steer nothing." if watched and run.is_ours else ""
     ring = "The ring marks the checkpoint that was kept." if run.best is not None else ""
     interval_note = "Bars are 95\u202f% intervals. " if epochs and epochs[0].intervals is not None else ""
     by_epoch_note = f"{interval_note}Training: mean of the steps since the validation before." if running else ""
@@ -263,15 +261,15 @@ def list_curves(run: LoadedRun) -> list[Plot]:
                 {"ylabel": "L2 norm", "log": True},
             ),
             _Candidate("speed", "Speed", "Training steps only.", _speed(run), {"ylabel": "records per second"}),
-            *(_others(run) if run.kind == "trainer" else []),
+            *(_others(run) if not run.is_ours else []),
         ]
     )  # fmt: skip
 
 
-def list_overlaid_curves(runs: Sequence[LoadedRun]) -> list[Plot]:
+def list_overlaid_curves(runs: Sequence[RunHistory]) -> list[Plot]:
     """Return the curves of several runs laid over each other, and those of each set watched by at least one."""
 
-    def overlay(pick: Callable[[LoadedRun], list[Series]], *, max_points: int = SMOOTH_POINTS) -> list[Series]:
+    def overlay(pick: Callable[[RunHistory], list[Series]], *, max_points: int = SMOOTH_POINTS) -> list[Series]:
         return [
             replace(
                 line, label=shorten(run.title, 28), colour=number, style=number, best=line.best, max_points=max_points
@@ -299,7 +297,7 @@ def list_overlaid_curves(runs: Sequence[LoadedRun]) -> list[Plot]:
         (
             f"accuracy-{_name_file(split, number)}",
             f"Accuracy on {shorten(split, 30)}",
-            "Watched; it steers nothing." if all(run.kind == "run" for run in runs) else "",
+            "Watched; it steers nothing." if all(run.is_ours for run in runs) else "",
             of(split, "accuracy"),
         )
         for number, split in enumerate(watched, start=1)

@@ -9,20 +9,22 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias
 
 from matplotlib.figure import Figure
 
+from submillion.budget.plan import Plan
 from submillion.errors import RunError
-from submillion.report import comparison, headline, sections
 from submillion.report.calibration import list_calibration_plots
+from submillion.report.comparison import accuracy_plot
 from submillion.report.curves import list_curves, list_overlaid_curves
-from submillion.report.data_findings import list_data_plots
-from submillion.report.plots import list_confusion_plots
+from submillion.report.data_plots import list_data_plots
+from submillion.report.plots import budget_plot, list_confusion_plots
+from submillion.report.run_page import result_plot
 from submillion.report.theme import Plot, draw_figure, draw_figures
 from submillion.report.trainer_state import open_run
-from submillion.report.treemap import budget_plot
-from submillion.run.history import LoadedRun, name_runs, read_predictions
+from submillion.run.history import RunHistory, name_runs
+from submillion.run.predictions import read_predictions
 
 
 class FinishedRun(Protocol):
@@ -31,14 +33,6 @@ class FinishedRun(Protocol):
     @property
     def run(self) -> Path:
         """The run folder."""
-
-
-@runtime_checkable
-class Planned(Protocol):
-    """Anything that is a plan, such as what `submillion.plan` returns."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the plan as plan.json holds it."""
 
 
 Run: TypeAlias = "str | os.PathLike[str] | FinishedRun"
@@ -77,7 +71,7 @@ def plot_accuracies(*runs: Run) -> Figure:
     loaded = [_open(run) for run in runs]
     if not loaded:
         raise RunError("no run given", hint="Give at least one run folder.")
-    plot = sections.result_plot(loaded[0]) if len(loaded) == 1 else comparison.interval_plot(name_runs(loaded))
+    plot = result_plot(loaded[0]) if len(loaded) == 1 else accuracy_plot(name_runs(loaded))
     return draw_figure(_require(plot, loaded[0], "it has not been evaluated"))
 
 
@@ -93,7 +87,7 @@ def plot_confusion(run: Run, *, split: str | None = None, counts: bool = False) 
         RunError: The run cannot be read or has no such split.
     """
     loaded = _open(run)
-    plots = list_confusion_plots(loaded.results[_choose_split(loaded, split)], loaded.labels)
+    plots = list_confusion_plots(loaded.results[_choose_split(loaded, split)]["confusion"], loaded.labels)
     return draw_figure(_require(plots.get("confusion-counts" if counts else "confusion"), loaded, "it has no matrix"))
 
 
@@ -127,8 +121,8 @@ def plot_lengths(run: Run) -> Figure:
     return draw_figure(_require(plots.get("lengths"), loaded, "its data.json holds no lengths"))
 
 
-def plot_budget(run: Run | Planned) -> Figure:
-    """Return where the trainable parameters go, as areas of the budget.
+def plot_budget(run: Run | Plan) -> Figure:
+    """Return where the trainable parameters go, layer by layer.
 
     Args:
         run: A run, or a plan of `submillion.plan`.
@@ -136,18 +130,18 @@ def plot_budget(run: Run | Planned) -> Figure:
     Raises:
         RunError: The run cannot be read or has no plan.
     """
-    if isinstance(run, Planned):
-        return draw_figure(budget_plot(run.to_json()))
+    if isinstance(run, Plan):
+        return draw_figure(budget_plot(run))
     loaded = _open(run)
     return draw_figure(_require(budget_plot(loaded.plan) if loaded.plan else None, loaded, "it has no plan"))
 
 
-def _open(run: Run) -> LoadedRun:
+def _open(run: Run) -> RunHistory:
     return open_run(Path(run) if isinstance(run, (str, os.PathLike)) else run.run)
 
 
-def _choose_split(run: LoadedRun, split: str | None) -> str:
-    name = headline.main_split(run) if split is None else split
+def _choose_split(run: RunHistory, split: str | None) -> str:
+    name = run.main_split if split is None else split
     if name is None or name not in run.results:
         known = f"There are: {', '.join(run.results)}." if run.results else "Nothing has been evaluated yet."
         missing = "no evaluated split" if name is None else f"no evaluated split {name!r}"
@@ -155,7 +149,7 @@ def _choose_split(run: LoadedRun, split: str | None) -> str:
     return name
 
 
-def _require(plot: Plot | None, run: LoadedRun, reason: str) -> Plot:
+def _require(plot: Plot | None, run: RunHistory, reason: str) -> Plot:
     if plot is None:
         raise RunError(
             f"cannot be drawn: {reason}", where=str(run.path), hint="See docs/reports.md for what needs what."

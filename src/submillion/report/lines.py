@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator
 
+from submillion.report.formatting import count
 from submillion.report.theme import LINE_STYLES, MARKERS, Theme, new_figure
-from submillion.report.words import count
 from submillion.run.history import FloatArray
 
 MAX_POINTS = 240  # about one per two pixels of a plot

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
 
+from submillion.budget.plan import Plan
+from submillion.report.formatting import count, percent, percent_range, shorten, shorten_names
 from submillion.report.theme import HATCHES, Plot, Theme, new_figure
-from submillion.report.words import count, percent, percent_range, shorten, shorten_names
 from submillion.run.history import FloatArray
 
 MAX_NAMED_CLASSES = 40
@@ -210,41 +211,29 @@ def draw_balance(theme: Theme, *, balance: Mapping[str, Mapping[str, int]]) -> F
     return figure
 
 
-def draw_plan(theme: Theme, *, plan: Mapping[str, Any]) -> Figure:
+def draw_budget(theme: Theme, *, plan: Plan) -> Figure:
     """Draw the trainable parameters of every layer by kind, and those of the head and the biases."""
-    layers: dict[str, dict[str, int]] = {}
-    for module in plan.get("modules") or []:
-        layer = module.get("layer")
-        row = "other" if layer is None else f"layer {layer}"
-        parts = layers.setdefault(row, {})
-        kind = str(module.get("kind", "other"))
-        parts[kind] = parts.get(kind, 0) + int(module["params"])
-    order = sorted(layers, key=lambda row: (row == "other", int(row[6:]) if row != "other" else 0))
-    rows = [*order, "head", *(["biases"] if plan.get("bias_params") else [])]
+    layers: dict[int, dict[str, int]] = {}
+    for module in sorted(plan.modules, key=lambda module: module.layer):
+        parts = layers.setdefault(module.layer, {})
+        parts[module.kind] = parts.get(module.kind, 0) + module.params
+    others = {"head": plan.head_params} | ({"biases": plan.bias_params} if plan.bias_params else {})
+    rows = [*(f"layer {layer}" for layer in layers), *others]
     figure, axes = new_figure(9.2, 1.0 + 0.24 * len(rows))
     found = {kind for parts in layers.values() for kind in parts}
     kinds = [kind for kind in KIND_NAMES if kind in found] + sorted(found - set(KIND_NAMES))
     totals = np.zeros(len(rows))
     for kind in kinds:
-        values = np.array([layers.get(row, {}).get(kind, 0) for row in rows], dtype=np.float64)
-        position = list(KIND_NAMES).index(kind) if kind in KIND_NAMES else 0
-        colour = theme.series[position]
-        label = KIND_NAMES.get(kind, shorten(kind, 24))
+        values = np.array([*(parts.get(kind, 0) for parts in layers.values()), *(0 for _ in others)], np.float64)
         axes.barh(
-            range(len(rows)),
-            values,
-            left=totals,
-            color=colour,
-            height=0.72,
-            label=label,
-            edgecolor=theme.paper,
-            linewidth=0.8,
-        )
+            range(len(rows)), values, left=totals, height=0.72, label=KIND_NAMES.get(kind, shorten(kind, 24)),
+            color=theme.series[list(KIND_NAMES).index(kind) if kind in KIND_NAMES else 0],
+            edgecolor=theme.paper, linewidth=0.8,
+        )  # fmt: skip
         totals += values
-    for name in ("head", "biases"):
-        if name in rows:
-            totals[rows.index(name)] = plan.get(f"{name}_params" if name == "head" else "bias_params", 0)
-            axes.barh(rows.index(name), totals[rows.index(name)], color=theme.muted, height=0.72)
+    for place, params in enumerate(others.values(), start=len(layers)):
+        totals[place] = params
+        axes.barh(place, params, color=theme.muted, height=0.72)
     for place, total in enumerate(totals):
         axes.annotate(count(total), (total, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8)
     axes.set_yticks(range(len(rows)), rows)
@@ -262,11 +251,11 @@ def draw_plan(theme: Theme, *, plan: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def list_confusion_plots(result: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Plot]:
+def list_confusion_plots(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -> dict[str, Plot]:
     """Return the confusion matrices of one evaluated split under ``confusion`` and ``confusion-counts``."""
-    if not result.get("confusion"):
+    if not confusion:
         return {}
-    counts = np.asarray(result["confusion"], dtype=np.int64)
+    counts = np.asarray(confusion, dtype=np.int64)
     is_wide = len(counts) > MAX_NARROW_CLASSES
     names = shorten_names(labels, 40)
     wrong = counts - np.diag(np.diag(counts))
@@ -282,7 +271,7 @@ def list_confusion_plots(result: Mapping[str, Any], labels: Sequence[str]) -> di
             name,
             title,
             f"{caption} Blue is right, orange is wrong.",
-            partial(draw_confusion, confusion=result["confusion"], labels=labels, is_share=is_share),
+            partial(draw_confusion, confusion=confusion, labels=labels, is_share=is_share),
             wide=is_wide,
             alt=alt,
         )
@@ -290,8 +279,11 @@ def list_confusion_plots(result: Mapping[str, Any], labels: Sequence[str]) -> di
     }
 
 
-def plan_plot(plan: Mapping[str, Any]) -> Plot:
+def budget_plot(plan: Plan) -> Plot:
     """Return the picture of where the trainable parameters are, layer by layer."""
-    modules = len(plan.get("modules") or [])
-    alt = f"{count(plan['trainable_params'])} parameters in {modules} adapted modules, the head and biases."
-    return Plot("plan", "Trainable parameters by layer", "", partial(draw_plan, plan=plan), wide=True, alt=alt)
+    said = "; ".join(f"{name} {count(params)}" for name, params in plan.parts)
+    caption = (
+        f"Layer by layer; {count(plan.budget - plan.trainable_params)} of the budget of {count(plan.budget)} are left."
+    )
+    alt = f"Parameters by part: {said}."
+    return Plot("budget", "Where the budget goes", caption, partial(draw_budget, plan=plan), wide=True, alt=alt)

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from submillion.report.formatting import shorten
 from submillion.report.theme import Plot, Theme, new_figure
-from submillion.report.words import shorten
 
 _MAX_PARALLEL_CHOICES = 12
 _COLUMNS = 3

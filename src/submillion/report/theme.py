@@ -20,8 +20,6 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from submillion.report.html import Html
-
 SVG = "http://www.w3.org/2000/svg"
 XLINK = "http://www.w3.org/1999/xlink"
 ElementTree.register_namespace("", SVG)
@@ -94,6 +92,10 @@ class Plot:
     draw: Draw
     wide: bool = False
     alt: str = ""
+
+    def __html__(self) -> str:
+        """Return the drawing as a template shows it."""
+        return render_svg(self)
 
 
 def _settings(theme: Theme) -> dict[Any, Any]:
@@ -220,7 +222,7 @@ def render_png(plot: Plot) -> bytes:
     return _save(plot, PRINTED, "png", titled=True)
 
 
-def render_svg(plot: Plot) -> Html:
+def render_svg(plot: Plot) -> str:
     """Return the plot as inline SVG in the colours of the page, without a title.
 
     Ids get the plot's name as prefix, so that several drawings share a page.
@@ -241,4 +243,4 @@ def render_svg(plot: Plot) -> Html:
         root.attrib.pop(size, None)
     root.set("role", "img")
     root.set("aria-label", f"{plot.title}. {plot.alt}".strip(" ."))
-    return Html(ElementTree.tostring(root, encoding="unicode"))
+    return ElementTree.tostring(root, encoding="unicode")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from submillion.errors import RunError
-from submillion.run.history import LoadedRun, gather, is_number, load_run
+from submillion.run.history import RunHistory, Validation, gather, is_number, read_history, to_float
 
 STATE_FILE = "trainer_state.json"
 MAX_BYTES = 1 << 30
@@ -30,7 +30,7 @@ _STATE_FACTS = (
 _HINT = "Give a trainer_state.json, a checkpoint folder that holds one, or the output folder of a Trainer."
 
 
-def open_run(path: Path) -> LoadedRun:
+def open_run(path: Path) -> RunHistory:
     """Read a run folder of ours, or a run of `transformers.Trainer`.
 
     Args:
@@ -50,11 +50,11 @@ def open_run(path: Path) -> LoadedRun:
                 hint=f"Give a folder under runs/. {_HINT}",
             )
         # The file of the folder itself is written last, and only by those who ask for it.
-        return max((load_trainer_state(state) for state in states), key=lambda run: float(run.facts["global_step"]))
-    return load_trainer_state(path) if path.is_file() else load_run(path)
+        return max((load_trainer_state(state) for state in states), key=lambda run: to_float(run.facts["global_step"]))
+    return load_trainer_state(path) if path.is_file() else read_history(path)
 
 
-def load_trainer_state(path: Path) -> LoadedRun:
+def load_trainer_state(path: Path) -> RunHistory:
     """Read a trainer_state.json.
 
     Evaluations on one set count as ``validation``; those of a dictionary of sets keep their names. Values that are not
@@ -68,7 +68,9 @@ def load_trainer_state(path: Path) -> LoadedRun:
     """
     state = _read_state(path)
     history = state["log_history"]
-    entries = sorted((entry for entry in history if _has_step(entry)), key=lambda entry: float(entry["step"]))
+    entries = sorted(
+        (entry for entry in history if _is_finite(entry.get("step"))), key=lambda entry: float(entry["step"])
+    )
     if history and not entries:
         raise RunError("no entry of its log_history has a step", where=str(path), hint=_HINT)
     steps = [_keep_numbers(entry, ("step", "epoch", *STEP_FIELDS)) for entry in entries if "loss" in entry]
@@ -77,22 +79,12 @@ def load_trainer_state(path: Path) -> LoadedRun:
     facts.setdefault("global_step", max((float(entry["step"]) for entry in entries), default=0.0))
     if not _is_finite(facts["global_step"]):
         raise RunError(f"global_step is {facts['global_step']!r}, not a number", where=str(path), hint=_HINT)
-    skipped = sum(is_number(value) and not _is_finite(value) for entry in history for value in _values_of(entry))
-    return LoadedRun(
+    skipped = sum(is_number(value) and not _is_finite(value) for entry in history for value in entry.values())
+    return RunHistory(
         path=path.parent,
         title=_find_title(path),
-        config={},
-        plan={},
-        data={},
-        manifest=None,
         steps=gather(steps),
-        learning_rates={},
         evaluations=_read_evaluations(entries, _find_best_step(state)),
-        notes=(),
-        results={},
-        baselines={},
-        labels=(),
-        kind="trainer",
         facts=facts,
         num_skipped=skipped,
         set_sizes=_find_sizes(entries),
@@ -115,18 +107,7 @@ def _read_state(path: Path) -> dict[str, Any]:
 
 def _is_finite(value: object) -> bool:
     # Whole numbers of JSON have no limit; those that no float can hold are as good as infinite.
-    try:
-        return is_number(value) and math.isfinite(float(value))  # type: ignore[arg-type]  # a number by then
-    except OverflowError:
-        return False
-
-
-def _has_step(entry: Mapping[str, Any]) -> bool:
-    return _is_finite(entry.get("step"))
-
-
-def _values_of(entry: Mapping[str, Any]) -> Iterable[object]:
-    return entry.values()
+    return math.isfinite(to_float(value))
 
 
 def _keep_numbers(entry: Mapping[str, Any], names: Iterable[str]) -> dict[str, float]:
@@ -182,23 +163,23 @@ def _find_sizes(entries: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     return sizes
 
 
-def _read_evaluations(entries: Iterable[Mapping[str, Any]], best: float | None) -> dict[str, list[dict[str, Any]]]:
+def _read_evaluations(entries: Iterable[Mapping[str, object]], best: float | None) -> dict[str, list[Validation]]:
     listed = list(entries)
     sets = _find_sets(listed)
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[Validation]] = {}
     for entry in listed:
-        rows: dict[str, dict[str, Any]] = {}
+        rows: dict[str, dict[str, float]] = {}
         for key, value in entry.items():
             if not key.startswith("eval_") or not _is_finite(value):
                 continue
             name = key.removeprefix("eval_")
             split = next((one for one in sets if name.startswith(f"{one}_")), None)
             figure = name if split is None else name.removeprefix(f"{split}_")
-            if figure not in _TIMINGS and not figure.startswith("mem_"):
-                rows.setdefault("validation" if split is None else split, {})[figure] = float(value)
+            # A metric that is called step moves no evaluation.
+            if figure not in (*_TIMINGS, "step", "epoch") and not figure.startswith("mem_"):
+                rows.setdefault("validation" if split is None else split, {})[figure] = to_float(value)
         place = _keep_numbers(entry, ("step", "epoch"))
+        step, epoch = place["step"], place.get("epoch")
         for split, figures in rows.items():
-            is_best = {"best": True} if best is not None and place["step"] == best else {}
-            # The place comes last: a metric that is called step must not move the evaluation.
-            found.setdefault(split, []).append({**figures, **place, **is_best})
+            found.setdefault(split, []).append(Validation(step, figures, epoch, is_best=step == best))
     return dict(sorted(found.items(), key=lambda item: (item[0] != "validation", item[0])))

@@ -2,113 +2,141 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from submillion.metrics.stats import wilson_interval
-from submillion.report import words
+from submillion.metrics.stats import Interval, wilson_interval
 from submillion.report.curves import is_share_name, measured_names, name_figure
-from submillion.report.html import Child, Html, element, render, table
-from submillion.report.page import paragraph
-from submillion.run.history import LoadedRun, is_number
+from submillion.report.formatting import count
+from submillion.run.history import RunHistory, Validation
 
 MAX_ROWS = 60
-DASH = "\N{EN DASH}"
 
 
-def show_share(value: object, num_records: int | None = None) -> Child:
-    """Return a share in percent, with its 95 % interval where the number of records is known.
+@dataclass(frozen=True)
+class Measured:
+    """A figure of a validation.
 
-    A figure above 1 is no share, whatever its name, and is shown as it is.
+    Attributes:
+        value: The figure.
+        is_share: Whether it is shown in percent.
+        interval: Its 95 % interval, where the number of rows is known.
     """
-    if not is_number(value) or not np.isfinite(value):  # type: ignore[call-overload]  # a number by then
-        return DASH
-    share = float(value)  # type: ignore[arg-type]  # a number by then
-    if not 0 <= share <= 1:
-        return words.number(share)
-    if not num_records:
-        return words.percent(share)
-    interval = wilson_interval(round(share * num_records), num_records)
-    return render(words.percent(share), Html("<br>"), element("small", words.percent_range(interval)))
+
+    value: float
+    is_share: bool = False
+    interval: Interval | None = None
 
 
-def _show_number(value: object) -> str:
-    return words.number(float(value)) if is_number(value) else DASH  # type: ignore[arg-type]  # a number by then
+@dataclass(frozen=True)
+class ValidationTable:
+    """The evaluations of one set during training: texts of the head, and in each row the step and the figures."""
+
+    split: str
+    title: str
+    head: list[str]
+    rows: list[list[str | Measured | None]]
 
 
-def _pick(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+@dataclass(frozen=True)
+class ValidationSummary:
+    """The validations of one of several runs.
+
+    Attributes:
+        title: The run.
+        number: How many there were.
+        num_rows: Rows of each; None where nothing says so.
+        kept_step: Step of the checkpoint that was kept, if one was.
+        kept: Accuracy there, if it was measured.
+        last: Accuracy of the last validation, likewise.
+        lowest_loss: Likewise.
+    """
+
+    title: str
+    number: int
+    num_rows: int | None
+    kept_step: float | None
+    kept: Measured | None
+    last: Measured | None
+    lowest_loss: float | None
+
+
+def measure_share(value: float | None, num_records: int | None = None) -> Measured | None:
+    """Return a share with its 95 % interval where the number of records is known; None where it is not finite.
+
+    A figure above 1 is no share, whatever its name.
+    """
+    if value is None or not np.isfinite(value):
+        return None
+    if not 0 <= value <= 1:
+        return Measured(value)
+    interval = wilson_interval(round(value * num_records), num_records) if num_records else None
+    return Measured(value, is_share=True, interval=interval)
+
+
+def _measure(value: float | None) -> Measured | None:
+    return None if value is None else Measured(value)
+
+
+def _pick(rows: Sequence[Validation]) -> list[Validation]:
     """Return at most `MAX_ROWS` rows, evenly spread, with the first, the last and the best ones among them."""
     if len(rows) <= MAX_ROWS:
         return list(rows)
     places = set(np.linspace(0, len(rows) - 1, MAX_ROWS - 1).round().astype(int).tolist())
-    marked = [place for place, row in enumerate(rows) if row.get("best")]
+    marked = [place for place, row in enumerate(rows) if row.is_best]
     places |= set(marked[-1:])
     return [rows[place] for place in sorted(places)]
 
 
-def show_validations(run: LoadedRun) -> Html:
-    """Return every evaluation during training as a table that unfolds; nothing where there is none."""
-    parts = []
+def tabulate_validations(run: RunHistory) -> list[ValidationTable]:
+    """Return every evaluation during training, one table a set."""
+    tables = []
     names = measured_names(run)
     for split, rows in run.evaluations.items():
-        present = [name for name in names if any(is_number(row.get(name)) for row in rows)]
-        head = ["Step", "Epoch", "Loss", "Accuracy", *(name_figure(name) for name in present)]
+        present = [name for name in names if any(name in row.figures for row in rows)]
         total = run.count_evaluated(split)
-        marked = [place for place, row in enumerate(rows) if row.get("best")]
-        kept = rows[marked[-1]] if marked else None
-        body: list[list[Child]] = [
+        kept = next((row for row in reversed(rows) if row.is_best), None)
+        shown: list[list[str | Measured | None]] = [
             [
-                words.count(row["step"]) + (" (kept)" if row is kept else ""),
-                _show_number(row.get("epoch")),
-                _show_number(row.get("loss")),
-                show_share(row.get("accuracy"), total),
+                count(row.step) + (" (kept)" if row is kept else ""),
+                _measure(row.epoch),
+                _measure(row.figures.get("loss")),
+                measure_share(row.figures.get("accuracy"), total),
                 *(
-                    show_share(row.get(name)) if is_share_name(name) else _show_number(row.get(name))
+                    measure_share(row.figures.get(name)) if is_share_name(name) else _measure(row.figures.get(name))
                     for name in present
                 ),
             ]
             for row in _pick(rows)
         ]
-        shown = f"{len(body)} of {words.count(len(rows))}" if len(body) < len(rows) else words.count(len(rows))
-        title = f"{shown} evaluations on {split}" if len(rows) != 1 else f"One evaluation on {split}"
-        inner = table(head, body, numeric=range(1, len(head)), label=f"Evaluations on {split}")
-        parts.append(element("details", element("summary", title), inner))
-    return render(parts)
+        number = f"{len(shown)} of {count(len(rows))}" if len(shown) < len(rows) else count(len(rows))
+        title = f"{number} evaluations on {split}" if len(rows) != 1 else f"One evaluation on {split}"
+        head = ["Step", "Epoch", "Loss", "Accuracy", *(name_figure(name) for name in present)]
+        tables.append(ValidationTable(split, title, head, shown))
+    return tables
 
 
-def compare_validations(runs: Sequence[LoadedRun]) -> Html:
-    """Return the best and the last validation of each run; no interval where the number of rows is unknown."""
-    rows: list[list[Child]] = []
-    unknown = []
+def summarise_validations(runs: Sequence[RunHistory]) -> list[ValidationSummary]:
+    """Return the kept and the last validation of each run that has any; no interval where its rows are not known."""
+    found = []
     for run in runs:
-        known = run.evaluations.get("validation", [])
-        scored = [row for row in known if is_number(row.get("accuracy"))]
-        losses = [float(row["loss"]) for row in known if is_number(row.get("loss"))]
+        known = run.evaluations.get("validation", ())
+        scored = [row.figures["accuracy"] for row in known if "accuracy" in row.figures]
+        losses = [row.figures["loss"] for row in known if "loss" in row.figures]
         if not scored and not losses:
             continue
-        kept, total = run.best or {}, run.count_evaluated("validation")
-        if total is None:
-            unknown.append(run.title)
-        rows.append(
-            [
-                run.title,
-                words.count(len(known)),
-                words.count(kept["step"]) if kept else DASH,
-                show_share(kept.get("accuracy"), total),
-                show_share(scored[-1]["accuracy"], total) if scored else DASH,
-                words.number(min(losses)) if losses else DASH,
-            ]
+        kept, total = run.best, run.count_evaluated("validation")
+        found.append(
+            ValidationSummary(
+                title=run.title,
+                number=len(known),
+                num_rows=total,
+                kept_step=kept.step if kept else None,
+                kept=measure_share(kept.figures.get("accuracy"), total) if kept else None,
+                last=measure_share(scored[-1], total) if scored else None,
+                lowest_loss=min(losses) if losses else None,
+            )
         )
-    if not rows:
-        return Html("")
-    head = ["Run", "Validations", "Kept step", "Accuracy there", "Last accuracy", "Lowest loss"]
-    text = "During training, each run on its own validation rows: these figures are not paired and chose checkpoints."
-    if unknown:
-        text += f" Without an interval where the files do not say how many rows were scored: {', '.join(unknown)}."
-    return render(
-        element("h3", "Validation during training"),
-        paragraph(text, class_="note"),
-        table(head, rows, numeric=range(1, len(head)), label="Validation during training"),
-    )
+    return found

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from submillion.errors import RunError
-from submillion.report import comparison, sections, trainer_page, words
-from submillion.report.curves import list_curves, list_overlaid_curves
-from submillion.report.data_findings import data_section, list_data_plots
-from submillion.report.page import Section, build_page
-from submillion.report.theme import Plot, render_png
+from submillion.report.comparison import build_comparison
+from submillion.report.run_page import build_run_page
+from submillion.report.theme import render_png
+from submillion.report.trainer_page import build_trainer_page
 from submillion.report.trainer_state import open_run
 from submillion.run.folder import RunDir, refuse_overwriting
-from submillion.run.history import LoadedRun, name_runs
+from submillion.run.history import RunHistory, name_runs
 from submillion.run.shapes import damage_is_run_error
 from submillion.storage.files import explain_odd_file, write_bytes, write_text
 
@@ -60,18 +59,18 @@ def write_pages(runs: Sequence[Path], out: Path | None = None) -> WrittenReport:
         return _write_pages(loaded, out)
 
 
-def _write_pages(loaded: Sequence[LoadedRun], out: Path | None) -> WrittenReport:
-    if len(loaded) == 1 and loaded[0].kind == "run":
+def _write_pages(loaded: Sequence[RunHistory], out: Path | None) -> WrittenReport:
+    if len(loaded) == 1 and loaded[0].is_ours:
         file = _place(out, loaded[0].path, "report.html")
-        page, plots = _report_run(loaded[0])
+        page, plots = build_run_page(loaded[0])
         folder = RunDir(loaded[0].path).plots
     elif len(loaded) == 1:
         file = _place(out, loaded[0].path, "submillion-report.html")
-        page, plots = _report_trainer(loaded[0])
+        page, plots = build_trainer_page(loaded[0])
         folder = file.with_name(f"{file.stem}-plots")
     else:
         file = _place(out, loaded[0].path, "comparison.html")
-        page, plots = _report_comparison(loaded)
+        page, plots = build_comparison(loaded)
         folder = file.with_name(f"{file.stem}-plots")
     pictures = tuple(folder / f"{plot.name}.png" for plot in plots)
     try:
@@ -94,57 +93,3 @@ def _place(out: Path | None, folder: Path, name: str) -> Path:
     if file.resolve() != (folder / name).resolve():
         refuse_overwriting(file, where=f"--out {out}")
     return file
-
-
-def _report_run(run: LoadedRun) -> tuple[str, list[Plot]]:
-    predictions = sections.load_main_predictions(run)
-    curves = list_curves(run)
-    accuracies = sections.result_plot(run)
-    by_split = sections.split_plots(run, predictions)
-    data_plots = list_data_plots(run)
-    candidates: list[Section | None] = [
-        sections.results_section(run, accuracies),
-        sections.curves_section(run, curves),
-        sections.errors_section(run, by_split, predictions),
-        sections.trust_section(run, by_split),
-        sections.plan_section(run),
-        data_section(run, data_plots),
-        sections.repeat_section(run),
-    ]
-    page = build_page(
-        f"{run.config.get('name', run.title)} \N{MIDDLE DOT} submillion",
-        sections.show_heading(run),
-        sections.show_opening(run),
-        [section for section in candidates if section is not None],
-    )
-    drawn = [accuracies] if accuracies else []
-    drawn += [*curves, *by_split.values(), *sections.plan_plots(run), *data_plots]
-    return page, drawn
-
-
-def _report_trainer(run: LoadedRun) -> tuple[str, list[Plot]]:
-    curves = list_curves(run)
-    page = build_page(
-        f"{words.shorten(run.title, 80)} \N{MIDDLE DOT} submillion",
-        trainer_page.show_trainer_heading(run),
-        trainer_page.show_trainer_opening(run),
-        trainer_page.trainer_sections(run, curves),
-    )
-    return page, curves
-
-
-def _report_comparison(runs: Sequence[LoadedRun]) -> tuple[str, list[Plot]]:
-    accuracies = comparison.interval_plot(runs)
-    curves = list_overlaid_curves(runs)
-    page = build_page(
-        f"{len(runs)} runs \N{MIDDLE DOT} submillion",
-        comparison.show_comparison_heading(runs),
-        comparison.show_summary(runs),
-        [
-            comparison.runs_section(runs, accuracies),
-            comparison.tests_section(runs),
-            comparison.overlay_section(runs, curves),
-            comparison.settings_section(runs),
-        ],
-    )
-    return page, [*([accuracies] if accuracies else []), *curves]

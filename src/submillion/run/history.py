@@ -1,4 +1,4 @@
-"""Read a run folder into one typed structure. Parts that a run does not have are empty, never invented."""
+"""All that a run folder tells of a run, in one typed structure. What a run does not have is None or empty."""
 
 from __future__ import annotations
 
@@ -6,112 +6,123 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, cast
 
 import numpy as np
-import pyarrow
 from numpy.typing import NDArray
-from pyarrow import parquet
 
 from submillion.budget.plan import Plan
-from submillion.config.run import load_yaml
+from submillion.config.run import RunConfig
 from submillion.errors import RunError
 from submillion.run import shapes
+from submillion.run.figures import BaselineFigures, DataFile, Findings, SampleFigures, SetFigures
 from submillion.run.folder import RunDir
 from submillion.run.manifest import Manifest
-from submillion.run.reader import read_config_text, read_manifest
-from submillion.storage.files import read_json, read_log, read_plain
+from submillion.run.reader import read_config, read_manifest
+from submillion.storage.files import read_json, read_log
 
-MAX_PREDICTIONS_BYTES = 4 << 30
-MAX_PREDICTIONS = 20_000_000
 FIRST_SPLITS = ("test", "validation")  # the order of reading; watched sets follow by name
+_PLACE = ("kind", "step", "epoch", "split", "best", "elapsed_s")
 
 FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """Per-record outcomes of one split, in the order of its rows.
+class Validation:
+    """One evaluation during training, on the validation rows or on a watched set.
 
     Attributes:
-        ids: Record ids, n of them.
-        labels: True label ids, shape (n,).
-        predicted: Predicted label ids, shape (n,).
-        confidence: Probability of the prediction, shape (n,).
-        probabilities: Of every class, shape (n, C).
-        texts: Texts as the model read them.
-        sources: Where each row stands, ``file:line``.
+        step: Optimizer steps made before it.
+        figures: What was measured, by name, in the order of the log.
+        epoch: Passes over the training rows made before it, if the log tells.
+        elapsed_s: Seconds since training began, if the log tells.
+        is_best: Whether its checkpoint was the best so far.
     """
 
-    ids: tuple[str, ...]
-    labels: NDArray[np.int64]
-    predicted: NDArray[np.int64]
-    confidence: FloatArray
-    probabilities: FloatArray
-    texts: tuple[str, ...]
-    sources: tuple[str, ...]
-
-    @property
-    def right(self) -> NDArray[np.bool_]:
-        """Whether each prediction is right, shape (n,)."""
-        return np.asarray(self.labels == self.predicted)
+    step: float
+    figures: Mapping[str, float]
+    epoch: float | None = None
+    elapsed_s: float | None = None
+    is_best: bool = False
 
 
-@dataclass(frozen=True)
-class LoadedRun:
-    """What a run folder holds.
+@dataclass(frozen=True, kw_only=True)
+class RunHistory:
+    """What is known of a run.
 
     Attributes:
         path: The folder.
         title: Short name for tables and legends.
-        config: The resolved settings.
-        plan: The parameter plan; empty if there is none.
-        data: The data doctor's findings, split sizes, digests; empty if there are none.
-        manifest: Versions, seeds, machine; None if there is none.
+        config: The resolved settings; None for a run of `transformers.Trainer`, whose files hold none.
+        plan: The parameter plan, if there is one.
+        data: Split sizes, digests and the data doctor's findings; empty if there are none.
+        manifest: Versions, seeds and machine, if there is one.
         steps: One array a numeric field of the log's steps; all of one length.
         learning_rates: One array a parameter group.
-        evaluations: Log entries of the evaluations during training, by split or watched set.
+        evaluations: Evaluations during training, by split or watched set.
         notes: Messages of the log.
         results: Figures after training, by split or watched set, test first.
         baselines: Figures of the baseline, by split.
         labels: Class names in label order; empty if nothing names them.
-        train_sample: Figures of the training rows that were scored at the end; empty if none were.
-        kind: ``run`` for a run folder, ``trainer`` for what `transformers.Trainer` leaves behind.
-        facts: What else its files say, by name; for a table.
-        num_skipped: Figures of the log that are not finite, and so in no plot.
+        train_sample: Figures of the training rows that were scored at the end, if any were.
+        facts: What else the files of another trainer say, by name.
+        num_skipped: Figures of another trainer's log that are not finite, and so in no plot.
         set_sizes: Rows of the sets evaluated during training, where another trainer's files tell them.
     """
 
     path: Path
     title: str
-    config: dict[str, Any]
-    plan: dict[str, Any]
-    data: dict[str, Any]
-    manifest: Manifest | None
-    steps: dict[str, FloatArray]
-    learning_rates: dict[str, FloatArray]
-    evaluations: dict[str, list[dict[str, Any]]]
-    notes: tuple[str, ...]
-    results: dict[str, dict[str, Any]]
-    baselines: dict[str, dict[str, Any]]
-    labels: tuple[str, ...]
-    train_sample: dict[str, Any] = field(default_factory=dict)
-    kind: Literal["run", "trainer"] = "run"
-    facts: dict[str, Any] = field(default_factory=dict)
+    config: RunConfig | None = None
+    plan: Plan | None = None
+    data: DataFile = field(default_factory=DataFile)
+    manifest: Manifest | None = None
+    steps: Mapping[str, FloatArray] = field(default_factory=dict)
+    learning_rates: Mapping[str, FloatArray] = field(default_factory=dict)
+    evaluations: Mapping[str, Sequence[Validation]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    results: Mapping[str, SetFigures] = field(default_factory=dict)
+    baselines: Mapping[str, BaselineFigures] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    train_sample: SampleFigures | None = None
+    facts: Mapping[str, object] = field(default_factory=dict)
     num_skipped: int = 0
-    set_sizes: dict[str, int] = field(default_factory=dict)
-
-    def count_evaluated(self, split: str) -> int | None:
-        """Return the rows of a set that was evaluated during training, if anything says so."""
-        known = self.set_sizes.get(split, self.results.get(split, {}).get("num_records"))
-        if known is None and split == "validation":
-            known = self.data.get("num_validation")
-        return known if isinstance(known, int) and known > 0 else None
+    set_sizes: Mapping[str, int] = field(default_factory=dict)
 
     @property
-    def best(self) -> dict[str, Any] | None:
+    def is_ours(self) -> bool:
+        """Whether submillion trained it; otherwise it is a run of `transformers.Trainer`."""
+        return self.config is not None
+
+    @property
+    def main_split(self) -> str | None:
+        """The set that a verdict rests on: test, else validation, else any that was evaluated."""
+        return next(iter(self.results), None)
+
+    @property
+    def watched(self) -> list[str]:
+        """The sets that were evaluated at the end beside test and validation."""
+        return [split for split in self.results if split not in FIRST_SPLITS]
+
+    @property
+    def findings(self) -> Findings | None:
+        """What the data doctor found, if it was asked."""
+        return self.data.get("check")
+
+    @property
+    def digests(self) -> list[tuple[str, str]]:
+        """The files that were read, synthetic rows last, with the SHA-256 of each; empty where the run names none."""
+        extra = [(file["data"], file["sha256"]) for file in self.data.get("extra") or []]
+        return [*self.data["files"].items(), *extra] if self.data.get("files") else []
+
+    @property
+    def num_looks(self) -> int | None:
+        """How often this run looked at its test split, if the manifest says so."""
+        return None if self.manifest is None else self.manifest.num_test_evaluations
+
+    @property
+    def best(self) -> Validation | None:
         """The validation that chose the checkpoint: the last one marked best."""
-        marked = [entry for entry in self.evaluations.get("validation", []) if entry.get("best")]
+        marked = [row for row in self.evaluations.get("validation", ()) if row.is_best]
         return marked[-1] if marked else None
 
     @property
@@ -119,9 +130,10 @@ class LoadedRun:
         """Seconds of training, validations included: the manifest's, else up to the last entry of the log."""
         if self.manifest is not None and self.manifest.train_s is not None:
             return float(self.manifest.train_s)
-        entries = [self.steps["elapsed_s"][-1]] if len(self.steps.get("elapsed_s", ())) else []
-        entries += [values[-1]["elapsed_s"] for values in self.evaluations.values() if "elapsed_s" in values[-1]]
-        return float(max(entries)) if entries else None
+        steps = self.steps.get("elapsed_s", np.empty(0))
+        entries = [float(end) for end in steps[-1:]]
+        entries += [end for rows in self.evaluations.values() if (end := rows[-1].elapsed_s) is not None]
+        return max(entries) if entries else None
 
     @property
     def records_per_s(self) -> float | None:
@@ -133,40 +145,47 @@ class LoadedRun:
             return None
         return float(records.sum() / seconds.sum())
 
+    def count_evaluated(self, split: str) -> int | None:
+        """Return the rows of a set that was evaluated during training, if anything says so."""
+        known = self.set_sizes.get(split)
+        if known is None and split in self.results:
+            known = self.results[split]["num_records"]
+        if known is None and split == "validation":
+            known = self.data.get("num_validation")
+        return known or None
 
-def load_run(path: Path) -> LoadedRun:
+
+def read_history(path: Path) -> RunHistory:
     """Read a run folder.
 
     Raises:
         RunError: The folder is none of a run, or a file in it is damaged.
+        ConfigError: Its configuration has been edited into something that does not fit.
     """
     run = RunDir(path)
     if not path.is_dir() or not os.path.lexists(run.config):
         raise RunError("is not a run folder: it has no config.yaml", where=str(path), hint="Give a folder under runs/.")
-    config = load_yaml(read_config_text(run), where=str(run.config))
-    shapes.check_settings(config, run.config)
+    config = read_config(run)
     entries = read_log(run.log)
     shapes.check_log(entries, run.log)
-    data = _read_optional(run.data)
-    shapes.check_data(data, find_part(data, "num_exact_duplicates", "splits"), run.data)
+    data = _read_optional(run.data) or {}
+    shapes.check_data(data, run.data)
     plan = _read_optional(run.plan)
-    if plan:
-        Plan.from_json(plan, where=str(run.plan))
     sample = _read_optional(run.evaluation("train.sample"))
-    if sample:
+    if sample is not None:
         shapes.check_sample(sample, run.evaluation("train.sample"))
     steps = [entry for entry in entries if entry.get("kind") == "step"]
-    evaluations: dict[str, list[dict[str, Any]]] = {}
+    evaluations: dict[str, list[Validation]] = {}
     for entry in entries:
         if entry.get("kind") == "evaluation":
-            evaluations.setdefault(str(entry.get("split", "validation")), []).append(entry)
+            evaluations.setdefault(str(entry.get("split", "validation")), []).append(_read_validation(entry))
     results, baselines = _read_results(path / "evaluation")
-    return LoadedRun(
+    return RunHistory(
         path=path,
         title=path.resolve().name,
         config=config,
-        plan=plan,
-        data=data,
+        plan=None if plan is None else Plan.from_json(plan, where=str(run.plan)),
+        data=cast("DataFile", data),
         manifest=read_manifest(run) if run.manifest.exists() else None,
         steps=gather(steps),
         learning_rates=gather(entry.get("learning_rates") or {} for entry in steps),
@@ -175,58 +194,53 @@ def load_run(path: Path) -> LoadedRun:
         results=results,
         baselines=baselines,
         labels=_find_labels(config, results),
-        train_sample=sample,
+        train_sample=cast("SampleFigures | None", sample),
     )
 
 
-def name_runs(runs: Sequence[LoadedRun]) -> list[LoadedRun]:
+def name_runs(runs: Sequence[RunHistory]) -> list[RunHistory]:
     """Title several runs by recipe and seed where that tells them apart; otherwise they keep their folders' names."""
-    titles = [
-        run.title if run.kind == "trainer" else f"{run.config.get('name', run.title)} seed {run.config.get('seed', 0)}"
-        for run in runs
-    ]
+    titles = [run.title if run.config is None else f"{run.config.name} seed {run.config.seed}" for run in runs]
     if len(runs) == 1 or len(set(titles)) < len(runs):
         return list(runs)
     return [replace(run, title=title) for run, title in zip(runs, titles, strict=True)]
 
 
-def _read_optional(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
+def _read_optional(path: Path) -> dict[str, Any] | None:
+    return read_json(path) if path.exists() else None
 
 
-def _read_results(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    results: dict[str, dict[str, Any]] = {}
-    baselines: dict[str, dict[str, Any]] = {}
+def _read_validation(entry: Mapping[str, Any]) -> Validation:
+    return Validation(
+        step=float(entry["step"]),
+        figures={name: to_float(value) for name, value in entry.items() if name not in _PLACE and is_number(value)},
+        epoch=entry.get("epoch"),
+        elapsed_s=entry.get("elapsed_s"),
+        is_best=bool(entry.get("best")),
+    )
+
+
+def _read_results(folder: Path) -> tuple[dict[str, SetFigures], dict[str, BaselineFigures]]:
+    results: dict[str, SetFigures] = {}
+    baselines: dict[str, BaselineFigures] = {}
     for file in sorted(folder.glob("*.json")):
         split, _, kind = file.stem.partition(".")
+        values = read_json(file) if kind in ("", "baseline") else {}
         if not kind:
-            results[split] = read_json(file)
-            shapes.check_result(results[split], file)
+            shapes.check_result(values, file)
+            results[split] = cast("SetFigures", values)
         elif kind == "baseline":
-            baselines[split] = read_json(file)
-            shapes.check_baseline(baselines[split], file)
+            shapes.check_baseline(values, file)
+            baselines[split] = cast("BaselineFigures", values)
     order = [split for split in FIRST_SPLITS if split in results] + sorted(set(results) - set(FIRST_SPLITS))
     return {split: results[split] for split in order}, baselines
 
 
-def find_part(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    """Return the first mapping in a tree, the tree itself included, that holds all of the keys; else an empty one."""
-    if all(key in values for key in keys):
-        return dict(values)
-    for value in values.values():
-        if isinstance(value, Mapping) and (found := find_part(value, *keys)):
-            return found
-    return {}
-
-
-def gather(rows: Iterable[Mapping[str, Any]]) -> dict[str, FloatArray]:
+def gather(rows: Iterable[Mapping[str, object]]) -> dict[str, FloatArray]:
     """Return one array for each numeric field of any row, NaN where a row does not have it."""
     listed = list(rows)
     keys = dict.fromkeys(key for row in listed for key, value in row.items() if is_number(value))
-    return {
-        key: np.array([row[key] if is_number(row.get(key)) else np.nan for row in listed], dtype=np.float64)
-        for key in keys
-    }
+    return {key: np.array([to_float(row.get(key)) for row in listed], dtype=np.float64) for key in keys}
 
 
 def is_number(value: object) -> bool:
@@ -234,87 +248,18 @@ def is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _find_labels(config: Mapping[str, Any], results: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+def to_float(value: object) -> float:
+    """Return a value of JSON as a number: NaN where it is none, infinity where no float can hold it."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return float("nan")
+    try:
+        return float(value)
+    except OverflowError:  # whole numbers of JSON have no limit
+        return float("inf")
+
+
+def _find_labels(config: RunConfig, results: Mapping[str, SetFigures]) -> tuple[str, ...]:
     for result in results.values():
-        if result.get("per_class"):
-            return tuple(str(entry["label"]) for entry in result["per_class"])
-    return tuple(str(name) for name in (config.get("data") or {}).get("labels") or ())
-
-
-def read_predictions(path: Path, split: str) -> Predictions | None:
-    """Read the per-record predictions of one split, or None where the run has none.
-
-    Args:
-        path: The run folder.
-        split: Split or watched set.
-
-    Raises:
-        RunError: The file is damaged or lacks a column.
-    """
-    file = RunDir(path).predictions(split)
-    if not os.path.lexists(file):
-        return None
-    try:
-        content = _read_table(file)
-        probabilities = sorted(
-            (name for name in content.column_names if name.startswith("probability_")), key=lambda n: int(n[12:])
-        )
-        scores = np.stack([content[name].to_numpy().astype(np.float64) for name in probabilities], axis=1)
-        labels, predicted = (content[name].to_numpy().astype(np.int64) for name in ("label_id", "predicted_id"))
-        for name, values in (("label_id", labels), ("predicted_id", predicted)):
-            if len(values) and not 0 <= values.min() <= values.max() < scores.shape[1]:
-                raise ValueError(f"{name} holds ids outside of its {scores.shape[1]} classes")
-        if not ((scores >= 0) & (scores <= 1 + 1e-6)).all():
-            raise ValueError("probabilities are not all between 0 and 1")
-        ids, texts, sources = (tuple(content[name].to_pylist()) for name in ("id", "text", "source"))
-        if not all(isinstance(text, str) for text in (*ids, *texts, *sources)):
-            raise ValueError("id, text or source holds something else than text")
-    except (KeyError, ValueError, IndexError, OSError, TypeError, OverflowError, pyarrow.ArrowException) as error:
-        if isinstance(error, RunError):
-            raise
-        raise RunError(f"is damaged: {error}", where=str(file), hint="Evaluate the run again to rewrite it.") from None
-    return Predictions(
-        ids=ids,
-        labels=labels,
-        predicted=predicted,
-        confidence=scores[np.arange(len(predicted)), predicted],
-        probabilities=scores,
-        texts=texts,
-        sources=sources,
-    )
-
-
-def _read_table(file: Path) -> pyarrow.Table:
-    content = parquet.ParquetFile(pyarrow.BufferReader(read_plain(file, MAX_PREDICTIONS_BYTES)))
-    size = sum(content.metadata.row_group(number).total_byte_size for number in range(content.num_row_groups))
-    if size > MAX_PREDICTIONS_BYTES or content.metadata.num_rows > MAX_PREDICTIONS:
-        raise ValueError(f"{content.metadata.num_rows:,} rows of {size:,} bytes are more than a report takes")
-    table = content.read()
-    table.validate(full=True)
-    return table
-
-
-def read_scored_texts(run: RunDir, split: str) -> list[str]:
-    """Return the texts of a split that was scored, in order, as the model read them.
-
-    Args:
-        run: The run folder.
-        split: Name of the set.
-
-    Raises:
-        RunError: The split has not been scored, or the file is damaged.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path = run.predictions(split)
-    hint = f"Continue the run to its end: submillion train --resume {run.path}"
-    if not path.exists():
-        raise RunError(f"has no scored {split} rows to compare the export on", where=str(path), hint=hint)
-    try:
-        texts: list[str] = pq.read_table(path, columns=["text"]).column("text").to_pylist()
-        if not texts or not all(isinstance(text, str) for text in texts):
-            raise ValueError("its column text holds no texts")
-    except (pa.ArrowException, KeyError, OSError, ValueError) as error:
-        raise RunError(f"is damaged: {str(error).splitlines()[0][:200]}", where=str(path), hint=hint) from None
-    return texts
+        if result["per_class"]:
+            return tuple(entry["label"] for entry in result["per_class"])
+    return config.data.labels

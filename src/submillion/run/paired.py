@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from submillion.errors import RunError
 from submillion.metrics import stats
-from submillion.run.history import read_predictions
+from submillion.run.predictions import read_predictions
 
 
 def read_outcomes(runs: Sequence[Path], split: str) -> NDArray[np.bool_]:

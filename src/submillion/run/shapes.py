@@ -48,13 +48,6 @@ _BASELINE: Shape = {
     "comparison?": Maybe(_COMPARISON),
 }
 _SAMPLE: Shape = {"num_records": _SIZE, "num_train": _SIZE, "accuracy": SHARE, "accuracy_interval": _INTERVAL}
-_CONFIG: Shape = {
-    "about?": Maybe(str),
-    "data?": Maybe({"labels?": Maybe([str])}),
-    "model?": Maybe(dict),
-    "adapter?": Maybe(dict),
-    "train?": Maybe(dict),
-}
 _ENTRY: Shape = {
     "step?": ANY_NUMBER,
     "epoch?": ANY_NUMBER,
@@ -62,25 +55,39 @@ _ENTRY: Shape = {
     "split?": str,
     "learning_rates?": Maybe({"*": ANY_NUMBER}),
 }
-_EXAMPLES: Shape = {"num_records?": COUNT, "examples?": list}
+_EVALUATION: Shape = {"step": ANY_NUMBER}
+_FOUND: Shape = {"num_records?": COUNT, "examples?": list}
+_LENGTHS: Shape = {
+    "unit?": str,
+    "mean?": ANY_NUMBER,
+    "max?": ANY_NUMBER,
+    "histogram?": Maybe({"edges": [ANY_NUMBER], "counts": [COUNT]}),
+}
 _SPLIT: Shape = {
     "num_records": COUNT,
     "class_counts?": Maybe({"*": COUNT}),
-    "lengths?": Maybe({"histogram?": Maybe({"edges": [ANY_NUMBER], "counts": [COUNT]})}),
-    "empty?": _EXAMPLES,
-    "too_long?": _EXAMPLES,
+    "lengths?": Maybe(_LENGTHS),
+    "exact_duplicates?": _FOUND,
+    "near_duplicates?": _FOUND,
+    "empty?": _FOUND,
+    "too_long?": _FOUND,
+    "damage?": {"*": _FOUND},
+    "legibility?": Maybe(dict),
 }
+_LEAK: Shape = {"left": str, "right": str, "kind": str, "num_records": COUNT, "examples?": [dict]}
 _FINDINGS: Shape = {
-    "num_records?": COUNT,
+    "num_records": COUNT,
     "num_exact_duplicates": COUNT,
-    "num_near_duplicates?": COUNT,
+    "num_near_duplicates": COUNT,
     "num_label_conflicts?": COUNT,
-    "leaks?": Maybe([dict]),
+    "leaks?": Maybe([_LEAK]),
     "splits": {"*": _SPLIT},
+    "legibility?": Maybe(dict),
 }
 _EXTRA: dict[str, Shape] = {"data": str, "sha256": str, "num_used": COUNT, "weight": ANY_NUMBER}
 _DATA: Shape = {
     "files?": {"*": str},
+    "split?": str,
     "num_train?": COUNT,
     "num_validation?": COUNT,
     "num_test?": COUNT,
@@ -88,25 +95,21 @@ _DATA: Shape = {
     "num_dropped_short?": COUNT,
     "num_dropped_long?": COUNT,
     "extra?": Maybe([{**_EXTRA, "num_dropped": {"*": COUNT}, "methods": dict}]),
+    "check?": _FINDINGS,
 }
-
-
-def check_settings(values: JsonView, path: Path) -> None:
-    """Refuse settings that have other values where a report looks for sections."""
-    check_shape(values, _CONFIG, path)
 
 
 def check_log(entries: list[JsonObject], path: Path) -> None:
     """Refuse entries of a log that have something else in the place of their numbers."""
     for number, entry in enumerate(entries, start=1):
         check_shape(entry, _ENTRY, Path(f"{path}:{number}"))
+        if entry.get("kind") == "evaluation":
+            check_shape(entry, _EVALUATION, Path(f"{path}:{number}"))
 
 
-def check_data(values: JsonView, findings: JsonView, path: Path) -> None:
+def check_data(values: JsonView, path: Path) -> None:
     """Refuse a data.json whose figures, or those that the doctor found, are none."""
     check_shape(values, _DATA, path)
-    if findings:
-        check_shape(findings, _FINDINGS, path)
 
 
 def check_result(values: JsonView, path: Path) -> None:

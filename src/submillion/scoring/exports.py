@@ -19,15 +19,14 @@ from numpy.typing import NDArray
 
 from submillion.config.run import ExportFormat
 from submillion.data.clean import clean_records
-from submillion.data.long_texts import describe_rule
 from submillion.encoding.text_encoder import TextEncoder
 from submillion.encoding.tokenizer_files import load_tokenizer, read_settings, write_tokenizer
 from submillion.errors import ConfigError, RunError
-from submillion.plain_text import escape_markdown
 from submillion.progress import Progress, Silent
 from submillion.records import Record
+from submillion.report.templates import render_markdown
 from submillion.run.folder import RunDir, refuse_overwriting
-from submillion.run.history import read_scored_texts
+from submillion.run.predictions import read_scored_texts
 from submillion.scoring.export_folder import write_folder
 from submillion.scoring.run_model import EXPORT_NAME, Trained, read_trained
 from submillion.storage.files import read_json, write_json, write_text
@@ -351,35 +350,18 @@ _WRITERS: dict[ExportFormat, _Writer] = {
 
 def _describe(trained: Trained, exported: Exported) -> str:
     """Return the README of an exported folder."""
-    base = escape_markdown(trained.base.name)
-    names = ", ".join(map(escape_markdown, trained.labels.names))
-    how_much = describe_rule(trained.config.model.num_tokens_kept, trained.config.model.long_texts)
-    pooled = "the mean of the last states" if trained.config.model.pooling == "mean" else "the first of the last states"
-    if trained.head is None:
-        head = "Its head is the architecture's own."
-    elif exported.loads_with == _CLASSIFIER:
-        head = f"It was trained with one linear layer on {pooled}, written as weights of the stock head."
-    else:
-        head = (
-            f"Its head is one linear layer on {pooled}, which no stock class of transformers has: `head.safetensors` "
-            "holds `head.weight` and `head.bias`. Without submillion: load the folder or the base with `AutoModel`, "
-            f"take {pooled} over the tokens that are no padding, and apply the layer."
-        )
-        if exported.format == "merged":
-            head += (
-                " `AutoModelForSequenceClassification` fails here on purpose: its head would be random. For other "
-                "runtimes, export what `AutoModel` loads to ONNX (`torch.onnx.export`), and apply the layer after it."
-            )
-    return f"""# {trained.config.name}, {exported.format}
-
-A text classifier of {len(trained.labels)} classes ({names}), trained with submillion on {base}.
-
-Load it with `{exported.loads_with}`. {head}
-
-{how_much} Before that they were cleaned in training as `submillion.json` says (`clean`);
-`submillion` does it by itself, stock libraries do not. Divide logits by {trained.temperature:.4f} for calibrated
-probabilities.
-
-Compared with the run on {exported.num_probes} validation texts in float32: logits differ by at most
-{exported.max_logit_difference:.1e} (allowed: {exported.bound:.1e}).
-"""
+    return render_markdown(
+        "export.md",
+        name=trained.config.name,
+        format=exported.format,
+        labels=trained.labels.names,
+        base=trained.base.name,
+        model=trained.config.model,
+        has_own_head=trained.head is not None,
+        is_classifier=exported.loads_with == _CLASSIFIER,
+        loads_with=exported.loads_with,
+        temperature=trained.temperature,
+        num_probes=exported.num_probes,
+        difference=exported.max_logit_difference,
+        bound=exported.bound,
+    )

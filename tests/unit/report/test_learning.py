@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from run_folders import write_run
 
+from submillion.config.run import parse_config
+from submillion.report import write_report
 from submillion.report.learning import judge_run
-from submillion.report.page import build_page, paragraph
-from submillion.report.sections import show_heading
-from submillion.run.history import LoadedRun
+from submillion.run.history import RunHistory
 
 
-def make_run(confusion: list[list[int]], *, num_steps: int = 500, **values: Any) -> LoadedRun:
+def make_run(confusion: list[list[int]], *, num_steps: int = 500, **values: Any) -> RunHistory:
     counts = np.array(confusion)
     result = {
         "confusion": confusion,
@@ -24,19 +25,13 @@ def make_run(confusion: list[list[int]], *, num_steps: int = 500, **values: Any)
     fields: dict[str, Any] = {
         "path": Path("run"),
         "title": "run",
-        "config": {"train": {"learning_rate": 2e-5}},
-        "plan": {},
+        "config": parse_config({"train": {"learning_rate": 2e-5}}, where="test"),
         "data": {"num_train": 4000},
-        "manifest": {},
         "steps": {"loss": np.full(num_steps, 1.1)},
-        "learning_rates": {},
-        "evaluations": {},
-        "notes": (),
         "results": {"test": result},
-        "baselines": {},
         "labels": ("a", "b", "c"),
     }
-    return LoadedRun(**{**fields, **values})
+    return RunHistory(**{**fields, **values})
 
 
 NOTHING = [[20, 15, 15], [18, 16, 16], [17, 17, 16]]
@@ -93,8 +88,10 @@ def test_a_baseline_that_wins_is_named() -> None:
     )
 
 
-def test_the_report_says_it_before_all_figures() -> None:
-    said = build_page("a page", show_heading(make_run(NOTHING)), paragraph("the figures"), [])
-    assert 'class="warning"' in said
-    assert said.index("has not shown that it learnt anything") < said.index("the figures")
-    assert 'class="warning"' not in show_heading(make_run([[48, 1, 1], [1, 48, 1], [1, 1, 48]]))
+def test_the_report_says_it_before_all_figures(tmp_path: Path) -> None:
+    text = write_report([write_run(tmp_path / "nothing", skill=0.0, num_steps=0)]).read_text(encoding="utf-8")
+    heading = text[text.index("<header>") : text.index("</header>")]
+    assert '<p class="warning">This run has not shown that it learnt anything' in heading
+    assert text.index("has not shown that it learnt anything") < text.index('class="figures"')
+    text = write_report([write_run(tmp_path / "much", num_steps=0)]).read_text(encoding="utf-8")
+    assert 'class="warning"' not in text

@@ -53,6 +53,20 @@ def test_class_names_and_about_are_text_in_the_card(tmp_path: Path) -> None:
     assert "[link](" not in text
 
 
+def test_class_names_in_the_reason_for_a_loss_are_text(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", names=("<b>bold</b>", "a|b", "[link](http://e.test)", "*stars*"))
+    baseline, data = read_json(run / "evaluation/test.baseline.json"), read_json(run / "data.json")
+    baseline["comparison"] |= {"difference": -0.3, "interval": [-0.4, -0.2], "mcnemar_p": 1e-6}
+    data["check"]["legibility"]["cut_tokens_share"] = 0.87
+    write_json(run / "evaluation/test.baseline.json", baseline)
+    write_json(run / "data.json", data)
+    text = write_card(run).read_text(encoding="utf-8")
+    reason = text[text.index("This is the likely reason") :].partition("\n")[0]
+    assert "by class: " in reason
+    assert "&lt;b&gt;bold" in reason
+    assert not [markup for markup in ("<b>", "[link](") if markup in reason]
+
+
 def test_no_control_character_of_a_run_reaches_its_card(tmp_path: Path) -> None:
     evil = "\x1b[2J\x9b\u202e|<i>"
     run = write_run(tmp_path / "run", num_records=80, names=(f"a{evil}", "b", "c", "d"))

@@ -10,7 +10,8 @@ from test_report_page import read_page
 from submillion.metrics.evaluate import compare_correct
 from submillion.report import write_report
 from submillion.report.curves import list_overlaid_curves
-from submillion.run.history import load_run, name_runs, read_predictions
+from submillion.run.history import name_runs, read_history
+from submillion.run.predictions import read_predictions
 
 
 def test_runs_are_overlaid_and_tested_on_the_rows_they_share(tmp_path: Path) -> None:
@@ -69,7 +70,7 @@ def test_runs_of_one_recipe_and_seed_keep_their_folder_names(tmp_path: Path) -> 
 def test_a_curve_of_one_run_alone_says_whose_it_is(tmp_path: Path) -> None:
     first = write_run(tmp_path / "first", num_records=60, num_steps=12)
     second = write_run(tmp_path / "second", num_records=60, num_steps=12, seed=1, splits=("test", "validation"))
-    plots = {plot.name: plot for plot in list_overlaid_curves(name_runs([load_run(first), load_run(second)]))}
+    plots = {plot.name: plot for plot in list_overlaid_curves(name_runs([read_history(first), read_history(second)]))}
     assert plots["accuracy-bbc"].caption == "agnews-minilm seed 0 alone. Watched; it steers nothing."
     assert "alone" not in plots["validation-accuracy"].caption
 

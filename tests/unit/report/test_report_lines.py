@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from run_folders import write_run
 
 from submillion.report.curves import list_curves
+from submillion.report.formatting import shorten_names
 from submillion.report.lines import LABEL_GAP, Series, describe_series, draw_series, spread_labels
 from submillion.report.theme import PRINTED, Plot, render_svg
-from submillion.report.words import shorten_names
-from submillion.run.history import load_run
+from submillion.run.history import read_history
 
 
 def draw(*series: Series, **settings: object) -> Figure:
@@ -109,7 +109,7 @@ def test_a_drawing_is_also_told_in_words() -> None:
 
 
 def test_every_drawing_of_a_run_has_a_description_with_figures(tmp_path: Path) -> None:
-    run = load_run(write_run(tmp_path / "run", num_records=60, num_steps=30))
+    run = read_history(write_run(tmp_path / "run", num_records=60, num_steps=30))
     for plot in list_curves(run):
         label = re.search(r'aria-label="([^"]*)"', render_svg(plot))
         assert label is not None
@@ -118,7 +118,7 @@ def test_every_drawing_of_a_run_has_a_description_with_figures(tmp_path: Path) -
 
 
 def test_accuracy_by_epoch_has_intervals_and_training_between_validations(tmp_path: Path) -> None:
-    run = load_run(write_run(tmp_path / "run", num_records=400, num_steps=60))
+    run = read_history(write_run(tmp_path / "run", num_records=400, num_steps=60))
     plot = next(plot for plot in list_curves(run) if plot.name == "accuracy-by-epoch")
     series = plot.draw.keywords["series"]  # type: ignore[attr-defined]  # a partial
     validation, training = series

@@ -10,10 +10,10 @@ from run_folders import write_run
 from submillion.errors import RunError
 from submillion.report import write_report
 from submillion.report.curves import list_curves
-from submillion.report.sections import split_plots
+from submillion.report.run_page import split_plots
 from submillion.report.theme import render_png, render_svg
 from submillion.run.folder import RunDir
-from submillion.run.history import load_run
+from submillion.run.history import read_history
 from submillion.storage.files import read_json, write_json
 
 SPOILER = '<script>alert("x")</script></text><img src=http://e.test/a.png>&amp; $\\frac{1}{$ \x00\x1b[31m'
@@ -118,7 +118,7 @@ def test_hostile_text_and_class_names_are_text(hostile_run: Path) -> None:
 def test_colours_follow_the_page(run: Path) -> None:
     text = (run / "report.html").read_text(encoding="utf-8")
     drawings = re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)
-    assert len(drawings) == 19
+    assert len(drawings) == 18
     for drawing in drawings:
         assert "var(--muted)" in drawing
         assert "var(--series-" in drawing
@@ -130,7 +130,7 @@ def test_plots_are_pictures_of_the_same_names(run: Path) -> None:
     assert {plot.stem for plot in plots} == {
         *("accuracy-by-set", "loss", "training-loss", "accuracy", "accuracy-by-epoch", "training-accuracy"),
         *("precision-recall-f1", "learning-rate", "gradient-norm", "speed", "confusion", "confusion-counts"),
-        *("reliability", "class-reliability", "coverage", "budget", "plan", "lengths", "balance"),
+        *("reliability", "class-reliability", "coverage", "budget", "lengths", "balance"),
     }
     for plot in plots:
         assert plot.read_bytes().startswith(b"\x89PNG")
@@ -139,14 +139,14 @@ def test_plots_are_pictures_of_the_same_names(run: Path) -> None:
 
 def test_the_same_run_gives_the_same_drawings(run: Path) -> None:
     text = (run / "report.html").read_text(encoding="utf-8")
-    for plot in list_curves(load_run(run))[:2]:
+    for plot in list_curves(read_history(run))[:2]:
         assert render_svg(plot) in text
         assert render_png(plot) == (run / f"plots/{plot.name}.png").read_bytes()
 
 
 def test_long_logs_are_thinned(tmp_path: Path) -> None:
     short, long = (
-        render_svg(list_curves(load_run(write_run(tmp_path / str(steps), num_steps=steps, num_records=60)))[0])
+        render_svg(list_curves(read_history(write_run(tmp_path / str(steps), num_steps=steps, num_records=60)))[0])
         for steps in (480, 6000)
     )
     assert len(long) < 1.15 * len(short)
@@ -208,7 +208,7 @@ def test_no_errors_and_no_difference(tmp_path: Path) -> None:
 def test_any_number_of_classes_has_a_confusion_matrix(tmp_path: Path, num_labels: int) -> None:
     names = tuple(f"class number {number}" for number in range(num_labels))
     folder = write_run(tmp_path / "run", names=names, splits=("test",))
-    drawing = render_svg(split_plots(load_run(folder), None)["confusion"])
+    drawing = render_svg(split_plots(read_history(folder), None)["confusion"])
     assert (">class number 1<" in drawing) == (num_labels <= 40)
 
 

@@ -18,9 +18,8 @@ from submillion.metrics.stats import wilson_interval
 from submillion.report import write_report
 from submillion.report.curves import list_curves
 from submillion.report.trainer_state import load_trainer_state, open_run
-from submillion.report.validations import compare_validations
 from submillion.report.write import write_pages
-from submillion.run.history import load_run
+from submillion.run.history import Validation
 
 Write = Callable[..., Path]
 
@@ -96,11 +95,11 @@ def test_a_real_trainer_is_read_from_its_folder_a_checkpoint_or_the_file(real_fo
         assert run.steps["step"].tolist() == [2, 4, 6, 8, 10, 12]
         losses = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
         assert run.steps["loss"].tolist() == losses
-        assert [row["accuracy"] for row in run.evaluations["validation"]] == [
+        assert [row.figures["accuracy"] for row in run.evaluations["validation"]] == [
             entry["eval_accuracy"] for entry in state["log_history"] if "eval_accuracy" in entry
         ]
         assert run.best is not None
-        assert run.best["step"] == state["best_global_step"]
+        assert run.best.step == state["best_global_step"]
 
 
 def test_its_report_shows_all_curves_and_stands_beside_the_file(real_folder: Path) -> None:
@@ -161,12 +160,13 @@ def test_rows_of_an_evaluation_follow_from_its_speed(real_folder: Path, write_st
 
 
 def test_a_run_of_unknown_rows_stands_without_intervals_and_it_is_said(write_state: Write, tmp_path: Path) -> None:
-    theirs = load_trainer_state(write_state([{"eval_loss": 0.5, "eval_accuracy": 0.8125, "step": 4}]))
-    ours = load_run(write_run(tmp_path / "ours", num_records=80, num_steps=24, splits=("validation",)))
-    text = Page(compare_validations([theirs, ours])).text
+    theirs = write_state([{"eval_loss": 0.5, "eval_accuracy": 0.8125, "step": 4}])
+    ours = write_run(tmp_path / "ours", num_records=80, num_steps=24, splits=("validation",))
+    text = read_page(write_report([theirs, ours], tmp_path / "both.html")).text
+    text = text[text.index("Validation during training") :]
     assert "do not say how many rows were scored: theirs." in text
     row = text[text.index("theirs 1") :]
-    assert re.match(r"theirs 1 [^ ] [^ ] 81\.25\s% 0\.5 ours 6 24 93\.61\s% \d\d\.\d\d to ", row)
+    assert re.match(r"theirs 1 [^ ] [^ ] 81\.25\s% 0\.5 agnews-minilm seed 0 6 24 93\.61\s% \d\d\.\d\d to ", row)
 
 
 def test_figures_of_every_class_are_all_drawn(write_state: Write) -> None:
@@ -188,9 +188,9 @@ def test_states_of_older_versions(write_state: Write) -> None:
     ]
     run = load_trainer_state(write_state(history, best_model_checkpoint="/home/them/out/checkpoint-10/"))
     assert run.best is not None
-    assert run.best["step"] == 10
+    assert run.best.step == 10
     assert "grad_norm" not in run.steps
-    assert run.evaluations["validation"][1] == {"step": 20, "epoch": 1.0, "loss": 0.9, "acc": 0.6}
+    assert run.evaluations["validation"][1] == Validation(20, {"loss": 0.9, "acc": 0.6}, 1.0)
     plots = {plot.name: plot.title for plot in list_curves(run)}
     assert plots == {
         "loss": "Training and validation loss",
@@ -204,7 +204,7 @@ def test_a_metric_called_step_moves_no_evaluation(write_state: Write) -> None:
     run = load_trainer_state(
         write_state([{"eval_loss": 0.5, "eval_step": 999.0, "eval_epoch": 7.0, "step": 4, "epoch": 1}])
     )
-    assert run.evaluations["validation"] == [{"loss": 0.5, "step": 4, "epoch": 1}]
+    assert run.evaluations["validation"] == [Validation(4, {"loss": 0.5}, 1)]
 
 
 def test_several_sets_keep_their_names(write_state: Write) -> None:
@@ -215,8 +215,8 @@ def test_several_sets_keep_their_names(write_state: Write) -> None:
     ]
     run = load_trainer_state(write_state(history))
     assert list(run.evaluations) == ["a", "a_b"]
-    assert {row["accuracy"] for row in run.evaluations["a"] if "accuracy" in row} == {0.5}
-    assert {row["accuracy"] for row in run.evaluations["a_b"] if "accuracy" in row} == {0.7}
+    assert {row.figures["accuracy"] for row in run.evaluations["a"] if "accuracy" in row.figures} == {0.5}
+    assert {row.figures["accuracy"] for row in run.evaluations["a_b"] if "accuracy" in row.figures} == {0.7}
 
 
 def test_values_that_are_not_finite_are_counted_and_in_no_curve(write_state: Write) -> None:

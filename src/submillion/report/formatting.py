@@ -1,11 +1,10 @@
-"""Numbers as a reader wants them: percentages, intervals, p values, durations, sizes of counts."""
+"""Numbers as text, for pages, Markdown, plots and terminals: percentages, intervals, p values, durations, counts."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 MINUS = "\N{MINUS SIGN}"
 NARROW = "\N{NARROW NO-BREAK SPACE}"
@@ -24,6 +23,11 @@ def percent_range(interval: Sequence[float], digits: int = 2) -> str:
 def points(difference: float, digits: int = 2) -> str:
     """Return a difference of shares in percentage points with its sign."""
     return f"{100 * difference:+.{digits}f}".replace("-", MINUS)
+
+
+def points_range(interval: Sequence[float], digits: int = 2) -> str:
+    """Return an interval of differences of shares as ``+0.12 to +1.30``."""
+    return f"{points(interval[0], digits)} to {points(interval[1], digits)}"
 
 
 def p_value(p: float) -> str:
@@ -87,7 +91,27 @@ def _is_unshowable(character: str) -> bool:
     return turns or unicodedata.category(character) in ("Cc", "Cs", "Cn")
 
 
-def setting(value: Any) -> str:
+def show_percent(value: float) -> str:
+    """Return a share for a terminal, whose font need not have a narrow space: ``93.55 %``."""
+    return percent(value).replace(NARROW, " ")
+
+
+def show_interval(interval: Sequence[float] | None) -> str:
+    """Return an interval of shares for a terminal as ``93.01 .. 94.12 %``; a dash where there is none."""
+    return "-" if interval is None else f"{100 * interval[0]:.2f} .. {show_percent(interval[1])}"
+
+
+def show_points(difference: float, interval: Sequence[float]) -> str:
+    """Return a difference of shares in percentage points for a terminal, with its interval."""
+    return f"{points(difference)} ({points(interval[0])} .. {points(interval[1])})".replace(MINUS, "-")
+
+
+def show_p(p: float) -> str:
+    """Return a p value for a terminal with two significant digits."""
+    return "< 0.0001" if p < 0.0001 else f"{p:.2g}"
+
+
+def setting(value: object) -> str:
     """Return a setting as YAML would show it on one line."""
     if value is None:
         return "\N{EN DASH}"
