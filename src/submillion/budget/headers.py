@@ -2,63 +2,43 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from submillion.errors import ModelError
 
-# Bytes per element, for the types that adapters and heads are stored in.
-_ELEMENT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
-_MAX_HEADER_BYTES = 100_000_000  # This is the limit of the format's reference reader.
+RESTORE = "Fetch or save the file again; it may be truncated."
 
 
-def read_tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Read the names and shapes of a safetensors file from its header, and check that the file is complete.
+def read_tensor_shapes(path: Path, *, hint: str = RESTORE) -> dict[str, tuple[int, ...]]:
+    """Read the names and shapes of a safetensors file from its header, in the order of the file.
 
-    The file holds 8 bytes with the header's length (little endian), a JSON header, then the tensors without gaps
-    (https://github.com/huggingface/safetensors, "Format").
+    The library compares the header with the size of the file, so a file that was cut or altered is refused.
+
+    Args:
+        path: The file.
+        hint: Advice for a damaged file.
 
     Raises:
         ModelError: The file is missing, truncated or damaged.
     """
     try:
-        size = os.path.getsize(path)
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(size - 8, _MAX_HEADER_BYTES):
-                raise _fail(path, f"its header should take {length:,} bytes, the file has {size:,}")
-            header = json.loads(file.read(length).decode("utf-8"))
+        with safe_open(path, framework="numpy") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.offset_keys()}
     except OSError as error:
-        raise _fail(path, f"cannot be read: {error}") from None
-    except (UnicodeDecodeError, ValueError, RecursionError):
-        raise _fail(path, "its header is not valid JSON") from None
-    if not isinstance(header, dict):
-        raise _fail(path, "its header is not a JSON object")
-    header.pop("__metadata__", None)
-    spans = sorted(_read_entry(path, name, entry) for name, entry in header.items())
-    ends = [0, *(end for _, end in spans)]
-    if any(begin != end for (begin, _), end in zip(spans, ends, strict=False)):
-        raise _fail(path, "its tensors overlap or leave gaps")
-    if ends[-1] != size - 8 - length:
-        raise _fail(path, f"its tensors take {ends[-1]:,} bytes, the file holds {size - 8 - length:,}")
-    return {name: tuple(entry["shape"]) for name, entry in header.items()}
+        raise ModelError(f"cannot be read: {error}", where=str(path), hint=hint) from None
+    except SafetensorError as error:
+        problem = f"is damaged: {error}; the file was cut or altered"
+        raise ModelError(problem, where=str(path), hint=hint) from None
 
 
-def _read_entry(path: Path, name: str, entry: Any) -> tuple[int, int]:
-    match entry:
-        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(begin), int(end)]}:
-            if dtype not in _ELEMENT_BYTES:
-                raise _fail(path, f"{name} has the unknown type {dtype!r}")
-            whole = all(isinstance(width, int) and not isinstance(width, bool) and width >= 0 for width in shape)
-            if whole and end - begin == math.prod(shape) * _ELEMENT_BYTES[dtype]:
-                return begin, end
-    raise _fail(path, f"the entry of {name} is damaged: {entry!r:.120}")
+def count_saved_params(paths: Iterable[Path]) -> int:
+    """Return the number of values in safetensors files.
 
-
-def _fail(path: Path, problem: str) -> ModelError:
-    return ModelError(
-        f"damaged weights: {problem}", where=str(path), hint="Fetch or save the file again; it may be truncated."
-    )
+    Raises:
+        ModelError: One is missing or damaged.
+    """
+    return sum(math.prod(shape) for path in paths for shape in read_tensor_shapes(path).values())

@@ -12,16 +12,24 @@ from submillion.data.labels import Numbering, NumbersChoice, describe_ids
 from submillion.data.read import list_columns, read_split
 from submillion.data.run_columns import fit_columns
 from submillion.errors import DataError
+from submillion.run.trained_rows import count_trained_rows, describe_trained_rows
 
 if TYPE_CHECKING:
+    from submillion.progress import Progress
     from submillion.records import Record
     from submillion.scoring.run_model import RunModel
 
 
 def read_labelled(
-    model: RunModel, data: str, asked: Columns, *, labels_file: Path | None, numbers: NumbersChoice | None
-) -> list[Record]:
-    """Return the labelled records of a file or of a folder's test split, and print how they were read.
+    model: RunModel,
+    data: str,
+    asked: Columns,
+    *,
+    labels_file: Path | None,
+    numbers: NumbersChoice | None,
+    progress: Progress,
+) -> tuple[list[Record], int | None]:
+    """Read the labelled records of a file, or of a folder's test split, and print how they were read.
 
     Args:
         model: The loaded run.
@@ -29,10 +37,25 @@ def read_labelled(
         asked: Columns that flags name; the others are the run's.
         labels_file: File with rows of id and label, if the data has no labels.
         numbers: Meaning of numbers as labels; None for the meaning in the run's training.
+        progress: Receives the end of reading.
+
+    Returns:
+        The records, and how many of them the run was trained on; None where it does not say.
 
     Raises:
-        DataError: Columns are missing, or rows have no valid label.
+        DataError: A column is missing, or a row has no valid label.
     """
+    records = _read(model, data, asked, labels_file, numbers)
+    progress.finish()
+    known = count_trained_rows(model.folder, records, model.config.data.clean)
+    if note := describe_trained_rows(known, len(records), model.folder):
+        print_note(note)
+    return records, known
+
+
+def _read(
+    model: RunModel, data: str, asked: Columns, labels_file: Path | None, numbers: NumbersChoice | None
+) -> list[Record]:
     splits = list_columns(data)
     name = "test" if "test" in splits else next(iter(splits))
     if len(splits) > 1:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -24,15 +25,16 @@ BAR_WIDTH = 30
 Data = Annotated[
     str, typer.Argument(metavar="DATA", help="Labelled file, folder or hf:owner/name.", show_default=False)
 ]
+LabelsFile = Annotated[
+    Path | None, typer.Option("--labels", metavar="FILE", help="File with id,label rows, if DATA has no labels.")
+]
 
 
 def evaluate(
     run: options.Run,
     data: Data,
     *,
-    labels: Annotated[
-        Path | None, typer.Option("--labels", metavar="FILE", help="File with id,label rows, if DATA has no labels.")
-    ] = None,
+    labels: LabelsFile = None,
     text: options.Text = None,
     label: options.Label = None,
     row_id: options.Id = None,
@@ -45,7 +47,6 @@ def evaluate(
     from submillion.cli.progress_bars import open_progress
     from submillion.cli.tables import tabulate_evaluation
     from submillion.data.legibility import describe_legibility
-    from submillion.run.trained_rows import count_trained_rows, describe_trained_rows
     from submillion.scoring.evaluate_run import evaluate_run
     from submillion.scoring.run_model import load_run
 
@@ -53,11 +54,7 @@ def evaluate(
     progress.start("load")
     model = load_run(run, precision=precision)
     columns = options.choose_columns(text, label, row_id)
-    records = read_labelled(model, data, columns, labels_file=labels, numbers=numbers)
-    progress.finish()
-    known = count_trained_rows(model.folder, records, model.config.data.clean)
-    if note := describe_trained_rows(known, len(records), model.folder):
-        print_note(note)
+    records, known = read_labelled(model, data, columns, labels_file=labels, numbers=numbers, progress=progress)
     figures = {**evaluate_run(model, records, progress=progress).to_json(), "num_trained_on": known}
     if as_json:
         print_json(figures)
@@ -74,9 +71,7 @@ def compare(
     second: Annotated[Path, typer.Argument(metavar="RUN", help="Another run folder.", show_default=False)],
     data: Data,
     *,
-    labels: Annotated[
-        Path | None, typer.Option("--labels", metavar="FILE", help="File with id,label rows, if DATA has no labels.")
-    ] = None,
+    labels: LabelsFile = None,
     text: options.Text = None,
     label: options.Label = None,
     row_id: options.Id = None,
@@ -86,14 +81,12 @@ def compare(
     """Compare two runs on the same rows, with a paired McNemar test and a bootstrap."""
     from submillion.cli.labelled import read_labelled
     from submillion.cli.progress_bars import open_progress
-    from submillion.cli.tables import make_table
     from submillion.errors import ConfigError
     from submillion.metrics.evaluate import compare_correct
-    from submillion.report.formatting import show_p, show_percent, show_points
-    from submillion.run.trained_rows import count_trained_rows, describe_trained_rows
     from submillion.scoring.run_model import load_run
 
     progress = open_progress()
+    columns = options.choose_columns(text, label, row_id)
     right: list[NDArray[np.bool_]] = []
     names: list[LabelSet] = []
     trained_on: list[int | None] = []
@@ -107,12 +100,8 @@ def compare(
                 where=str(second),
                 hint="Only runs with the same classes can be compared.",
             )
-        columns = options.choose_columns(text, label, row_id)
-        records = read_labelled(model, data, columns, labels_file=labels, numbers=numbers)
-        progress.finish()
-        trained_on.append(count_trained_rows(model.folder, records, model.config.data.clean))
-        if note := describe_trained_rows(trained_on[-1], len(records), model.folder):
-            print_note(note)
+        records, known = read_labelled(model, data, columns, labels_file=labels, numbers=numbers, progress=progress)
+        trained_on.append(known)
         scored = model.score_records(records, progress=progress)
         _warn_unread(scored.legibility, f"texts, as {folder} reads them,")
         if note := scored.describe_blank():
@@ -123,8 +112,15 @@ def compare(
     if as_json:
         print_json(comparison)
         return
+    _print_comparison((first, second), right, comparison)
+
+
+def _print_comparison(runs: Sequence[Path], right: Sequence[NDArray[np.bool_]], comparison: Mapping[str, Any]) -> None:
+    from submillion.cli.tables import make_table
+    from submillion.report.formatting import show_p, show_percent, show_points
+
     table = make_table("figure", "value")
-    for folder, hits in zip((first, second), right, strict=True):
+    for folder, hits in zip(runs, right, strict=True):
         table.add_row(make_text(f"accuracy of {folder}"), show_percent(float(hits.mean())))
     table.add_row(
         "first minus second, in points (95 % interval)", show_points(comparison["difference"], comparison["interval"])

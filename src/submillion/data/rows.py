@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,7 +32,8 @@ def iter_labelled(
     wanted = [*selection.text, *(name for name in (selection.label, selection.id) if name is not None)]
     num_text = len(selection.text)
     name = path.name
-    seen = _SeenIds()
+    # Hashes of the ids: a set of the texts themselves would take twice the memory.
+    seen: set[int] = set()
     with closed_after(table.iter_rows([table.names.index(name) for name in wanted], on_note)) as rows:
         for number, (place, values) in enumerate(rows, start=first_row):
             source = f"{name}:{place}"
@@ -49,7 +49,9 @@ def iter_labelled(
             record_id = str(number)
             if selection.id is not None:
                 record_id = _to_text(values[-1], source).strip()
-                is_new = seen.add(record_id) or not _appears_earlier(path, table, selection, record_id, place)
+                code = hash(record_id)
+                is_new = code not in seen or not _appears_earlier(path, table, selection, record_id, place)
+                seen.add(code)
                 if not record_id or not is_new:
                     problem = (
                         f"the id {shorten(record_id)} appears in an earlier row too" if record_id else "the id is empty"
@@ -81,43 +83,6 @@ def _appears_earlier(path: Path, table: Table, selection: Selection, record_id: 
             if _to_text(value, f"{path.name}:{earlier}").strip() == record_id:
                 return True
     return False
-
-
-class _SeenIds:
-    """Remembers ids by 64 bits of their hash, 16 to 32 bytes each: a set of a million strings takes 100 MB.
-
-    A table of open addressing with linear probing; 0 marks a free place.
-    """
-
-    def __init__(self) -> None:
-        self._table = array("Q", bytes(8 * 1024))
-        self._num_ids = 0
-
-    def add(self, record_id: str) -> bool:
-        """Remember an id; return False where it, or one with the same hash, was there before."""
-        code = (hash(record_id) & 0xFFFF_FFFF_FFFF_FFFF) or 1
-        table = self._table
-        mask = len(table) - 1
-        place = code & mask
-        while table[place]:
-            if table[place] == code:
-                return False
-            place = (place + 1) & mask
-        table[place] = code
-        self._num_ids += 1
-        if 2 * self._num_ids > len(table):
-            self._grow()
-        return True
-
-    def _grow(self) -> None:
-        codes = [code for code in self._table if code]
-        self._table = table = array("Q", bytes(16 * len(self._table)))
-        mask = len(table) - 1
-        for code in codes:
-            place = code & mask
-            while table[place]:
-                place = (place + 1) & mask
-            table[place] = code
 
 
 def _to_text(value: object, source: str) -> str:

@@ -19,13 +19,13 @@ from typing import cast
 import peft
 import torch
 from peft.tuners.lora import Linear as PeftLoraLinear
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import nn
 
 from submillion.budget.families import get_family
 from submillion.budget.plan import Plan
 from submillion.errors import BudgetError, ModelError
+from submillion.model.base_files import read_safetensors
 from submillion.model.copies import drop_copies
 from submillion.model.dropout import KeyedDropout, mix_64
 from submillion.model.lora import lora_linear
@@ -343,17 +343,3 @@ def wrap_saved_adapter(model: nn.Module, folder: Path) -> nn.Module:
     with _quiet_wrapping():
         wrapped: nn.Module = peft.PeftModel.from_pretrained(cast(Stock, model), folder)
     return wrapped
-
-
-def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    """Read a safetensors file.
-
-    Raises:
-        ModelError: The file is missing or damaged.
-    """
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise ModelError("is missing", where=str(path), hint="Is this a complete folder?") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ModelError(f"is damaged: {error}", where=str(path), hint="Copy or train it again.") from None

@@ -6,13 +6,17 @@ import contextlib
 import hashlib
 import json
 import re
-import struct
 from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from submillion.budget.headers import read_tensor_shapes
 from submillion.errors import ModelError, RunError
 from submillion.storage.files import explain_stray_link, read_json, read_plain, write_json
 from submillion.storage.private_folders import explain_distrust, find_cache_folder
+
+if TYPE_CHECKING:
+    import torch
 
 _TOKENIZERS = (
     {"tokenizer.json"},
@@ -30,7 +34,6 @@ TEXT_FILES = frozenset().union(*_TOKENIZERS) | {
     "added_tokens.json",
     "model.safetensors.index.json",
 }
-_MAX_HEADER_BYTES = 100_000_000  # This is the limit of the format's reference reader.
 _MAX_CONFIG_BYTES = 4 << 20
 # Models are built from these numbers before a weight is read. Larger ones would use up all time or memory.
 _MAX_SIZE = 20_000_000
@@ -137,46 +140,37 @@ def parse_config(text: str, *, where: str) -> dict[str, object]:
 
 
 def check_safetensors(path: Path, *, hint: str) -> None:
-    """Compare a file's size with what its header promises.
-
-    The file holds the length of a JSON header (8 bytes, little-endian), the header, then the data. `data_offsets` count
-    from the end of the header (https://github.com/huggingface/safetensors, "Format").
+    """Compare a file of weights with its header, without reading a weight.
 
     Args:
         path: The file.
         hint: Advice for a damaged file.
 
     Raises:
-        ModelError: The file has another size, or its header is damaged.
+        ModelError: The file is a stray link, is empty, has another size than its header says, or a damaged header.
     """
     stray = explain_stray_link(path)
     if stray:
         raise ModelError(stray, where=str(path), hint=_STRAY_HINT)
-    size = path.stat().st_size
+    if not read_tensor_shapes(path, hint=hint):
+        raise ModelError("is damaged: it holds no tensors", where=str(path), hint=hint)
+
+
+def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        ModelError: The file is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     try:
-        with path.open("rb") as file:
-            (header_size,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(header_size)) if header_size <= min(size - 8, _MAX_HEADER_BYTES) else None
-        entries = [value for key, value in header.items() if key != "__metadata__"] if header is not None else None
-        whole = None if entries is None else 8 + header_size + max(int(entry["data_offsets"][1]) for entry in entries)
-    except (
-        OSError,
-        struct.error,
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        IndexError,
-        RecursionError,
-    ) as error:
-        raise ModelError(f"is damaged: {error}", where=str(path), hint=hint) from None
-    if whole != size:
-        expected = "its header alone is longer" if whole is None else f"its header promises {whole:,}"
-        raise ModelError(
-            f"is damaged: {size:,} bytes, {expected}; the file was cut or altered",
-            where=str(path),
-            hint=hint,
-        )
+        return load_file(path)
+    except FileNotFoundError:
+        raise ModelError("is missing", where=str(path), hint="Is this a complete folder?") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(f"is damaged: {error}", where=str(path), hint="Copy or train it again.") from None
 
 
 def digest_file(path: Path) -> str:

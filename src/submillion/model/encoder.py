@@ -27,9 +27,9 @@ from submillion.model.adapter import (
     inject_adapter,
     load_adapter_weights,
     mark_trainable,
-    read_safetensors,
     save_adapter,
 )
+from submillion.model.base_files import read_safetensors
 from submillion.model.biased_attention import replace_attention
 from submillion.model.config_facts import explain_stock, first_position, read_sizes
 from submillion.model.dropout import DropoutState, replace_dropout, set_probabilities

@@ -15,7 +15,6 @@ from types import SimpleNamespace
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.nn import functional
 
@@ -29,6 +28,7 @@ from submillion.kernels import calls
 from submillion.kernels.attention import AttentionCall, attend
 from submillion.kernels.calls import Norm
 from submillion.kernels.weights import Int8Weight, PackedWeight, pack_weight, quantise_weight
+from submillion.model.base_files import read_safetensors
 from submillion.model.config_facts import explain_stock, first_position, read_sizes
 from submillion.model.copies import drop_copies
 from submillion.model.distance_bias import read_distance_bias
@@ -237,10 +237,10 @@ def load_merged(
     prefix = get_model_prefix(config)
     tensors: dict[str, torch.Tensor] = {}
     for path in weights:
-        tensors.update((_name_in_encoder(name, prefix), tensor) for name, tensor in _read(path).items())
-    trained = drop_copies(_read(adapter), where=str(adapter))
+        tensors.update((_name_in_encoder(name, prefix), tensor) for name, tensor in read_safetensors(path).items())
+    trained = drop_copies(read_safetensors(adapter), where=str(adapter))
     if head is not None:
-        trained.update(_read(head))
+        trained.update(read_safetensors(head))
     _check_names(plan, trained, where=str(adapter))
     for name, tensor in trained.items():
         if ".lora_" not in name:
@@ -288,16 +288,6 @@ def _check_names(plan: Plan, trained: _Tensors, *, where: str) -> None:
             raise ModelError(
                 f"{name} has shape {tuple(trained[name].shape)}, the model needs {tuple(shape)}", where=where
             )
-
-
-def _read(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except FileNotFoundError:
-        raise ModelError("is missing", where=str(path), hint="Is this a complete folder?") from None
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"is damaged: {error}", where=str(path), hint="Copy or train it again.") from None
 
 
 def _name_in_encoder(name: str, prefix: str) -> str:

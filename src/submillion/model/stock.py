@@ -17,8 +17,7 @@ from typing import Literal
 import torch
 
 from submillion.errors import ModelError
-from submillion.model.adapter import read_safetensors
-from submillion.model.base_files import list_weights, read_config
+from submillion.model.base_files import list_weights, read_config, read_safetensors
 from submillion.model.untyped import Stock
 
 # Configuration classes accept these names besides their declared fields: settings that models read without declaring

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from submillion.config.run import ModelConfig
 from submillion.encoding.text_encoder import TextEncoder
-from submillion.model.adapter import read_safetensors, wrap_saved_adapter
+from submillion.model.adapter import wrap_saved_adapter
+from submillion.model.base_files import read_safetensors
 from submillion.model.stock import load_stock_model, quiet_loading, read_stock_config
 from submillion.model.stock_inputs import list_inputs
 from submillion.model.untyped import Stock

@@ -12,7 +12,7 @@ from submillion.budget.plan import Plan
 from submillion.config.run import ModelConfig
 from submillion.errors import ModelError
 from submillion.model import packed_attention
-from submillion.model.adapter import read_safetensors
+from submillion.model.base_files import read_safetensors
 from submillion.model.dropout import DropoutState
 from submillion.model.encoder import Classifier, load_stock, lower_precision
 from submillion.model.heads import LinearHead

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
 
+from submillion.budget.headers import count_saved_params
 from submillion.errors import RunError
 from submillion.records import Record
 from submillion.run.folder import RunDir
@@ -31,13 +31,7 @@ TOLERANCE = 0.05
 
 def sum_saved_params(run: RunDir) -> int:
     """Return the number of trained values in a run's safetensors files."""
-    total = 0
-    for path in (run.adapter / "adapter_model.safetensors", run.head):
-        if path.exists():
-            with safe_open(path, framework="numpy") as file:
-                names = file.keys()
-                total += sum(int(np.prod(file.get_slice(name).get_shape())) for name in names)
-    return total
+    return count_saved_params(path for path in (run.adapter / "adapter_model.safetensors", run.head) if path.exists())
 
 
 def verify_run(run: RunDir, probes: Sequence[Record], logits: NDArray[np.float32]) -> dict[str, object]:

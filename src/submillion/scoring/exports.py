@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from submillion.budget.headers import count_saved_params
 from submillion.config.run import ExportFormat
 from submillion.data.clean import clean_records
 from submillion.encoding.text_encoder import TextEncoder
@@ -143,7 +144,7 @@ def _write_and_prove(run: RunDir, trained: Trained, folder: Path, final: Path, f
         format=format,
         head=trained.plan.head,
         loads_with=writer.loads_with[_name_head(trained, format)],
-        num_params=_count_params(folder),
+        num_params=count_saved_params(folder.glob("*.safetensors")),
         num_probes=len(probes),
         max_logit_difference=difference,
         bound=bound,
@@ -291,16 +292,6 @@ def _score_adapter(trained: Trained, folder: Path, texts: Sequence[str]) -> NDAr
         pooling=None if trained.head is None else trained.config.model.pooling,
         reads=trained.config.model,
     )
-
-
-def _count_params(folder: Path) -> int:
-    from safetensors import safe_open
-
-    total = 0
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, framework="numpy") as file:
-            total += sum(int(np.prod(file.get_slice(name).get_shape())) for name in file.keys())  # noqa: SIM118
-    return total
 
 
 def _let_others_read(folder: Path) -> None:
