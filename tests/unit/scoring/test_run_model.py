@@ -71,7 +71,7 @@ def test_a_file_is_read_by_the_columns_of_the_run(model: RunModel, tmp_path: Pat
 
 def test_texts_are_no_records(model: RunModel) -> None:
     odd: Any = ["4", "5"]
-    with pytest.raises(DataError, match="'4' is no record"):
+    with pytest.raises(DataError, match="'4' is not a record"):
         list(model.predict(odd))
 
 
