@@ -241,7 +241,7 @@ def _show_result(name: str, result: Result) -> Iterator[str]:
             f"{peak['gflops']:,.0f} GFLOP/s in {precision} ({peak['method']})"
             for precision, peak in result["peak_gflops"].get(kind, {}).items()
         ]
-        yield f"\nPeak: {'; '.join(peaks)}.\n" if peaks else ""
+        yield f"\nPeak: {', '.join(peaks)}.\n" if peaks else ""
     yield from _show_ratios(result)
     for text, entry in result["differences"].items():
         yield f"- {text}: " + (
