@@ -27,9 +27,9 @@ INTRODUCTION = """\
 
 *This page is written by `make docs` from the settings themselves; edit `src/submillion/config/run.py` or the recipes.*
 
-A recipe is one YAML file that describes a whole run. `submillion recipes` lists those below, `submillion recipes show
-NAME` prints one, and `submillion recipes copy NAME` copies one into the current folder to edit. `submillion train`
-takes a name or a path.
+A recipe is one YAML file that describes a whole run. `submillion recipes` lists those below,
+`submillion recipes show NAME` prints one, and `submillion recipes copy NAME` copies one into the current folder to
+edit. `submillion train` takes a name or a path.
 
 Settings that a recipe omits have the defaults shown here. `--set` changes one setting by its dotted path, and its value
 is read as YAML: `--set train.epochs=2 --set adapter.targets='[query, value]'`. An unknown setting is an error that
