@@ -55,7 +55,8 @@ class SearchDir:
         """Return the name that trials made in this folder carry; only who holds the lock may ask."""
         if not self.lock.stat().st_size:
             self.lock.write_text(uuid.uuid4().hex)  # in place, since the lock is on this very file
-        return self.lock.read_text(encoding="utf-8", errors="replace")
+        with self.lock.open(encoding="utf-8", errors="replace") as file:
+            return file.read(32)
 
 
 @dataclass(frozen=True)
