@@ -118,7 +118,7 @@ def launch_run(
 
 
 def _choose_words(state: RunState, config: RunConfig, out: Path) -> list[str]:
-    """Return the words of the command that begins or continues a run."""
+    """Return the words of the command that starts or continues a run."""
     if state != "new":
         return ["train", "--resume", str(out)]
     recipe = out.with_name(f"{out.name}.yaml")

@@ -138,7 +138,7 @@ def check_head_kind(config: JsonView) -> None:
         raise ModelError(
             f"problem_type of the base is {kind!r:.60}, but only single-label classification is supported",
             where="config.json",
-            hint="Give an adapter whose base says single_label_classification, or nothing.",
+            hint="Give an adapter whose base has problem_type single_label_classification, or none.",
         )
 
 

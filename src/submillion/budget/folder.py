@@ -22,7 +22,7 @@ from submillion.storage.json_shapes import JsonView
 WEIGHTS_NAME = "adapter_model.safetensors"
 HEAD_NAME = "head.safetensors"
 _ROOT = "base_model.model."
-# PEFT's rank and alpha where a file names none.
+# PEFT uses this rank and alpha if a file names none.
 _DEFAULT = 8
 
 
@@ -260,7 +260,7 @@ def _plan_module(tensors: _Tensors, linear: Linear, settings: JsonView, folder: 
 def _read_variant(settings: JsonView) -> Variant:
     if settings.get("use_dora"):
         return "dora"
-    # PiSSA changes the base's weights, rsLoRA only the scalings, which the modules of the plan have.
+    # PiSSA changes the base's weights. rsLoRA changes only the scalings, which are in the plan's modules.
     if settings.get("init_lora_weights") == "pissa":
         return "pissa"
     return "rslora" if settings.get("use_rslora") else "lora"

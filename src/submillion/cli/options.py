@@ -69,10 +69,10 @@ def resolve(recipe: str, **arguments: Any) -> RunConfig:
 def read_settings(given: Sequence[str] | None) -> dict[str, object]:
     """Return the ``--set KEY=VALUE`` options as settings by dotted path, with values read as YAML.
 
-    Of a path that is given twice the last value counts.
+    If a path is given twice, the last value counts.
 
     Raises:
-        ConfigError: One without ``=``, or with broken YAML.
+        ConfigError: An option has no ``=`` or broken YAML.
     """
     from submillion.config.yaml_text import parse_yaml
     from submillion.errors import ConfigError

@@ -184,7 +184,7 @@ def digest_file(path: Path) -> str:
     memo = find_cache_folder() / "digests" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
     is_private = not explain_distrust(memo.parent)
     with contextlib.suppress(OSError, RunError):
-        # Where others can write, even to open it may wait for ever: a pipe may lie there.
+        # If others can write there, even opening the file may block forever, since it may be a pipe.
         remembered = read_json(memo) if is_private else {}
         if {name: remembered.get(name) for name in key} == key and isinstance(remembered.get("sha256"), str):
             return str(remembered["sha256"])

@@ -378,7 +378,7 @@ def lower_precision(stock: Stock, encoder_root: str | None, dtype: torch.dtype) 
 
 
 def _raise_states(states: torch.Tensor) -> torch.Tensor:
-    # What an embedding reads are ids.
+    # Embeddings read ids.
     return states.float() if states.is_floating_point() else states
 
 

@@ -179,8 +179,8 @@ def _find_inherited_rows(run: RunDir, config: RunConfig, progress: Progress) -> 
     found = find_trained_rows(config.start_from)
     if found is None:
         progress.note(
-            f"nothing is known of the rows that {config.start_from} was trained on: some may be in validation and "
-            "test, whose figures would then be too good"
+            f"nothing is known about the rows that {config.start_from} was trained on: some may be in validation and "
+            "test, whose figures would then be too optimistic"
         )
     return NONE if found is None else found
 

@@ -144,11 +144,11 @@ class _Examined:
     """The findings on the rows of a run, and their token ids.
 
     Attributes:
-        findings: The findings, as data.json has them.
+        findings: Findings for data.json.
         leaking: Ids of the training rows that are in validation or test, exactly or nearly.
-        dropped: Ids of those that are left out.
+        dropped: Ids of the training rows that are left out.
         features: Token ids of all rows, by split or watched name.
-        legibility: How much of the texts of each set but the training rows reaches the model.
+        legibility: Counts of how much of the texts reaches the model, for each set except the training rows.
     """
 
     findings: JsonObject

@@ -94,7 +94,7 @@ def prepare_extra_rows(
     assert labels is not None
     files = [_read_file(extra, data, labels) for extra in data.extra]
     if data.synonyms is not None:
-        # The one way from a run to the makers of rows: a run that has none to make does not load them.
+        # This is the only import of code that makes rows, so that a run without such rows does not load it.
         from submillion.pipeline.synonyms import recall_synonyms
 
         own = [record for record in train if record.id not in leaking]

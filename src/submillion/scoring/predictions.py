@@ -61,7 +61,7 @@ class Written:
 
 @dataclass(frozen=True)
 class PredictedFile:
-    """A file of predictions, and what its reader should know.
+    """A file of predictions, with remarks for its reader.
 
     Attributes:
         out: The file.

@@ -163,8 +163,8 @@ class RunModel:
         """Yield one prediction per record, in order, with a window of records in memory at a time.
 
         Args:
-            rows: A file, which is read by the columns of the run, or records, labelled or not, such as
-                `submillion.read_records` returns. `classify` takes texts.
+            rows: A file, which is read with the columns of the run, or records from `submillion.read_records`, labelled
+                or not. `classify` takes texts.
             progress: Receiver of the number of records done, and of notes on guesses in reading a file.
             on_read: Function called with each window's legibility counts, whose sum is that of the stream.
 

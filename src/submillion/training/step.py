@@ -164,7 +164,7 @@ class Step:
 
 
 def train_all_parts(classifier: torch.nn.Module) -> None:
-    """Put a model into training mode, where any part of it is not: the mode of the whole says nothing of its parts."""
+    """Put a model into training mode if any part of it is not, since the modes of the parts can differ."""
     if not all(part.training for part in classifier.modules()):
         classifier.train()
 
