@@ -1,1 +1,1 @@
-"""Measurements of submillion beside other libraries, and experiments on its settings."""
+"""Measurements of submillion and other libraries side by side, and experiments on its settings."""

@@ -54,7 +54,7 @@ def choose_columns(text: str | None, label: str | None, row_id: str | None) -> C
 
 
 def resolve(recipe: str, **arguments: Any) -> RunConfig:
-    """Return the configuration of a run, as `resolve_config` makes it, and print what was changed in the recipe."""
+    """Return the configuration of a run from `resolve_config`, and print the changes to the recipe."""
     from submillion.cli.console import print_note
     from submillion.pipeline.resolve import resolve_config
     from submillion.training.collective import is_first_process

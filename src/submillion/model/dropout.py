@@ -258,7 +258,7 @@ def set_probabilities(config: Stock, model: ModelConfig) -> None:
 
     Args:
         config: Configuration of the stock model, which is changed in place.
-        model: Its ``dropout`` is for the whole encoder, its ``attention_dropout`` for attention weights only.
+        model: Settings of the model: ``dropout`` is for the whole encoder, ``attention_dropout`` for attention weights.
     """
     if model.dropout is not None and getattr(config, "classifier_dropout", 0.0) is None:
         # The head's dropout defaults to the encoder's; only the encoder's is overridden.

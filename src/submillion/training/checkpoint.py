@@ -250,7 +250,7 @@ def load_optimizer(checkpoint: Path, parameters: Mapping[str, nn.Parameter], opt
                 hint=_NEW_START,
             )
         if moment != "exp_avg" and bool((value < 0).any()):
-            raise RunError(f"is damaged: {key} is below what it can be", where=str(path), hint=_NEW_START)
+            raise RunError(f"is damaged: {key} is below its smallest possible value", where=str(path), hint=_NEW_START)
         # This includes step counts: the fused optimizer keeps them on the device.
         optimizer.state[parameter][moment] = value.to(parameter.device)
 
