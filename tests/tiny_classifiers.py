@@ -75,7 +75,7 @@ def move_parameters(classifier: Classifier, std: float = 0.1) -> None:
 
 
 def make_features(lengths: Sequence[int] = LENGTHS, *, seed: int = 0, num_tokens: int = 90) -> list[Features]:
-    """Return features of random tokens; none is a special token, so that no model takes one for padding."""
+    """Return features of random tokens; none is a special token, so that no model reads one as padding."""
     rng = np.random.default_rng(seed)
     rows = enumerate(lengths)
     return [

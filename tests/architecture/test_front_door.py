@@ -18,7 +18,7 @@ from submillion.recipes import list_recipes, load_recipe
 
 HEAVY = ("torch", "transformers", "numpy", "pydantic", "yaml", "pyarrow", "sklearn", "matplotlib", "datasets", "optuna")
 
-# What scripts and other programs rely on; a flag that goes or changes its name is a new major version.
+# Scripts and other programs rely on these flags; removing or renaming one needs a new major version.
 COMMANDS = {
     "demo": {"--out"},
     "recipes show": {"NAME"},

@@ -1,4 +1,4 @@
-"""docs/performance.md holds the figures of benchmarks/results, and its goals are judged by them."""
+"""docs/performance.md has the figures of benchmarks/results, and its goals are compared with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/published-systems.md holds the figures of its result file, and the recipes count what was published."""
+"""docs/published-systems.md has the figures of its result file, and the recipes have the published counts."""
 
 from __future__ import annotations
 

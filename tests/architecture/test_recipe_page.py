@@ -1,4 +1,4 @@
-"""docs/recipes.md says what the settings and the shipped recipes say."""
+"""docs/recipes.md agrees with the settings and the shipped recipes."""
 
 from __future__ import annotations
 

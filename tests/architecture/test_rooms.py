@@ -1,4 +1,4 @@
-"""The plan of the house, held against the code: which way imports go, who may import what, who may print."""
+"""The room table compared with the code: directions of imports, importers of libraries, and who may print."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_ROOT_MODULES = 10
 # It runs as a separate process and answers its parent on stdout.
 ANSWERS_ON_STDOUT = {"pipeline/proof.py"}
 
-# Each of these packages has one way in, so that what it changes from version to version is dealt with in one place.
+# Each of these packages has one importer, so that changes between its versions are handled in one place.
 IMPORTERS = {
     "peft": {"model/adapter.py"},
     "accelerate": {"training/collective.py", "training/track.py"},
@@ -107,7 +107,7 @@ def test_the_table_has_rooms() -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_every_module_has_a_room_and_imports_only_go_down(path: Path) -> None:
     if path == PACKAGE / "__init__.py":
-        return  # The front door hands out what lies in the rooms.
+        return  # The package's __init__ passes on names from the rooms.
     room = find_room(name_of(path))
     assert room is not None, f"{name_of(path)} is in no row of the table in docs/architecture.md"
     for module in iter_imports(path):
@@ -143,7 +143,7 @@ def test_no_two_rooms_import_each_other_and_floors_are_few() -> None:
 
 
 def test_the_core_enters_the_makers_of_rows_by_one_lazy_import() -> None:
-    """Rows are made by `augment/` and `wordnet/`; whoever trains on rows that are there loads neither."""
+    """`augment/` and `wordnet/` make rows; a run that trains on existing rows loads neither."""
     inside = ("augment/", "wordnet/", "cli/")  # commands import lazily anyway
     makers = ("submillion.augment", "submillion.wordnet")
     core = [path for path in SOURCES if not name_of(path).startswith(inside)]

@@ -1,4 +1,4 @@
-"""Python imports this at the start of every process that has its folder on PYTHONPATH, and so it sees all of a run.
+"""Python imports this at the start of every process with this folder on PYTHONPATH, so it sees everything in a run.
 
 What a process does that it should not is added to the file AUDIT_LOG, a line each. AUDIT_FOLDERS names what may be
 opened besides the interpreter, the environment and the system's own files.
@@ -40,7 +40,7 @@ def _judge_opened(path: str) -> str:
 
 
 def _judge_code(name: str) -> str:
-    # What is made in memory has a name in angle brackets.
+    # Code made in memory has a file name in angle brackets.
     return "" if name.startswith("<") or _resolve(name).startswith(_CODE) else f"ran code of {name}"
 
 

@@ -1,4 +1,4 @@
-"""Valid files of rows in every format: what the driver damages."""
+"""Valid files of rows in every format, which the driver damages."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ _CONTROLS = {*range(32), 0x7F} - {*b"\t\n\r"}
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a case.
+    """The outcome of a case.
 
     Attributes:
         target: Name of the target.
@@ -230,7 +230,7 @@ def _read_status(name: str) -> int:
 
 
 def _find_place(trace: list[str]) -> str:
-    """Return the place in the package that stands last in a traceback, as ``file:line``."""
+    """Return the last place in the package in a traceback, as ``file:line``."""
     found = [line for line in trace if "/submillion/" in line and "File " in line]
     if trace and "most recent call first" in "".join(trace):
         found.reverse()

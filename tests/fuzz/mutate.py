@@ -148,7 +148,7 @@ _EXTREME = (
 
 
 def mutate_bytes(rng: random.Random, content: bytes, others: Sequence[bytes]) -> bytes:
-    """Change a file without regard to what it holds, in one to three ways."""
+    """Change a file in one to three ways that ignore its contents."""
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         content = rng.choice(_BYTE_WAYS)(rng, content, others)
     return content

@@ -255,7 +255,7 @@ def _list_trials(folder: Path) -> None:
 _USE = (_classify, _show, _predict, _evaluate, _compare)
 _EXPORT = (partial(_export, format="merged"), partial(_export, format="adapter"))
 _GO_ON = (_resume, _resume_unfinished, _train_from)
-# Which actions read a file of a run, by the beginning of its path; the first that fits.
+# Actions that read a file of a run, by the beginning of its path; the first match is used.
 _READERS: tuple[tuple[str, Sequence[Callable[[Path], object]], float], ...] = (
     ("config.yaml", (*_USE, *_EXPORT, *_GO_ON, _report, _report_two), 3),
     ("plan.json", (*_USE, *_EXPORT, *_GO_ON, _report), 2),

@@ -1,4 +1,4 @@
-"""What the driver damages, and what is then done with it."""
+"""The files that the driver damages, and the actions that read them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Target:
 
 
 def read_rows(path: Path) -> None:
-    """Read a file as training does and as predicting does, and hold the one against the other."""
+    """Read a file as training does and as predicting does, and compare the results."""
     from submillion.data.read import iter_records, read_dataset
 
     trained = None
@@ -78,7 +78,7 @@ def check_rows(path: Path) -> None:
 
 
 def run_command(*words: object) -> None:
-    """Run a command of the program in this process; what it raises comes through."""
+    """Run a command of the program in this process, and let its exceptions through."""
     from typer.main import get_command
 
     from submillion.cli.app import app

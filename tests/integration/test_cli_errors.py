@@ -60,7 +60,7 @@ def write_bad(kind: str, folder: Path) -> Path:
     return folder / name
 
 
-# What the message must say, besides the file: the problem in words that a user understands.
+# Text that the message must have besides the file: the problem in words that a user understands.
 BAD_DATA = {
     "missing": "",
     "empty": "empty",

@@ -1,4 +1,4 @@
-"""Every command on a run that was really trained: what it prints, what it writes, in which form."""
+"""The output and files of every command on a run that was really trained."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_train_prints_one_object_and_leaves_a_whole_run(trained: Any) -> None:
 
 
 def test_train_ends_with_figures_report_and_folder(cli: Cli, trained: Any) -> None:
-    # A finished run that is continued has nothing left to train and reports once more.
+    # Resuming a finished run trains nothing and writes the report again.
     outcome = cli("train", "--resume", trained.folder)
     assert outcome.code == 0, outcome.err
     lines = outcome.out.splitlines()

@@ -184,7 +184,7 @@ def test_an_adapter_folder_is_pefts(train: Train, tmp_path: Path) -> None:
         model = peft.PeftModel.from_pretrained(stock, tmp_path / "adapter")
     expected = score(load_run(run, threads=1))
     np.testing.assert_allclose(score_padded(model, tmp_path / "adapter"), expected, atol=1e-4)
-    # An adapter folder says nothing of precision; it is read with what this machine is fast with.
+    # An adapter folder has no precision, so the fastest one on this machine is used.
     np.testing.assert_allclose(score(load_run(tmp_path / "adapter", threads=1)), expected, atol=0.1)
 
 

@@ -1,4 +1,4 @@
-"""Whole small runs with synthetic rows: counted wherever a run speaks of its data, and the same rows on resume."""
+"""Whole small runs with synthetic rows, which are counted wherever a run reports its data and are equal on resume."""
 
 from __future__ import annotations
 

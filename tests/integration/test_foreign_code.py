@@ -1,4 +1,4 @@
-"""Folders of strangers: whatever they name, no command runs it, asks for it, fetches it or opens it.
+"""Untrusted folders: no command runs, requests, fetches or opens anything that they name.
 
 Every command runs with "y" on its standard input under an audit hook, which its child processes get too.
 """
@@ -72,7 +72,7 @@ def marker(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def audited(tmp_path: Path, marker: Path) -> Callable[..., Outcome]:
-    """Return `run(commands, *folders)`: what came of commands, and what they did beyond the folders named."""
+    """Return `run(commands, *folders)`: the outcomes of commands, and their actions outside the named folders."""
     marker.parent.mkdir()
     (marker.parent / "secret.json").write_text('{"model_type": "bert"}')
 
@@ -241,7 +241,7 @@ def test_a_run_of_a_stranger_runs_nothing(
         ["train", "--resume", run],
     ]
     if is_old:
-        # All that score load the tokenizer by one function; resuming proves the run once more.
+        # All commands that score load the tokenizer with one function; resuming proves the run again.
         commands = [words for words in commands if words[0] in {"classify", "report", "export"}]
     (tmp_path / "out").mkdir()
     base = Path(yaml.safe_load((run / "config.yaml").read_text())["model"]["base"])
@@ -309,7 +309,8 @@ def test_code_of_the_current_folder_never_runs(
     assert not marker.exists(), "hostile code ran"
     for name in ("random", "types", "json", "queue", "runpy", "sitecustomize", "submillion"):
         (here / f"{name}.py").unlink()
-    # `python -m` imports what it needs itself from the working directory; from our first line on, nothing does.
+    # `python -m` makes its own imports from the working directory; after our first line, nothing is imported from
+    # there.
     done = subprocess.run(
         [sys.executable, "-m", "submillion", "classify", tmp_path / "run", "Bank cuts its rate"],
         cwd=here,

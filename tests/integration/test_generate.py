@@ -1,4 +1,4 @@
-"""`augment generate` from end to end: rows with provenance, what is counted, kills, and every refusal."""
+"""`augment generate` from end to end: rows with provenance, counts, kills, and every refusal."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_rows_of_a_model_from_scratch(
     assert "junk" in outcome.err
     rows = read_rows(out)
 
-    # What was read: the rows of the data's own test file are left out, and so is the blank one.
+    # The rows of the data's test file and the blank row are left out.
     assert counts["rows"]["num_rows"] == 81
     assert counts["rows"]["num_in_test"] == 40
     assert counts["rows"]["num_used"] == 40
@@ -165,7 +165,7 @@ def test_conditional_rows_learn_from_the_training_rows_alone(
     assert outcome.code == 0, outcome.err
     rows = outcome.json["rows"]
     assert rows["from"] == "train"
-    # The 20 rows of the test file stand among 160 of which 16 are for validation.
+    # The 20 rows of the test file are among 160, and 16 of these are for validation.
     assert rows["num_rows"] == 144
     assert rows["num_in_test"] > 0
     assert rows["num_used"] == 144 - rows["num_in_test"]
@@ -191,7 +191,7 @@ def test_a_model_can_be_sampled_as_it_is(cli: Cli, tiny_gpt2: Path, tmp_path: Pa
         texts[batch] = {(row.label, row.provenance["attempt"]): row.text for row in read_rows(out)}
         assert {row.label for row in read_rows(out)} == {"spam", "ham"}
         assert not [row for row in read_rows(out) if row.text.startswith(row.provenance["prompt"])]
-    # The rows of an attempt are the same whatever was sampled beside them.
+    # The rows of an attempt do not depend on the rows sampled with them.
     both = texts[1].keys() & texts[7].keys()
     assert len(both) > 3
     assert {key: texts[1][key] for key in both} == {key: texts[7][key] for key in both}

@@ -50,13 +50,13 @@ RunPython = Callable[..., dict[str, Any]]
 
 
 def assert_asked_once(hub: HubServer) -> None:
-    """Hold that a hub which does not answer is given up at once: retries, with their pauses, would last minutes."""
+    """Check that an unresponsive hub is given up at once: retries with their pauses would last minutes."""
     assert len([request for request in hub.requests if "/someone/" in request]) == 1, hub.requests
 
 
 @pytest.fixture
 def run_python(hub: HubServer, tmp_path: Path) -> RunPython:
-    """Return `run(code, *arguments, **environment)`: a fresh process that takes the test's server for the hub."""
+    """Return `run(code, *arguments, **environment)`: a fresh process that uses the test's server as the hub."""
 
     def run(code: str, *arguments: str, **environment: str) -> dict[str, Any]:
         variables = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hub")}
@@ -114,7 +114,7 @@ def test_configuration_alone_needs_no_weights(hub: HubServer, find: RunPython, t
     assert not any("safetensors" in request for request in hub.requests)
     hub.stop()
     assert find("someone/tiny", function="load_base_config") == config
-    # The lone config.json in the cache is not taken for a whole model.
+    # A config.json alone in the cache is not accepted as a whole model.
     failed = find("someone/tiny")
     assert failed["exit_code"] == 5
     assert "is incomplete: no model.safetensors" in failed["text"]

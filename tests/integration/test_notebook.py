@@ -1,4 +1,4 @@
-"""The notebook in examples/ runs from top to bottom, and what it shows is still true."""
+"""The notebook in examples/ runs from top to bottom, and its outputs are still true."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole small runs in this process: every published recipe, what a run folder holds, and what must not steer."""
+"""Whole small runs in this process: every published recipe, a run folder's contents, and data without influence."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_every_published_recipe_runs(recipe: str, news: Path, tiny_roberta: Path
     ]
     assert len(moved) == len(plan.modules)
 
-    # What was saved says of the test rows what the run said of them.
+    # The saved model gives the run's results on the test rows.
     model = load_run(run.path, threads=1)
     records = read_records(str(news / "test.csv"), labels=model.labels)
     said = pq.read_table(run.predictions("test")).to_pylist()
@@ -216,7 +216,7 @@ def test_every_prediction_is_that_of_its_own_record(whole: RunSummary, news: Pat
     rows = pq.read_table(RunDir(whole.run).predictions("test")).to_pylist()
     probabilities = np.array([[row[f"probability_{c}"] for c in range(4)] for row in rows])
     assert probabilities.std(axis=0).max() > 1e-3
-    # Alone, a record cannot be taken for another.
+    # A record that is alone cannot be confused with another.
     alone = [next(iter(model.predict([r]))) for r in read_records(str(news / "test.csv"), labels=model.labels)]
     np.testing.assert_allclose([prediction.probabilities for prediction in alone], probabilities, atol=1e-5)
 

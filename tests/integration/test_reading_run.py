@@ -83,7 +83,7 @@ def test_a_run_predicts_files_without_its_label_column(cli: Cli, queue_run: Any,
     assert outcome.code == 0, outcome.err
     assert second.read_bytes() == first.read_bytes()
     assert [row[0] for row in read_csv(first)[1:]] == [row[0] for row in labelled]
-    # What was predicted is what it says of itself.
+    # Evaluated on its own predictions, the run is always right.
     assert cli("evaluate", run, new, "--labels", first, "--json").json["accuracy"] == 1.0
     assert cli("evaluate", run, data, "--json").json["num_records"] == 120
 

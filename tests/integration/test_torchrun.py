@@ -63,7 +63,7 @@ def test_a_run_is_that_of_one_process(trained: Any, train_words: Callable[..., l
     assert ids == ids_alone
     manifest = read_json(run / "manifest.json")
     assert (manifest["state"], manifest["num_processes"], manifest["threads"]) == ("complete", 2, 1)
-    # The files were loaded again by a process that did not take itself for one of the two.
+    # A process that does not count itself among the two loaded the files again.
     assert manifest["proof"]["trainable_params_in_files"] == summary["trainable_params"]
     assert (run / "report.html").is_file()
 

@@ -1,4 +1,4 @@
-"""Scenes that several processes play together; ``python processes_driver.py REQUESTS FOLDER``.
+"""Scenes that several processes carry out together; ``python processes_driver.py REQUESTS FOLDER``.
 
 The requests are a JSON list of {scene, count, arguments}. Importing takes seconds, so one process imports everything
 and forks the processes of each scene with the variables that torchrun would set. What each says goes to
@@ -45,7 +45,7 @@ PATIENCE_S = 120.0
 def play_curve(
     base: str, lengths: list[int], *, late: bool = False, record_weights: tuple[float, ...] = (1.0,), **train: Any
 ) -> dict[str, Any]:
-    """Train a tiny classifier; return its steps and a digest of what they made."""
+    """Train a tiny classifier, and return its steps and a digest of the result."""
     if late:
         submillion.training.step._reads_late = lambda _: True
     processes = open_processes()

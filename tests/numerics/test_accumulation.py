@@ -52,7 +52,7 @@ def test_accumulation_is_one_large_batch(family: str, settings: dict[str, Any], 
     for max_tokens, num_passes in ((100, 2), (40, 5)):
         parts = split_micro_batches(items, max_tokens)
         assert len(parts) >= num_passes
-        # Passes hold unlike numbers of records: a mean of their means would not do.
+        # Passes have different numbers of records, so a mean of their means would be wrong.
         assert len({len(part) for part in parts}) > 1
         loss, gradients = accumulate(tiny.classifier, items, max_tokens, **settings)
         assert loss == pytest.approx(whole_loss, rel=1e-5)

@@ -1,4 +1,4 @@
-"""What a GPU computes is what a CPU computes, and nothing inside of a step waits for it."""
+"""A GPU computes the same as a CPU, and nothing inside a step waits for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packed execution gives what the stock models give, and no record sees another."""
+"""Packed execution gives the results of the stock models, and no record sees another."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_attention_and_its_gradients_are_autograds(dropout: float, window: int |
     ours = _PackedAttention.apply(*tensors, layout, 0.7, dropout, SITE, window, bias)
     plain = attend_plainly(layout, tensors, 0.7, dropout=dropout, window=window, bias=bias)
     torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
-    # Filler rows of the weights are not zero: their gradient must be dropped all the same.
+    # Filler rows of the weights are not zero, and their gradient must still be dropped.
     got = torch.autograd.grad(ours, tensors, weights)
     want = torch.autograd.grad(plain, tensors, weights)
     for name, ours_grad, plain_grad in zip("qkv", got, want, strict=True):

@@ -1,4 +1,4 @@
-"""Several processes are one process, but for rounding: steps, scores, whole runs, and what becomes of failures."""
+"""Several processes equal one process up to rounding, in steps, scores, whole runs and failures."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def make_config(base: Path, data: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path, news_rows: Callable[..., Path]) -> Scenes:
-    """Return `said(name)`: what the processes of a scene said, in order of ranks; all are played at once."""
+    """Return `said(name)`: the outputs of a scene's processes, in order of ranks; all scenes run at once."""
     root = tmp_path_factory.mktemp("scenes")
     data = root / "data"
     news_rows(data / "train.csv", 50)

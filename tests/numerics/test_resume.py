@@ -32,7 +32,7 @@ KEPT = (
 )
 
 PLAIN: dict[str, Any] = {"train": {}}
-# Averages are what is kept of it, and it stops before its tenth step.
+# Its averages are kept, and it stops before its tenth step.
 STOPPING: dict[str, Any] = {"train": {"ema_decay": 0.7, "patience": 2, "metric": "macro_f1", "keep_checkpoints": 1}}
 
 # Where a run is killed: function, its n-th call, and before, after or in the middle of it. Runs validate after steps
@@ -93,7 +93,7 @@ def make_config(base: Path, data: Path, settings: dict[str, Any]) -> RunConfig:
 
 @pytest.fixture(autouse=True)
 def _only_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the report and the proof in a fresh process; both come after what is compared here."""
+    """Leave out the report and the proof in a fresh process; both come after the compared parts."""
     monkeypatch.setattr("submillion.pipeline.finish.verify_run", lambda *_: {})
     monkeypatch.setattr("submillion.pipeline.finish.write_report", lambda *_: None)
 

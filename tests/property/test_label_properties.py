@@ -182,6 +182,6 @@ def test_any_labels(
     dataset = read_dataset(data)
     assert dataset.labels is not None
     assert dataset.reading is not None
-    # What a run was trained on, it reads as the same classes again.
+    # A run reads its training data as the same classes again.
     again = read_records(data, labels=dataset.labels, numbering=dataset.reading.numbering)
     assert [row.label for row in again] == [row.label for row in dataset.splits["all"]]

@@ -31,7 +31,7 @@ def test_split_is_a_stratified_partition_in_order(records: list[Record], size: f
         total = sum(r.label == label for r in records)
         share = total * len(held) / len(records)
         found = sum(r.label == label for r in held)
-        # Within one row of the exact share, but for the bounds that keep the class on both sides.
+        # The size is within one row of the exact share, except for the bounds that keep the class on both sides.
         assert abs(found - share) < len(classes) or found in {1, total - 1}
 
 

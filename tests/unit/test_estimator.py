@@ -1,4 +1,4 @@
-"""The scikit-learn classifier on texts: what it accepts, what it keeps, what it refuses, and what it works inside."""
+"""The scikit-learn classifier on texts: its inputs, its state, its errors, and the tools that it works in."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_table_of_text_columns_keeps_its_columns(make: Callable[..., Submillio
         classifier.predict(TEXTS)
     with pytest.raises(ValueError, match="feature names should match"):
         classifier.predict(table[["description", "title"]])
-    # The run knows the columns by name, so it reads a file with others beside them.
+    # The run knows the columns by name, so it can read a file that has other columns as well.
     saved = submillion.load(classifier.save_run(tmp_path / "run"))
     assert saved.config.data.text == ("title", "description")
     assert SubmillionClassifier.from_run(tmp_path / "run").n_features_in_ == 2
@@ -133,7 +133,7 @@ def test_pickles_hold_bytes_and_give_the_same_answers(fitted: SubmillionClassifi
 
 
 class OnlyOurs(pickle.Unpickler):
-    """Admits what a pickled classifier may hold, and notes it."""
+    """An unpickler that admits only the types that a pickled classifier may hold, and notes them."""
 
     def find_class(self, module: str, name: str) -> Any:
         assert module.split(".", maxsplit=1)[0] in {"submillion", "numpy", "builtins"}, f"{module}.{name}"

@@ -55,12 +55,12 @@ EXPECTED_FAILURES = {
 
 
 class SpelledNumbers(SubmillionClassifier):
-    """Reads each number of a table as a word, so that what the checks fit, refuse and compare is really done."""
+    """A classifier that reads each number of a table as a word, so that the checks really fit, refuse and compare."""
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.one_d_array = tags.input_tags.string = False
-        # One step on a random base learns nothing; what is learned is tested on texts.
+        # One step on a random base learns nothing; learning is tested on texts.
         tags.classifier_tags.poor_score = True
         return tags
 

@@ -1,4 +1,4 @@
-"""Language models: blocks that keep rows apart, loading that refuses what is none, training that resumes exactly."""
+"""Language models: blocks separate rows, loading refuses other models, and training resumes exactly."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_training_lowers_the_loss_of_rows_that_it_does_not_see(tiny_gpt2: Path, 
     whole = sum(p.numel() for p in load_language_model(tiny_gpt2, name="tiny").model.parameters())
     assert (figures.trained_params == whole) == full
     assert not (tmp_path / "checkpoints").exists()
-    # What was saved is what was trained, without a trace of the adapter.
+    # The saved model is the trained one, without the adapter.
     saved = load_language_model(tmp_path / "model", name="saved")
     assert not [name for name, _ in saved.model.named_parameters() if "lora" in name]
     assert digest_language_model(tmp_path / "model") != digest_language_model(tiny_gpt2)

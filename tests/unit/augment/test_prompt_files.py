@@ -1,4 +1,4 @@
-"""Prompts by class: the shipped ones, a user's own, and what is wrong with those that do not fit."""
+"""Prompts by class: the shipped ones, a user's, and errors of those that do not fit."""
 
 from __future__ import annotations
 

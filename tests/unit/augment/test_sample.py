@@ -1,4 +1,4 @@
-"""Sampling: the draw itself against plain formulas, and rows that depend on nothing beside them."""
+"""Sampling: the draw is compared with plain formulas, and rows do not depend on each other."""
 
 from __future__ import annotations
 

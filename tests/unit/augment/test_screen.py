@@ -1,4 +1,4 @@
-"""What the screen drops, why, and in which order it looks."""
+"""The rows that the filters drop, the reasons, and the order of the checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured."""
+"""The measured cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole commands are timed, and what they write is held to its order."""
+"""Whole commands are timed, and the order of their output is checked."""
 
 from __future__ import annotations
 

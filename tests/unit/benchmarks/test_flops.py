@@ -57,7 +57,7 @@ def test_training_from_the_first_layer_is_as_counted_by_hand() -> None:
 
 def test_nothing_below_the_first_trainable_layer_goes_backward() -> None:
     counter = open_counter((1, "ffn_in"))
-    # Only ffn_out lies behind; neither attention has a gradient.
+    # Only ffn_out comes after it; neither attention has a gradient.
     backward = 2 * 8 * 64 * 32
     assert counter.count_training(LENGTHS) - counter.count_forward(LENGTHS) == backward + 6 * 8 * 4 * (32 + 64)
 
@@ -113,7 +113,7 @@ def test_training_is_what_torch_counts_but_for_the_first_input(
     count_by_torch: Callable[..., tuple[EncoderFlops, int, int]],
 ) -> None:
     counter, _, training = count_by_torch("bert", QKV)
-    # 6 N R (in + out) holds the gradient of each adapter's input, which the first layer's three do not need.
+    # 6 N R (in + out) includes the gradient of each adapter's input, which the first layer's three do not need.
     spared = 3 * 2 * EQUAL.num_tokens * 4 * 32
     assert counter.count_training(EQUAL) - training == spared
 

@@ -1,4 +1,4 @@
-"""Which products are tried for the peak, and what a profile sees."""
+"""The products that are tried for the peak, and the rates of a profile."""
 
 from __future__ import annotations
 

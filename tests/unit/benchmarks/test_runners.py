@@ -1,4 +1,4 @@
-"""What the measured processes run, here without processes: rounds are whole, and all do the same work."""
+"""The runners of the measured processes, run in this process: rounds are whole, and all do the same work."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a runner has said."""
+    """The messages of a runner."""
 
     rounds: list[Round]
     facts: dict[str, Any]

@@ -1,4 +1,4 @@
-"""What PEFT realises after injection is what was planned, family by family."""
+"""PEFT realises the plan after injection, family by family."""
 
 from __future__ import annotations
 

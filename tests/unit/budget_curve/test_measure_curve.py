@@ -1,4 +1,4 @@
-"""Which runs a curve makes, how they are combined, and what is written; the runs themselves are stood in for."""
+"""The runs that a curve makes, their combination, and the written files; the runs are replaced by fakes."""
 
 from __future__ import annotations
 

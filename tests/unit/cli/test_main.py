@@ -1,4 +1,4 @@
-"""What the command does to its own process before anything is loaded."""
+"""The changes that the command makes to its process before anything is loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which columns are read: found by name, doubted by what they hold."""
+"""The columns that are read: they are found by name and checked by their contents."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def make_text(draw: random.Random, num_words: int) -> str:
 
 
 def write_columns(path: Path, names: dict[str, int | str], num_rows: int = 40) -> str:
-    """Write a file of columns: prose of so many words, or what the name of the kind says."""
+    """Write a file of columns: prose with a number of words, or the kind that the name says."""
     draw = random.Random(1)
     kinds = {
         "url": lambda n: f"https://www.example.org/{draw.getrandbits(400):x}",

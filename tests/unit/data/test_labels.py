@@ -1,4 +1,4 @@
-"""What a label column means: decided once, kept, and refused where another reading would be needed."""
+"""The meaning of a label column is decided once, kept, and refused if another reading would be needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is read of long texts: places, pieces and counts agree with each other."""
+"""The parts of long texts that are read: places, pieces and counts agree with each other."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_chunks_cover_a_text_once_in_order_and_are_alike(room: int, more: int) -
     sizes = {len(piece) for piece in pieces}
     assert max(sizes) <= room
     assert max(sizes) - min(sizes) <= 1
-    # As few as hold the text.
+    # The number of chunks is the smallest that holds the text.
     assert (len(pieces) - 1) * room < room + more
 
 

@@ -13,7 +13,7 @@ WORDS = ("rain", "bank", "goal", "chip", "vote", "ship", "star", "mine", "road",
 
 
 def make_texts(count: int, seed: int) -> list[str]:
-    """Return texts of which many differ from another in a word or two."""
+    """Return texts, many of which differ from another in a word or two."""
     draw = random.Random(seed)
     texts: list[str] = []
     while len(texts) < count:

@@ -75,7 +75,7 @@ def test_a_class_that_repeats_itself_stays_in_training_and_is_named() -> None:
 
 
 def make_repeating_rows(rng: random.Random) -> list[Record]:
-    """Return rows of which many repeat, nearly repeat or follow each other in chains, also across classes."""
+    """Return rows, many of which repeat, nearly repeat or follow each other in chains, also across classes."""
     texts: list[tuple[str, int]] = []
     for number in range(60):
         text, label = make_text(number + 1000 * rng.randrange(9)), rng.randrange(3)

@@ -1,4 +1,4 @@
-"""Synthetic rows on disk: what is written is read again, and other rows are errors that name their place."""
+"""Synthetic rows on disk: written rows are read again, and other rows are errors that name their place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokenizers of strangers: what is crafted ends in a typed error at once, and what is published loads as it is."""
+"""Untrusted tokenizers: crafted ones end in a typed error at once, and published ones load unchanged."""
 
 from __future__ import annotations
 

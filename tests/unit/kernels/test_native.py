@@ -92,7 +92,7 @@ def test_the_library_is_built_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert [path.name for path in library.parent.iterdir() if path != library] == [f"{library.name}.sha256"]
 
 
-# Files that are no library at all: loading one would end this process by a signal.
+# These files are not libraries: loading one would end this process by a signal.
 DAMAGES = {
     "empty": lambda path: path.write_bytes(b""),
     "cut": lambda path: os.truncate(path, path.stat().st_size // 2),

@@ -50,7 +50,7 @@ MANY = make_features([40] * 50)
 def test_the_share_dropped_is_binomial(p: float) -> None:
     mask = draw(MANY, p=p)
     assert abs(mask.mean() - (1 - p)) < 5 * math.sqrt(p * (1 - p) / mask.size)
-    # Nor may single columns or tokens stand out: their shares vary as binomials do.
+    # Single columns or tokens must not differ either: their shares vary like binomials.
     for axis in (0, 1):
         shares = mask.mean(axis=axis)
         assert shares.std() == pytest.approx(math.sqrt(p * (1 - p) / mask.shape[axis]), rel=0.25)
@@ -129,7 +129,7 @@ def test_padded_masks_are_packed_masks() -> None:
 
 
 def test_padded_attention_masks_where_the_longest_record_has_a_token_a_head() -> None:
-    # (B, heads, T, T) with heads == T looks like (B, T, ...): it is attention all the same.
+    # (B, heads, T, T) with heads == T looks like (B, T, ...): it is still attention.
     keys = torch.arange(12, dtype=torch.int32).reshape(3, 4)
     square, wide = (
         KeyedDropout(0.5, DropoutState(token_keys=keys), 2, per_record=False).mask(torch.zeros(3, heads, 4, 4))

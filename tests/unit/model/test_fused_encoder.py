@@ -51,7 +51,7 @@ def run(classifier: Classifier, batch: Batch, *, training: bool) -> tuple[torch.
 
 
 def compare(base: Path, features: list[Features], *, training: bool = True, **settings: Any) -> None:
-    """Hold the kernels to about the stock modules' distance, in bfloat16, from the same model in float32."""
+    """Check that the kernels are about as close as the stock modules in bfloat16 to the same model in float32."""
     batch = pack(features)
     exact_logits, exact = run(build_tiny_classifier(base, **settings).classifier, batch, training=training)
     stock = build_tiny_classifier(base, dtype=torch.bfloat16, **settings).classifier

@@ -158,7 +158,7 @@ def run_fit(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         labels = LabelSet(("a", "b", "c", "d"))
         fitting = Fitting(tiny.classifier, config, RunDir(tmp_path), Silent(), labels=labels)
         result = fitting.fit(features, features, {})
-        # The classifier must hold the best step's parameters, as its checkpoint has them.
+        # The classifier must have the best step's parameters from its checkpoint.
         saved = load_file(tmp_path / "checkpoints" / f"step-{result.best_step}" / "parameters.safetensors")
         assert all(torch.equal(saved[name], p) for name, p in tiny.classifier.trainable_parameters().items())
         assert (tmp_path / "checkpoints" / "best").read_text() == f"step-{result.best_step}\n"

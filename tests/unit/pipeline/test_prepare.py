@@ -192,7 +192,7 @@ def test_damaged_files_of_the_cache_cost_a_note_each(tiny_base: Base, news: Path
     assert sum("made again" in note for note in progress.notes) == len(files)
     again = Notes()
     assert spell_out(run(tiny_base, config, again)) == expected
-    # What is said of the data is said again when its rows come from the cache.
+    # The remarks on the data are repeated when its rows come from the cache.
     assert again.notes == [note for note in progress.notes if "made again" not in note] != []
 
 

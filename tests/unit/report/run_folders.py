@@ -60,7 +60,7 @@ def write_run(
     """Write a finished run.
 
     Args:
-        folder: Where to.
+        folder: Folder to write.
         names: Classes.
         num_records: Rows of each evaluated split.
         num_steps: Steps in the log.

@@ -1,4 +1,4 @@
-"""What is said first of a run that learnt nothing, and of one that the baseline beats."""
+"""The first sentence on a run that learnt nothing, and on one that the baseline beats."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from submillion.errors import RunError
 
 @dataclass(frozen=True)
 class Summary:
-    """What has the folder of a run, as what training returns."""
+    """An object with the folder of a run, like the result of training."""
 
     run: Path
 

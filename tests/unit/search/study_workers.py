@@ -42,7 +42,7 @@ def begin(task: Task, url: str) -> Any:
 
 
 def make_crew(task: Task, folder: Path, url: str, owner: str = "us") -> trial_worker.Crew:
-    """Return what the workers of a command share."""
+    """Return the state that the workers of a command share."""
     return trial_worker.Crew(task, SearchDir(folder), url, owner)
 
 

@@ -1,4 +1,4 @@
-"""What a search says at its end: the comparison over seeds, the recipe it writes, its page and tables."""
+"""The results at the end of a search: the comparison over seeds, the written recipe, its page and tables."""
 
 from __future__ import annotations
 

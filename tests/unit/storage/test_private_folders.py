@@ -1,4 +1,4 @@
-"""Which folders are private enough for what is kept in them to be believed."""
+"""The folders that are private enough to trust the files in them."""
 
 from __future__ import annotations
 

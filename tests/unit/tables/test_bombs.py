@@ -33,7 +33,7 @@ MANY = 20_000_000
 
 @contextmanager
 def small_and_quick() -> Iterator[None]:
-    """Hold the block to 5 s of processor time and 256 MiB on top of what the process has."""
+    """Limit the block to 5 s of processor time and 256 MiB more memory than the process has."""
     Path("/proc/self/clear_refs").write_text("5")
     before, started = read_peak(), time.process_time()
     yield
@@ -252,7 +252,7 @@ def test_saved_folders_read_no_files_from_elsewhere(tmp_path: Path) -> None:
 
 
 def pickle_table(table: pa.Table) -> bytes:
-    """Return a pickled dataset that holds a table as it is."""
+    """Return a pickled dataset that holds an unchanged table."""
     dataset = datasets.Dataset.from_dict({"text": ["a"]})
     dataset._data = datasets.table.InMemoryTable(table)
     return pickle.dumps(dataset)

@@ -144,7 +144,7 @@ def test_tabs_have_quoting_where_every_mark_pairs(tmp_path: Path) -> None:
 
 
 def swallow(rows: list[tuple[str, ...]], start: int, end: int, column: int, separator: str = ",") -> str:
-    """Write rows without quoting, of which two hold a stray mark, as a program that knows no quoting does."""
+    """Write rows without quoting, two of which have a stray mark, like a program without quoting."""
     written = [list(row) for row in rows]
     written[start][column] = '"' + written[start][column]
     written[end][column] += '"'

@@ -135,7 +135,7 @@ def test_reading_late_changes_nothing(tiny_bert: Path, monkeypatch: pytest.Monke
         steps = train_steps(tiny.classifier, features, optimizer, config, seed=0, average=average)
         seen = []
         for step in steps:
-            # Whoever gets a result finds the model as it is after that step, with its mode as he left it.
+            # When a result is yielded, the model is as after that step, and its mode is unchanged.
             values = [value.detach().clone() for value in (*parameters.values(), *average.values.values())]
             seen.append((dataclasses.replace(step, step_s=0.0), values))
             tiny.classifier.eval()

@@ -115,7 +115,7 @@ def test_more_processes_than_gpus_are_refused(num_gpus: int, is_refused: bool, m
 
 
 def test_only_the_first_of_several_prints(monkeypatch: pytest.MonkeyPatch) -> None:
-    # A variable that has this name by chance says nothing.
+    # A variable that has this name by chance does not count.
     launch(monkeypatch, RANK="1")
     assert is_first_process()
     launch(monkeypatch, WORLD_SIZE="2")

@@ -82,7 +82,7 @@ def test_a_step_whose_gradients_overflow_is_left_out(
     optimizer = build_optimizer(parameters, config)
     scaler = LossScaler(CPU)
     victim = next(iter(parameters.values()))
-    # The factor of the loss is the gradient's too: what is at most 2^15 passes, as the range of fp16 would have it.
+    # The gradient overflows at large factors of the loss, as in the range of fp16.
     victim.register_hook(lambda gradient: gradient if float(scaler.scale) <= 2.0**14 else gradient * float("inf"))
     before = [value.detach().clone() for value in parameters.values()]
     seen = []

@@ -66,7 +66,7 @@ def test_a_run_is_refused_before_its_data_is_read(tmp_path: Path, monkeypatch: p
 
 
 class StubRun:
-    """What a tracker's package hands out for a run; notes what reaches it."""
+    """The run object of a tracker's package, which notes its calls."""
 
     def __init__(self, **given: Any) -> None:
         self.given = given

@@ -36,7 +36,7 @@ def test_senses_come_by_frequency_with_their_synonyms(lexicon: Lexicon) -> None:
     main = find_main_sense(senses, 0.5)
     assert main is not None
     assert main.key == senses[0].key
-    # `run` has no sense that could be taken for granted, and no word none.
+    # `run` has no dominant sense, and an empty list has none.
     assert find_main_sense(lexicon.list_senses("run", "v"), 0.5) is None
     assert find_main_sense((), 0.5) is None
     # Adjectives that go with another one are adjectives.

@@ -1,4 +1,4 @@
-"""Synonym rows of data sets: only of training rows, labels kept, the same whatever stands around a record."""
+"""Synonym rows of data sets: they come only from training rows, keep labels, and do not depend on other records."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_rows_are_chosen_without_regard_to_what_will_be_held_out(tmp_path: Path)
     write_synonym_rows(data, tmp_path / "a.jsonl", rows=100)
     chosen = {row.provenance["source_id"] for row in read_rows(tmp_path / "a.jsonl")}
     _, held_out = split_records(read_dataset(data).splits["all"], 100, seed=0)
-    # Of 100 rows of 400, a quarter of those chosen falls to the held out ones: 25, give or take 4.
+    # About a quarter of the 100 chosen rows is among the held-out ones: 25, plus or minus 4.
     assert 12 < len(chosen & {record.id for record in held_out}) < 38
 
 
