@@ -191,7 +191,7 @@ class TrainConfig(Section):
     epochs: float = Field(3.0, gt=0, description="Passes over the training rows; fractions are allowed.")
     max_steps: PositiveInt | None = Field(None, description="Number of optimizer steps; overrides epochs.")
     batch_size: PositiveInt = Field(32, description="Records per optimizer step.")
-    micro_batch_tokens: int = Field(4096, ge=8, description="Tokens per forward pass; passes accumulate.")
+    micro_batch_tokens: int = Field(4096, ge=8, description="Tokens per forward pass; passes add up to a step.")
     gradient_checkpointing: bool = Field(
         False, description="Compute each layer again in the backward pass: less memory, more time, the same results."
     )
@@ -238,7 +238,7 @@ class FinalConfig(Section):
     """The steps after training; runs of a search need none of them."""
 
     test: bool = Field(True, description="Whether to score the test rows; otherwise the run never sees them.")
-    proof: bool = Field(True, description="Whether to load the saved run in a fresh process and compare it.")
+    proof: bool = Field(True, description="Whether a fresh process loads the saved run and compares it.")
     report: bool = Field(True, description="Whether to write the report with its training sample, and the model card.")
 
 
@@ -262,7 +262,7 @@ class RunConfig(Section):
     baseline: bool = Field(True, description="Whether to train the TF-IDF baseline on the same rows.")
     track: tuple[TrackerName, ...] = Field((), description="Trackers besides log.jsonl, each an extra to install.")
     export: tuple[ExportFormat, ...] = Field(
-        (), description="Formats in which `export/` gets the finished run, as `submillion export` writes them."
+        (), description="Formats in which the finished run is exported into `export/`, as by `submillion export`."
     )
     threads: PositiveInt | None = Field(None, description="CPU threads; all that the process may use if absent.")
     final: FinalConfig = FinalConfig()

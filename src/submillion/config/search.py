@@ -117,8 +117,8 @@ class SearchConfig(Section):
     )
     steps: PositiveInt | None = Field(
         None,
-        description="Steps of a trial at the recipe's batch size; another batch size makes its steps over the same "
-        "records. As the recipe if absent.",
+        description="Steps of a trial at the recipe's batch size; with another one, as many as the same records need. "
+        "As the recipe if absent.",
     )
     seeds: int = Field(
         3, ge=0, description="Seeds over which the best is compared with the recipe; 0 for no comparison."

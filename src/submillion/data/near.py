@@ -61,7 +61,7 @@ def find_near_links(
     a part are linked, directly or through others of that part? And which texts have a near text in a part? A text of
     fewer than three words is its own single shingle, so it is near to no other text.
 
-    If more than 33 texts share a bucket, as when thousands of rows follow one template, a text is compared there with
+    More than 33 texts can share a bucket, as when thousands of rows follow one template. Then a text is compared with
     one text of each part, its neighbour by the next band, and those whose next band is equal too. It gives up after 64
     misses. Time stays linear. Nearly equal texts are still found, since any of them will do. In a crowd whose
     similarities are around 0.8, links can be missed (docs/data.md has a figure).

@@ -140,7 +140,7 @@ def test_watched_sets_are_read_as_the_run_is(tmp_path: Path) -> None:
     path.write_text("queue,text\nSports,c\n")
     rows = read_watched(watch, CleanConfig(), NEWS, READING, on_note=notes.append)
     assert rows[0].text == "c"
-    assert any("has no column 'title', 'description'" in note for note in notes)
+    assert any("lacks the column 'title', 'description'" in note for note in notes)
     path.write_text("queue,title,description\n1,a,b\n")
     with pytest.raises(DataError, match="unknown label 1"):
         read_watched(watch, CleanConfig(), NEWS, READING, on_note=notes.append)
