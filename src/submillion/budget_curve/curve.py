@@ -61,7 +61,6 @@ def curve(
         SubmillionError: A run has failed.
     """
     wanted = parse_budgets(budgets)
-    chosen = {"data.max_records": rows, "train.max_steps": steps}
     config = resolve_config(
         recipe,
         data=data,
@@ -71,15 +70,10 @@ def curve(
         label=label,
         row_id=row_id,
         numbers=numbers,
-        settings=add_overrides(settings, chosen),
+        settings=add_overrides(settings, {"data.max_records": rows, "train.max_steps": steps}),
     ).config
     folder = Path("runs") / f"{config.name}-curve" if out is None else Path(out)
     config = place_table(config, data, folder)
     return measure_curve(
-        config,
-        wanted,
-        num_labels=count_labels(config),
-        num_seeds=seeds,
-        out=folder,
-        progress=progress,
+        config, wanted, num_labels=count_labels(config), num_seeds=seeds, out=folder, progress=progress
     )

@@ -20,19 +20,23 @@ if TYPE_CHECKING:
 SHOWN_EXAMPLES = 3
 
 
+Against = Annotated[
+    str | None, typer.Option("--against", metavar="DATA", help="Other data, to look for rows that are in both.")
+]
+Recipe = Annotated[
+    str | None,
+    typer.Option("--recipe", metavar="RECIPE", help="Recipe whose base, max_length and long_texts are used."),
+]
+
+
 def check(
     data: Annotated[str, typer.Argument(metavar="DATA", help="File, folder or hf:owner/name.", show_default=False)],
     *,
-    against: Annotated[
-        str | None, typer.Option("--against", metavar="DATA", help="Other data, to look for rows that are in both.")
-    ] = None,
+    against: Against = None,
     text: options.Text = None,
     label: options.Label = None,
     row_id: options.Id = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option("--recipe", metavar="RECIPE", help="Recipe whose base, max_length and long_texts are used."),
-    ] = None,
+    recipe: Recipe = None,
     base: options.Base = None,
     settings: options.Settings = None,
     numbers: options.Numbers = None,

@@ -17,44 +17,55 @@ if TYPE_CHECKING:
 SHOWN_ROWS = 3
 
 
+Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="A new .jsonl file.", show_default=False)]
+Target = Annotated[str | None, typer.Option("--target", metavar="FILE", help="Unlabelled rows to adapt the model to.")]
+ClassifierRun = Annotated[
+    Path | None, typer.Option("--classifier", metavar="RUN", help="Run that must predict the class of a row.")
+]
+LabelledData = Annotated[
+    str | None, typer.Option("--data", metavar="DATA", help="Labelled data; by default the classifier's.")
+]
+Tests = Annotated[
+    list[str] | None,
+    typer.Option("--test", metavar="FILE", help="Test file, whose rows the model is not trained on; repeatable."),
+]
+PromptFile = Annotated[
+    Path | None, typer.Option("--prompts", metavar="FILE", help="Prompts by class (YAML); by default for news.")
+]
+LanguageModelName = Annotated[
+    str | None, typer.Option("--model", metavar="MODEL", help="Causal language model; by default gpt2.")
+]
+FromScratch = Annotated[
+    bool, typer.Option("--from-scratch", help="Train a tiny model on the given rows only; it writes junk.")
+]
+Full = Annotated[bool, typer.Option("--full", help="Train every parameter instead of LoRA.")]
+Conditional = Annotated[
+    bool, typer.Option("--conditional", help="Learn `label: text` from the training rows, without prompts.")
+]
+Keep = Annotated[int | None, typer.Option("--keep", metavar="N", help="Rows to keep per class; by default 500.")]
+RowSeed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed for fine-tuning and rows.")]
+GenerateOverrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as sample.top_p=0.9; repeatable."),
+]
+
+
 def generate(
     *,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="A new .jsonl file.", show_default=False)],
-    target: Annotated[
-        str | None, typer.Option("--target", metavar="FILE", help="Unlabelled rows to adapt the model to.")
-    ] = None,
-    classifier: Annotated[
-        Path | None, typer.Option("--classifier", metavar="RUN", help="Run that must predict the class of a row.")
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option("--data", metavar="DATA", help="Labelled data; by default the classifier's.")
-    ] = None,
-    test: Annotated[
-        list[str] | None,
-        typer.Option("--test", metavar="FILE", help="Test file, whose rows the model is not trained on; repeatable."),
-    ] = None,
-    prompts: Annotated[
-        Path | None, typer.Option("--prompts", metavar="FILE", help="Prompts by class (YAML); by default for news.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", metavar="MODEL", help="Causal language model; by default gpt2.")
-    ] = None,
-    from_scratch: Annotated[
-        bool, typer.Option("--from-scratch", help="Train a tiny model on the given rows only; it writes junk.")
-    ] = False,
-    full: Annotated[bool, typer.Option("--full", help="Train every parameter instead of LoRA.")] = False,
-    conditional: Annotated[
-        bool, typer.Option("--conditional", help="Learn `label: text` from the training rows, without prompts.")
-    ] = False,
-    keep: Annotated[
-        int | None, typer.Option("--keep", metavar="N", help="Rows to keep per class; by default 500.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed for fine-tuning and rows.")] = None,
+    out: Out,
+    target: Target = None,
+    classifier: ClassifierRun = None,
+    data: LabelledData = None,
+    test: Tests = None,
+    prompts: PromptFile = None,
+    model: LanguageModelName = None,
+    from_scratch: FromScratch = False,
+    full: Full = False,
+    conditional: Conditional = False,
+    keep: Keep = None,
+    seed: RowSeed = None,
     text: options.Text = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as sample.top_p=0.9; repeatable."),
-    ] = None,
+    settings: GenerateOverrides = None,
     as_json: options.Json = False,
 ) -> None:
     """Write labelled rows with a language model, and keep those that pass the filters.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,6 +23,21 @@ Out = Annotated[
 ]
 
 
+Extra = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--extra", metavar="FILE[:WEIGHT]", help="Synthetic rows from `augment` to train on as well; repeatable."
+    ),
+]
+StartFrom = Annotated[
+    str | None,
+    typer.Option("--from", metavar="RUN", help="Start from the weights of a run, checkpoint or adapter folder."),
+]
+Resume = Annotated[
+    Path | None, typer.Option("--resume", metavar="DIR", help="Continue the run in this folder, without a recipe.")
+]
+
+
 def train(
     recipe: Annotated[
         str | None, typer.Argument(metavar="RECIPE", help="Recipe name or YAML file.", show_default=False)
@@ -36,21 +51,11 @@ def train(
     label: options.Label = None,
     row_id: options.Id = None,
     numbers: options.Numbers = None,
-    extra: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--extra", metavar="FILE[:WEIGHT]", help="Synthetic rows from `augment` to train on as well; repeatable."
-        ),
-    ] = None,
+    extra: Extra = None,
     settings: options.Settings = None,
     out: Out = None,
-    start_from: Annotated[
-        str | None,
-        typer.Option("--from", metavar="RUN", help="Start from the weights of a run, checkpoint or adapter folder."),
-    ] = None,
-    resume: Annotated[
-        Path | None, typer.Option("--resume", metavar="DIR", help="Continue the run in this folder, without a recipe.")
-    ] = None,
+    start_from: StartFrom = None,
+    resume: Resume = None,
     as_json: options.Json = False,
 ) -> None:
     """Train a classifier: read, clean, check, split, plan, train, test, report. The run folder is printed last."""
@@ -72,19 +77,12 @@ def train(
             "--out": out,
             "--from": start_from,
         }
-        useless = [name for name, value in given.items() if value is not None]
-        if useless:
-            raise ConfigError(
-                f"{', '.join(useless)} cannot be changed in a run that is continued",
-                where="--resume",
-                hint=f"Give only --resume {resume}; or start a new run without it.",
-            )
+        _refuse_changes(resume, given)
         _print_summary(_resume(resume), as_json=as_json)
         return
     if recipe is None:
-        raise ConfigError(
-            "no recipe is given", where="train", hint="`submillion recipes` lists them. --resume DIR needs none."
-        )
+        hint = "`submillion recipes` lists them. --resume DIR needs none."
+        raise ConfigError("no recipe is given", where="train", hint=hint)
     config = options.resolve(
         recipe,
         data=data,
@@ -100,6 +98,18 @@ def train(
         settings=options.read_settings(settings),
     )
     _print_summary(_start(config, out), as_json=as_json)
+
+
+def _refuse_changes(resume: Path, given: Mapping[str, object]) -> None:
+    from submillion.errors import ConfigError
+
+    useless = [name for name, value in given.items() if value is not None]
+    if useless:
+        raise ConfigError(
+            f"{', '.join(useless)} cannot be changed in a run that is continued",
+            where="--resume",
+            hint=f"Give only --resume {resume}; or start a new run without it.",
+        )
 
 
 def _split_weight(given: str) -> tuple[str, float]:

@@ -13,7 +13,37 @@ from submillion.cli.console import make_text, print_json, print_note, print_resu
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from submillion.config.run import RunConfig
     from submillion.search.conduct import SearchResult
+
+
+Trials = Annotated[
+    int | None, typer.Option("--trials", metavar="N", help="Trials of the study, including earlier ones.")
+]
+Rows = Annotated[int | None, typer.Option("--rows", metavar="N", help="Training rows per trial.")]
+ValidationRows = Annotated[
+    int | None, typer.Option("--validation-rows", metavar="N", help="Validation rows, equal for all trials.")
+]
+Steps = Annotated[int | None, typer.Option("--steps", metavar="N", help="Steps per trial at the recipe's batch size.")]
+Sampler = Annotated[Literal["tpe", "random"] | None, typer.Option("--sampler", help="Sampler that draws settings.")]
+Pruner = Annotated[
+    Literal["hyperband", "median", "wilcoxon", "none"] | None,
+    typer.Option("--pruner", help="Rule that ends trials early."),
+]
+Seeds = Annotated[
+    int | None, typer.Option("--seeds", metavar="N", help="Seeds for the comparison with the recipe; 0 for none.")
+]
+Storage = Annotated[
+    str | None,
+    typer.Option("--storage", metavar="URL", help="sqlite:///F, postgresql://..., journal:F.  [default: in DIR]"),
+]
+StudyName = Annotated[
+    str | None, typer.Option("--study", metavar="NAME", help="Name of the study.  [default: the recipe's]")
+]
+Workers = Annotated[int, typer.Option("--workers", metavar="K", min=1, help="Trials at the same time.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Folder of the search.  [default: runs/NAME-search]")
+]
 
 
 def tune(
@@ -28,48 +58,25 @@ def tune(
     row_id: options.Id = None,
     numbers: options.Numbers = None,
     settings: options.Settings = None,
-    trials: Annotated[
-        int | None, typer.Option("--trials", metavar="N", help="Trials of the study, including earlier ones.")
-    ] = None,
-    rows: Annotated[int | None, typer.Option("--rows", metavar="N", help="Training rows per trial.")] = None,
-    validation_rows: Annotated[
-        int | None, typer.Option("--validation-rows", metavar="N", help="Validation rows, equal for all trials.")
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option("--steps", metavar="N", help="Steps per trial at the recipe's batch size.")
-    ] = None,
-    sampler: Annotated[
-        Literal["tpe", "random"] | None, typer.Option("--sampler", help="Sampler that draws settings.")
-    ] = None,
-    pruner: Annotated[
-        Literal["hyperband", "median", "wilcoxon", "none"] | None,
-        typer.Option("--pruner", help="Rule that ends trials early."),
-    ] = None,
-    seeds: Annotated[
-        int | None, typer.Option("--seeds", metavar="N", help="Seeds for the comparison with the recipe; 0 for none.")
-    ] = None,
-    storage: Annotated[
-        str | None,
-        typer.Option("--storage", metavar="URL", help="sqlite:///F, postgresql://..., journal:F.  [default: in DIR]"),
-    ] = None,
-    study: Annotated[
-        str | None, typer.Option("--study", metavar="NAME", help="Name of the study.  [default: the recipe's]")
-    ] = None,
-    workers: Annotated[int, typer.Option("--workers", metavar="K", min=1, help="Trials at the same time.")] = 1,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Folder of the search.  [default: runs/NAME-search]")
-    ] = None,
+    trials: Trials = None,
+    rows: Rows = None,
+    validation_rows: ValidationRows = None,
+    steps: Steps = None,
+    sampler: Sampler = None,
+    pruner: Pruner = None,
+    seeds: Seeds = None,
+    storage: Storage = None,
+    study: StudyName = None,
+    workers: Workers = 1,
+    out: Out = None,
     as_json: options.Json = False,
 ) -> None:
     """Search for better settings below the budget, confirm the best over seeds and write it as a recipe.
 
     The same command continues a search that was stopped or killed.
     """
-    from submillion.cli.progress_bars import open_progress
     from submillion.config.nested import add_overrides
-    from submillion.launch import sigterm_interrupts
-    from submillion.pipeline.resolve import count_labels
-    from submillion.search.conduct import choose_search_folder, run_search
+    from submillion.search.conduct import choose_search_folder
 
     given = {
         "trials": trials,
@@ -94,10 +101,22 @@ def tune(
             options.read_settings(settings), {f"search.{key}": value for key, value in given.items()}
         ),
     )
-    folder = choose_search_folder(config, out)
+    result = _search(config, choose_search_folder(config, out), storage=storage, study=study, workers=workers)
+    if as_json:
+        print_json(result.to_json())
+    else:
+        _print_result(result)
+
+
+def _search(config: RunConfig, folder: Path, *, storage: str | None, study: str | None, workers: int) -> SearchResult:
+    from submillion.cli.progress_bars import open_progress
+    from submillion.launch import sigterm_interrupts
+    from submillion.pipeline.resolve import count_labels
+    from submillion.search.conduct import run_search
+
     try:
         with sigterm_interrupts():
-            result = run_search(
+            return run_search(
                 config,
                 folder,
                 num_labels=count_labels(config),
@@ -109,10 +128,6 @@ def tune(
     except KeyboardInterrupt:
         print_note("interrupted; the same command continues the search")
         raise typer.Exit(130) from None
-    if as_json:
-        print_json(result.to_json())
-        return
-    _print_result(result)
 
 
 def _print_result(result: SearchResult) -> None:

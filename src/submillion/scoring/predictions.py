@@ -8,9 +8,10 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from submillion.data.columns import Columns
 from submillion.data.label_files import ID, LABEL, LABEL_ID, LabelChoice, Spelling, choose_spelling
@@ -23,6 +24,7 @@ from submillion.records import LabelSet, Prediction, Record
 from submillion.run.folder import refuse_overwriting
 from submillion.scoring.run_model import RunModel
 from submillion.storage.files import write_atomically
+from submillion.storage.json_shapes import JsonObject
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 ROW_GROUP = 8192
@@ -104,17 +106,12 @@ def predict_file(
         DataError: The file is missing or damaged, or lacks a column of the run.
         RunError: The disk is full.
     """
-    progress, notes = progress or Silent(), []
-
-    def tell(note: str) -> None:
-        notes.append(note)
-        progress.note(note)
-
+    progress, notes = progress or Silent(), list[str]()
+    tell = partial(_tell, notes, progress)
     check_out(out, defuse_formulas=defuse_formulas, inputs=list_inputs(source))
     progress.start("load")
     model = load()
-    base = find_base(model.config.model.base, model.config.model.revision).folder
-    refuse_overwriting(out, [base], where=str(out))
+    refuse_overwriting(out, [find_base(model.config.model.base, model.config.model.revision).folder], where=str(out))
     columns = model.choose_columns(source, asked, tell)
     progress.start("read")
     # A row that cannot be read is reported before hours of work, not after them.
@@ -124,16 +121,11 @@ def predict_file(
     if spelling.note:
         tell(spelling.note)
     progress.start("predict", num_rows)
-    read: Legibility | None = None
-
-    def add(part: Legibility) -> None:
-        nonlocal read
-        read = part if read is None else read + part
-
+    read = _Read()
     written = write_predictions(
         out,
         iter_records(source, columns),
-        lambda rows: model.predict(rows, progress=progress, on_read=add),
+        lambda rows: model.predict(rows, progress=progress, on_read=read.add),
         model.labels,
         spelling=spelling,
         probabilities=probabilities,
@@ -141,9 +133,27 @@ def predict_file(
     )
     progress.finish()
     progress.note(f"{written.num_rows:,} predictions")
-    for note in (*written.describe_blank(), *describe_legibility(read.to_json() if read else {}, what="texts")):
+    for note in (*written.describe_blank(), *describe_legibility(read.to_json(), what="texts")):
         tell(note)
     return PredictedFile(out, written.num_rows, written.num_blank, tuple(notes))
+
+
+def _tell(notes: list[str], progress: Progress, note: str) -> None:
+    notes.append(note)
+    progress.note(note)
+
+
+class _Read:
+    """How much of the texts reached the model, summed over a stream."""
+
+    def __init__(self) -> None:
+        self._sum: Legibility | None = None
+
+    def add(self, part: Legibility) -> None:
+        self._sum = part if self._sum is None else self._sum + part
+
+    def to_json(self) -> JsonObject:
+        return {} if self._sum is None else self._sum.to_json()
 
 
 def check_out(out: Path, *, defuse_formulas: bool, inputs: Iterable[Path] = ()) -> None:
@@ -202,14 +212,12 @@ def write_predictions(
         RunError: The disk is full, or a prediction does not belong to its row.
     """
     header = [ID, LABEL, *([LABEL_ID] if spelling.with_ids else [])]
-    if probabilities:
-        header += [f"probability_{name}" for name in labels]
-    num_rows = num_blank = 0
-    blank_ids: list[str] = []
+    header += [f"probability_{name}" for name in labels] if probabilities else []
+    num_rows, num_blank, blank_ids = 0, 0, list[str]()
 
-    def iter_rows() -> Iterator[list[Any]]:
+    def iter_rows() -> Iterator[list[object]]:
         nonlocal num_rows, num_blank
-        waiting: deque[str] = deque()
+        waiting = deque[str]()
 
         def note_ids() -> Iterator[Record]:
             for record in records:
@@ -219,16 +227,15 @@ def write_predictions(
         for prediction in predict(note_ids()):
             if not waiting or waiting.popleft() != prediction.id:
                 raise RunError(f"the prediction of row {prediction.id!r} is out of order", where=str(out))
-            row: list[Any] = [prediction.id, spelling.values[prediction.label_id]]
+            row: list[object] = [prediction.id, spelling.values[prediction.label_id]]
             if spelling.with_ids:
                 row.append(prediction.label_id)
             if probabilities:
                 row += prediction.probabilities
             num_rows += 1
-            if not prediction.has_text:
-                num_blank += 1
-                if num_blank <= SHOWN_BLANK:
-                    blank_ids.append(prediction.id)
+            num_blank += not prediction.has_text
+            if not prediction.has_text and num_blank <= SHOWN_BLANK:
+                blank_ids.append(prediction.id)
             yield row
         if waiting:
             raise RunError(f"{len(waiting)} rows have no prediction", where=str(out))
@@ -238,15 +245,19 @@ def write_predictions(
         ".jsonl": lambda file: _write_jsonl(file, header, iter_rows()),
         ".parquet": lambda file: _write_parquet(file, header, iter_rows(), spelling),
     }
+    _write(out, writers[out.suffix])
+    return Written(num_rows, num_blank, tuple(blank_ids))
+
+
+def _write(out: Path, write: Callable[[IO[bytes]], None]) -> None:
     try:
-        write_atomically(out, writers[out.suffix])
+        write_atomically(out, write)
     except RunError as error:
         if error.hint:
             # The general advice is about runs, but a prediction can simply be repeated.
             hint = "Free some space and run the command again; an existing file is unchanged."
             raise RunError(error.message, where=error.where, hint=hint) from error
         raise
-    return Written(num_rows, num_blank, tuple(blank_ids))
 
 
 def defuse(cell: object) -> object:
@@ -254,7 +265,7 @@ def defuse(cell: object) -> object:
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) else cell
 
 
-def _write_csv(file: IO[bytes], header: Sequence[str], rows: Iterator[list[Any]], defuse_formulas: bool) -> None:
+def _write_csv(file: IO[bytes], header: Sequence[str], rows: Iterator[list[object]], defuse_formulas: bool) -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
@@ -263,13 +274,13 @@ def _write_csv(file: IO[bytes], header: Sequence[str], rows: Iterator[list[Any]]
     text.detach()
 
 
-def _write_jsonl(file: IO[bytes], header: Sequence[str], rows: Iterator[list[Any]]) -> None:
+def _write_jsonl(file: IO[bytes], header: Sequence[str], rows: Iterator[list[object]]) -> None:
     for row in rows:
         line = json.dumps(dict(zip(header, row, strict=True)), ensure_ascii=False)
         file.write(line.encode("utf-8", "backslashreplace") + b"\n")
 
 
-def _write_parquet(file: IO[bytes], header: Sequence[str], rows: Iterator[list[Any]], spelling: Spelling) -> None:
+def _write_parquet(file: IO[bytes], header: Sequence[str], rows: Iterator[list[object]], spelling: Spelling) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
