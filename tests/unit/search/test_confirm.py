@@ -17,13 +17,13 @@ from submillion.recipes import load_recipe
 from submillion.search.confirm import compare_runs
 from submillion.search.report import describe_confirmation, write_search_report
 from submillion.search.task import SearchDir, Task
-from submillion.search.trial_results import TrialRow, count_states, find_best, list_scales, tabulate_csv
+from submillion.search.trial_results import State, TrialRow, count_states, find_best, list_scales, tabulate_csv
 from submillion.search.trials import make_confirming_config, make_trial_config, make_tuned_recipe
 
 NAMES = ("train.learning_rate", "adapter.rank (share)")
 
 
-def make_row(number: int, state: str, value: float | None, **changes: Any) -> TrialRow:
+def make_row(number: int, state: State, value: float | None, **changes: Any) -> TrialRow:
     params = {NAMES[0]: 10.0 ** (-4 + number / 4), NAMES[1]: number / 10}
     settings = {"train.learning_rate": params[NAMES[0]], "adapter.rank": number + 1}
     row = TrialRow(number, state, value, params, settings, {1: 0.5}, 12.5, False, None, "", "")
@@ -45,7 +45,7 @@ def test_pairs_are_told_and_pooled() -> None:
     random = np.random.default_rng(0)
     recipe = random.random((3, 500)) < 0.85
     tuned = recipe | (random.random((3, 500)) < 0.3)
-    found = compare_runs(tuned, recipe, [4, 5, 6])
+    found: Any = compare_runs(tuned, recipe, [4, 5, 6])
     assert [pair["seed"] for pair in found["per_seed"]] == [4, 5, 6]
     assert found["difference"] == pytest.approx(np.mean([pair["difference"] for pair in found["per_seed"]]))
     assert found["p"] == find_flip_p(tuned.sum(axis=0) - recipe.sum(axis=0).astype(int))

@@ -58,10 +58,30 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if os.geteuid() == 0:
         shutil.chown(home, user)
     data = home / "data"
-    command = [initdb, "-D", data, "-U", "searcher", "--auth=trust", "--no-sync", "--locale=C", "--encoding=UTF8"]
+    command: list[str | Path] = [
+        initdb,
+        "-D",
+        data,
+        "-U",
+        "searcher",
+        "--auth=trust",
+        "--no-sync",
+        "--locale=C",
+        "--encoding=UTF8",
+    ]
     made = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     assert made.returncode == 0, made.stderr
-    words = [initdb.with_name("postgres"), "-D", data, "-k", home, "-c", "listen_addresses=", "-c", "fsync=off"]
+    words: list[str | Path] = [
+        initdb.with_name("postgres"),
+        "-D",
+        data,
+        "-k",
+        home,
+        "-c",
+        "listen_addresses=",
+        "-c",
+        "fsync=off",
+    ]
     with (root / "log").open("wb") as log:
         server = subprocess.Popen(words, stdout=log, stderr=log, **options)
     url = f"postgresql://searcher@/postgres?host={home}"
@@ -85,7 +105,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def test_two_commands_make_exactly_the_trials_that_were_asked_for(url: str, tmp_path: Path) -> None:
-    search = {"trials": 12, "study": "both"}
+    search: dict[str, Any] = {"trials": 12, "study": "both"}
     study = study_workers.begin(study_workers.make_task(**search), url)
     commands = [start_command(tmp_path / name, url, slow_s=0.05, **search) for name in "ab"]
     assert [process.wait(WAIT_S) for process in commands] == [0, 0]
@@ -100,7 +120,7 @@ def test_two_commands_make_exactly_the_trials_that_were_asked_for(url: str, tmp_
 
 
 def test_the_trials_of_a_killed_command_are_made_by_its_next_call(url: str, tmp_path: Path) -> None:
-    search = {"trials": 4, "study": "killed"}
+    search: dict[str, Any] = {"trials": 4, "study": "killed"}
     study = study_workers.begin(study_workers.make_task(**search), url)
     first = start_command(tmp_path / "b", url, slow_s=0.5, **search)
     try:
@@ -137,6 +157,7 @@ def test_a_trial_that_nobody_marks_any_more_is_put_back(
 
     assert look(0.0) == look(59.0) == ["RUNNING"] * 3
     assert look(2.0) == ["RUNNING", "RUNNING", "FAIL", "WAITING"]
+    assert taken[1] is not None
     taken[1].set_user_attr(SEEN, 0.0)
     assert look(530.0) == ["RUNNING", "RUNNING", "FAIL", "WAITING"]
     assert look(10.0) == ["FAIL", "RUNNING", "FAIL", "WAITING", "WAITING"]
