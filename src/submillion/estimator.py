@@ -105,7 +105,7 @@ class SubmillionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         budget: int | None = None,
         base: str | PathLike[str] | None = None,
         *,
-        recipe: str | PathLike[str] | Mapping[str, Any] = "demo",
+        recipe: str | PathLike[str] | Mapping[str, object] = "demo",
         rank: int | str | None = None,
         targets: Sequence[str] | None = None,
         head: str | None = None,
@@ -116,7 +116,7 @@ class SubmillionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         learning_rate: float | None = None,
         head_learning_rate: float | None = None,
         validation_size: float | None = None,
-        settings: Mapping[str, Any] | None = None,
+        settings: Mapping[str, object] | None = None,
         threads: int | None = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
@@ -137,7 +137,7 @@ class SubmillionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         self.threads = threads
         self.random_state = random_state
 
-    def __sklearn_tags__(self) -> Any:
+    def __sklearn_tags__(self) -> object:
         """Declare that X is text: one text per row, or a table of text columns."""
         tags = super().__sklearn_tags__()
         tags.input_tags.one_d_array = True
@@ -241,7 +241,7 @@ class SubmillionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         classifier.run_ = stored
         return classifier
 
-    def _read_texts(self, X: Any, *, is_fit: bool) -> list[tuple[str, ...]]:
+    def _read_texts(self, X: object, *, is_fit: bool) -> list[tuple[str, ...]]:
         """Return the text columns of each row, and set or check the attributes of a table's columns."""
         if isinstance(X, str):
             raise DataError(f"{X[:60]!r} is one text", where="X", hint="Give a list of texts, even for a single one.")
@@ -289,7 +289,7 @@ class SubmillionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
                     where="settings",
                     hint="X, y, random_state and the parameters of the classifier determine it.",
                 )
-        own: dict[str, Any] = {
+        own: dict[str, object] = {
             "data.text": list(columns),
             "data.label": "label",
             "data.id": "id",
@@ -307,7 +307,7 @@ class SubmillionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         return resolve_config(self.recipe, data=str(source), base=self.base, settings=settings).config
 
 
-def _as_labels(y: Any) -> NDArray[Any]:
+def _as_labels(y: object) -> NDArray[Any]:
     """Return labels as a one-dimensional array, with objects such as tuples, which numpy would read as rows."""
     if isinstance(y, (list, tuple)) and any(isinstance(label, (tuple, frozenset)) for label in y):
         labels = np.empty(len(y), dtype=object)
@@ -319,7 +319,7 @@ def _as_labels(y: Any) -> NDArray[Any]:
     return np.asarray(column_or_1d(array, warn=True))
 
 
-def _encode_labels(y: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
+def _encode_labels(y: object) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Return the classes in order, and the position of each label among them."""
     if y is None:
         raise DataError(
@@ -346,7 +346,7 @@ def _encode_labels(y: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
     return classes, ids.astype(np.int64)
 
 
-def _as_objects(values: Sequence[Any]) -> NDArray[Any]:
+def _as_objects(values: Sequence[object]) -> NDArray[Any]:
     array = np.empty(len(values), dtype=object)
     array[:] = values
     return array

@@ -10,7 +10,7 @@ from submillion.config.yaml_text import MAX_DEPTH
 from submillion.errors import ConfigError
 
 
-def apply_overrides(values: Mapping[str, Any], overrides: Mapping[str, object]) -> dict[str, Any]:
+def apply_overrides(values: Mapping[str, object], overrides: Mapping[str, object]) -> dict[str, Any]:
     """Return nested values with overrides applied in order; each replaces the whole setting that it names.
 
     Args:
@@ -27,7 +27,7 @@ def apply_overrides(values: Mapping[str, Any], overrides: Mapping[str, object]) 
             where="settings",
             hint='Give values by dotted path, such as {"train.epochs": 2}.',
         )
-    result: dict[str, Any] = _copy_tree(values)
+    result: dict[str, object] = _copy_tree(values)
     for path, value in overrides.items():
         sections, key = _split_path(path)
         node = result
@@ -59,7 +59,7 @@ def _split_path(path: object) -> tuple[list[str], str]:
     return sections, key
 
 
-def _make_plain(value: Any, path: str, depth: int = 0) -> Any:
+def _make_plain(value: object, path: str, depth: int = 0) -> object:
     """Return a value as YAML would give it; values of a grid are often numpy's."""
     if depth > MAX_DEPTH:
         raise ConfigError(f"is nested more than {MAX_DEPTH} deep", where=path)
@@ -76,18 +76,18 @@ def _make_plain(value: Any, path: str, depth: int = 0) -> Any:
     raise ConfigError(f"{value!r:.80} ({type(value).__name__}) is not a setting", where=path)
 
 
-def _copy_tree(values: Mapping[str, Any]) -> dict[str, Any]:
+def _copy_tree(values: Mapping[str, object]) -> dict[str, object]:
     return {key: _copy_tree(value) if isinstance(value, Mapping) else value for key, value in values.items()}
 
 
-def flatten(values: Mapping[str, Any], *, depth: int = MAX_DEPTH) -> dict[str, Any]:
+def flatten(values: Mapping[str, object], *, depth: int = MAX_DEPTH) -> dict[str, object]:
     """Return nested settings under dotted paths, in order; empty mappings and lists stay values.
 
     Args:
         values: Nested settings.
         depth: Number of levels of sections to open; deeper mappings stay values.
     """
-    flat: dict[str, Any] = {}
+    flat: dict[str, object] = {}
     for key, value in values.items():
         if isinstance(value, Mapping) and value and depth > 0:
             flat |= {f"{key}.{path}": inner for path, inner in flatten(value, depth=depth - 1).items()}
@@ -96,7 +96,7 @@ def flatten(values: Mapping[str, Any], *, depth: int = MAX_DEPTH) -> dict[str, A
     return flat
 
 
-def list_changes(before: Any, now: Any, path: str = "") -> list[tuple[str, Any, Any]]:
+def list_changes(before: object, now: object, path: str = "") -> list[tuple[str, object, object]]:
     """Return the differences between two nested values: dotted path, old and new value; a missing value is None."""
     if isinstance(before, dict) and isinstance(now, dict):
         return [

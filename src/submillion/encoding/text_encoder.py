@@ -192,7 +192,7 @@ class TextEncoder:
         )
         return TokenCounts(lengths, unknown, spelled, self.num_special, self.vocabulary.unknown_kind)
 
-    def _iter_encodings(self, texts: Sequence[str]) -> Iterator[list[Any]]:
+    def _iter_encodings(self, texts: Sequence[str]) -> Iterator[list[object]]:
         chunks = [texts[start : start + _CHUNK_TEXTS] for start in range(0, len(texts), _CHUNK_TEXTS)]
         if len(chunks) < 2:
             yield from (self._encode_chunk(chunk) for chunk in chunks)
@@ -205,7 +205,7 @@ class TextEncoder:
                 yield encodings
             yield waiting.result()
 
-    def _encode_chunk(self, texts: Sequence[str]) -> list[Any]:
+    def _encode_chunk(self, texts: Sequence[str]) -> list[object]:
         try:
             encodings: list[Any] = self._tokenizer.encode_batch_fast(list(texts))
         except (KeyboardInterrupt, SystemExit, MemoryError):

@@ -73,7 +73,7 @@ class UnsoundTokenizerError(ValueError):
     """A tokenizer.json that is refused; the message gives the reason as the end of a sentence."""
 
 
-def check_tokenizer(values: Any) -> JsonObject:
+def check_tokenizer(values: object) -> JsonObject:
     """Return the content of a tokenizer.json, without truncation and padding, if it is safe to build.
 
     Args:
@@ -99,7 +99,7 @@ def check_tokenizer(values: Any) -> JsonObject:
     return {"version": "1.0", "added_tokens": values.get("added_tokens") or [], "model": model, **parts}
 
 
-def _check_added(added: Any) -> dict[str, int]:
+def _check_added(added: object) -> dict[str, int]:
     if not isinstance(added, list) or len(added) > _MAX_ADDED:
         raise UnsoundTokenizerError(f"added_tokens is not a list of at most {_MAX_ADDED:,} tokens")
     tokens: dict[str, int] = {}
@@ -112,7 +112,7 @@ def _check_added(added: Any) -> dict[str, int]:
     return tokens
 
 
-def _require_token(token: Any, number: Any) -> None:
+def _require_token(token: object, number: object) -> None:
     if not isinstance(token, str) or len(token) > _MAX_TOKEN_CHARACTERS:
         raise UnsoundTokenizerError(f"{token!r:.80} is not a token of at most {_MAX_TOKEN_CHARACTERS} characters")
     if type(number) is not int or number < 0:
@@ -151,7 +151,7 @@ def _check_model(model: JsonObject) -> dict[str, int]:
     return tokens
 
 
-def _is_vocabulary(vocabulary: Any, kind: Any) -> bool:
+def _is_vocabulary(vocabulary: object, kind: object) -> bool:
     return isinstance(vocabulary, list if kind == "Unigram" else dict)
 
 
@@ -163,7 +163,7 @@ def _guess_kind(model: JsonView) -> str:
     return "WordPiece" if "max_input_chars_per_word" in model else "WordLevel"
 
 
-def _check_unigram(model: JsonView, vocabulary: list[Any]) -> dict[str, int]:
+def _check_unigram(model: JsonView, vocabulary: list[object]) -> dict[str, int]:
     tokens = {}
     for number, entry in enumerate(vocabulary):
         token, score = entry if isinstance(entry, list) and len(entry) == 2 else (None, None)
@@ -177,7 +177,7 @@ def _check_unigram(model: JsonView, vocabulary: list[Any]) -> dict[str, int]:
     return tokens
 
 
-def _check_part(name: str, part: Any) -> Any:
+def _check_part(name: str, part: object) -> object:
     kinds, inner = _PARTS[name]
     leaves: list[JsonObject] = []
     _list_leaves(name, part, inner, leaves, 0)
@@ -193,7 +193,7 @@ def _check_part(name: str, part: Any) -> Any:
     return part
 
 
-def _list_leaves(name: str, part: Any, inner: str, leaves: list[JsonObject], depth: int) -> None:
+def _list_leaves(name: str, part: object, inner: str, leaves: list[JsonObject], depth: int) -> None:
     if part is None and depth == 0:
         return
     if not isinstance(part, dict) or not isinstance(part.get("type"), str):
@@ -260,7 +260,7 @@ def _check_strip(part: JsonView) -> None:
         raise UnsoundTokenizerError(f"a Strip takes {part!r:.80}")
 
 
-_CHECKS: dict[str, Callable[[JsonView], Any]] = {
+_CHECKS: dict[str, Callable[[JsonView], object]] = {
     "Replace": _check_replace,
     "Split": _check_pattern,
     "Prepend": _check_prepend,
@@ -270,12 +270,12 @@ _CHECKS: dict[str, Callable[[JsonView], Any]] = {
 }
 
 
-def _check_specials(part: Any, ids: set[int]) -> None:
+def _check_specials(part: object, ids: set[int]) -> None:
     """Check that every special token that is added to a text has an id of the vocabulary."""
     leaves: list[JsonObject] = []
     _list_leaves("post_processor", part, "processors", leaves, 0)
     for leaf in leaves:
-        found: list[Any] = []
+        found: list[object] = []
         if leaf["type"] == "TemplateProcessing":
             specials = leaf.get("special_tokens")
             entries = list(specials.values()) if isinstance(specials, dict) else [None]
@@ -289,5 +289,5 @@ def _check_specials(part: Any, ids: set[int]) -> None:
             raise UnsoundTokenizerError(f"its {leaf['type']} adds the id {strange[0]!r:.40}, which no token has")
 
 
-def _read_pairs(leaf: JsonView) -> list[Any]:
+def _read_pairs(leaf: JsonView) -> list[object]:
     return [leaf.get("sep"), leaf.get("cls")]

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 from submillion.budget.transfer import adapt_to_base
 from submillion.config.nested import apply_overrides
@@ -19,7 +18,7 @@ from submillion.errors import ConfigError
 from submillion.model.sources import load_base_config
 from submillion.recipes import list_recipes, read_recipe
 
-Recipe = str | PathLike[str] | Mapping[str, Any] | RunConfig
+Recipe = str | PathLike[str] | Mapping[str, object] | RunConfig
 """Name of a shipped recipe, path of a YAML file, nested settings, or a whole configuration."""
 
 ExtraRows = str | PathLike[str] | tuple[str | PathLike[str], float]
@@ -45,7 +44,7 @@ class ResolvedConfig:
 def resolve_config(
     recipe: Recipe,
     *,
-    data: Any = None,
+    data: object = None,
     base: str | PathLike[str] | None = None,
     budget: int | None = None,
     seed: int | None = None,
@@ -72,7 +71,7 @@ def resolve_config(
     source, named = name_source(data), _name(base)
     files = [{"data": str(path), "weight": weight} for path, weight in map(_pair_with_weight, extra)]
     columns = make_columns(text, label, row_id)
-    arguments: dict[str, Any] = {
+    arguments: dict[str, object] = {
         "data": {
             "source": source,
             "text": list(columns.text) or None,
@@ -87,7 +86,7 @@ def resolve_config(
         "start_from": _name(start_from),
     }
 
-    def build(values: dict[str, Any]) -> RunConfig:
+    def build(values: dict[str, object]) -> RunConfig:
         return parse_config(apply_overrides(_merge(values, arguments), settings), where=where)
 
     values = apply_overrides(given, {})
@@ -104,8 +103,8 @@ def resolve_config(
 
 
 def _map_names(
-    values: Mapping[str, Any], original: RunConfig, config: RunConfig
-) -> tuple[dict[str, Any], tuple[str, ...]]:
+    values: Mapping[str, object], original: RunConfig, config: RunConfig
+) -> tuple[dict[str, object], tuple[str, ...]]:
     """Return a recipe's values with layers and module names mapped to another base model, and the changes."""
     adapter, notes = adapt_to_base(
         original.adapter,
@@ -133,7 +132,7 @@ def _names_modules(adapter: AdapterConfig) -> bool:
     return adapter.layers is not None or any("." in name for name in (*adapter.targets, *adapter.ranks))
 
 
-def _merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(values: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:
     """Return nested values with every change that is not None."""
     merged = dict(values)
     for key, change in changes.items():
@@ -147,7 +146,7 @@ def _merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     return merged
 
 
-def _read_values(recipe: Recipe) -> tuple[dict[str, Any], str]:
+def _read_values(recipe: Recipe) -> tuple[dict[str, object], str]:
     """Return a recipe's settings and their origin."""
     if isinstance(recipe, RunConfig):
         return recipe.model_dump(mode="json"), "settings"

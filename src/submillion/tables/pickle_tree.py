@@ -81,7 +81,7 @@ class Node:
     name: str
     args: tuple[Any, ...]
     state: Any = None
-    pairs: list[tuple[Any, Any]] = field(default_factory=list)
+    pairs: list[tuple[object, object]] = field(default_factory=list)
 
 
 _VALUES = {
@@ -131,8 +131,8 @@ class _Machine:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.stack: list[Any] = []
-        self.memo: dict[int, Any] = {}
+        self.stack: list[object] = []
+        self.memo: dict[int, object] = {}
         self.spelled: dict[str, bytes] = {}
         self.actions: dict[str, Callable[[Any], None]] = {
             "POP": lambda _: self.pop(),
@@ -172,7 +172,7 @@ class _Machine:
             "BUILD": lambda _: self.build(self.pop()),
         }
 
-    def run(self, opcodes: Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]]) -> object:
+    def run(self, opcodes: Iterator[tuple[pickletools.OpcodeInfo, object, int | None]]) -> object:
         """Execute the opcodes and return the value that is left on the stack."""
         for count, (opcode, arg, _) in enumerate(opcodes):
             if count > _MAX_OPCODES:
@@ -203,9 +203,9 @@ class _Machine:
             raise ValueError("a value is missing")
         return value
 
-    def pop_group(self) -> list[Any]:
+    def pop_group(self) -> list[object]:
         """Take all values down to the last mark."""
-        group: list[Any] = []
+        group: list[object] = []
         while (value := self.stack.pop()) is not _MARK:
             group.append(value)
         group.reverse()
@@ -215,14 +215,14 @@ class _Machine:
         """Forget all values down to the last mark."""
         self.pop_group()
 
-    def append(self, values: list[Any]) -> None:
+    def append(self, values: list[object]) -> None:
         """Append to the list on top; sets are kept as lists, since hashing nested values could overflow the stack."""
         target = self.stack[-1]
         if not isinstance(target, list):
             raise ValueError("values are appended to something that is not a list")
         target.extend(values)
 
-    def set_items(self, group: list[Any]) -> None:
+    def set_items(self, group: list[object]) -> None:
         """Store pairs in the dict or object on top."""
         target = self.stack[-1]
         pairs = list(zip(group[::2], group[1::2], strict=True))
@@ -237,7 +237,7 @@ class _Machine:
         else:
             raise ValueError("items are set on something that is not a dictionary")
 
-    def push_dict(self, group: list[Any]) -> None:
+    def push_dict(self, group: list[object]) -> None:
         """Push a new dict."""
         self.stack.append({})
         self.set_items(group)
@@ -252,7 +252,7 @@ class _Machine:
             raise ValueError("a value is missing")
         self.memo[int(index)] = self.stack[-1]
 
-    def push_global(self, module: Any, name: Any) -> None:
+    def push_global(self, module: object, name: object) -> None:
         """Push the name of a callable, if a table may need it."""
         if not isinstance(module, str) or not isinstance(name, str):
             raise ValueError("a callable has no name")
@@ -261,7 +261,7 @@ class _Machine:
         package = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module.partition(".")[0])
         self.stack.append(Global(f"{package}.{name}"))
 
-    def push_node(self, function: Any, args: Any) -> None:
+    def push_node(self, function: object, args: object) -> None:
         """Push a record of a call instead of its result."""
         if not isinstance(function, Global):
             raise self.refuse(f"a call of {type(function).__name__}")
@@ -275,14 +275,14 @@ class _Machine:
         else:
             self.stack.append(Node(function.name, args))
 
-    def build(self, state: Any) -> None:
+    def build(self, state: object) -> None:
         """Record the state of the object on top."""
         target = self.stack[-1]
         if not isinstance(target, Node):
             raise self.refuse(f"a change of {type(target).__name__}")
         target.state = state
 
-    def spell_bytes(self, args: tuple[Any, ...]) -> bytes:
+    def spell_bytes(self, args: tuple[object, ...]) -> bytes:
         """Return the bytes that a text spells, as the same object for the same text, since it may be shared."""
         text, encoding = (*args, "latin1") if len(args) == 1 else args or ("", "latin1")
         if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):

@@ -107,11 +107,11 @@ class _Kind:
     hint: str
 
 
-def _open_tensorboard(folder: Path, _: str | None) -> Any:
+def _open_tensorboard(folder: Path, _: str | None) -> object:
     return _find_class("TensorBoardTracker")(run_name="tensorboard", logging_dir=str(folder))
 
 
-def _open_wandb(folder: Path, run_id: str | None) -> Any:
+def _open_wandb(folder: Path, run_id: str | None) -> object:
     return _find_class("WandBTracker")(
         run_name=os.environ.get("WANDB_PROJECT", PROJECT),
         id=run_id or uuid.uuid4().hex[:12],
@@ -121,11 +121,11 @@ def _open_wandb(folder: Path, run_id: str | None) -> Any:
     )
 
 
-def _open_mlflow(folder: Path, run_id: str | None) -> Any:
+def _open_mlflow(folder: Path, run_id: str | None) -> object:
     return _find_class("MLflowTracker")(experiment_name=PROJECT, run_id=run_id, run_name=folder.resolve().name)
 
 
-def _open_trackio(folder: Path, run_id: str | None) -> Any:
+def _open_trackio(folder: Path, run_id: str | None) -> object:
     project = os.environ.get("TRACKIO_PROJECT", PROJECT)
     return _find_class("TrackioTracker")(run_name=project, name=run_id or folder.resolve().name, resume="allow")
 
