@@ -18,7 +18,7 @@ from submillion.run import shapes
 from submillion.run.figures import BaselineFigures, DataFile, Findings, SampleFigures, SetFigures
 from submillion.run.folder import RunDir
 from submillion.run.manifest import Manifest
-from submillion.run.reader import read_config, read_manifest
+from submillion.run.reader import read_config, read_manifest, read_plan
 from submillion.storage.files import read_json, read_log
 
 FIRST_SPLITS = ("test", "validation")  # the order of reading; watched sets follow by name
@@ -170,7 +170,6 @@ def read_history(path: Path) -> RunHistory:
     shapes.check_log(entries, run.log)
     data = _read_optional(run.data) or {}
     shapes.check_data(data, run.data)
-    plan = _read_optional(run.plan)
     sample = _read_optional(run.evaluation("train.sample"))
     if sample is not None:
         shapes.check_sample(sample, run.evaluation("train.sample"))
@@ -184,7 +183,7 @@ def read_history(path: Path) -> RunHistory:
         path=path,
         title=path.resolve().name,
         config=config,
-        plan=None if plan is None else Plan.from_json(plan, where=str(run.plan)),
+        plan=read_plan(run) if run.plan.exists() else None,
         data=cast("DataFile", data),
         manifest=read_manifest(run) if run.manifest.exists() else None,
         steps=gather(steps),

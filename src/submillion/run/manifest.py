@@ -34,7 +34,7 @@ _SHAPE: dict[str, Shape] = {
     "created?": str,
     "seed?": COUNT,
     "split_seed?": COUNT,
-    "base": {"name": str, "origin?": str, "revision?": Maybe(str), "weights_sha256": str},
+    "base": {"name": str, "origin?": Maybe(str), "revision?": Maybe(str), "weights_sha256": str},
     "precision?": str,
     "device?": str,
     "threads?": COUNT,

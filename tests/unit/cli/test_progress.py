@@ -5,7 +5,10 @@ import sys
 
 import pytest
 
+from submillion.budget.plan import make_plan
 from submillion.cli.progress_bars import BarProgress, LineProgress, format_duration, format_figures, open_progress
+from submillion.config.run import AdapterConfig, ModelConfig
+from submillion.model.sources import load_base_config
 
 
 class Terminal(io.StringIO):
@@ -70,3 +73,25 @@ def test_bars_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_figures_and_durations_are_short() -> None:
     assert format_figures({"loss": 0.123456, "rows_per_s": 101.23}) == "loss 0.1235, rows/s 101.2"
     assert [format_duration(seconds) for seconds in (3.21, 65, 3725)] == ["3.2 s", "1 min 05 s", "1 h 02 min"]
+
+
+def test_the_plan_comes_through(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = make_plan(
+        load_base_config("minilm-l6"),
+        base="minilm-l6",
+        num_labels=4,
+        model=ModelConfig(),
+        adapter=AdapterConfig(rank=2),
+        budget=1_000_000,
+    )
+    progress = LineProgress(clock=lambda: 0.0)
+    progress.start("encode")
+    progress.on_plan(plan)
+    progress.finish()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "encode: started"
+    assert any(f"{plan.trainable_params:,}" in line for line in lines)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    BarProgress().on_plan(plan)
+    assert f"{plan.trainable_params:,}" in terminal.getvalue()
