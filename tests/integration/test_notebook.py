@@ -11,10 +11,12 @@ import nbclient
 import nbformat
 import pytest
 
+import submillion
+
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "examples" / "agnews.ipynb"
 # A few steps on a part of the rows; everything else is as its readers run it.
-QUICK = 'SETTINGS = ["train.max_steps=6", "data.max_records=120", "train.learning_rate=0.002", "threads=1"]'
+QUICK = 'SETTINGS = {"train.max_steps": 6, "data.max_records": 120, "train.learning_rate": 0.002, "threads": 1}'
 
 
 def read_stream(cell: Any) -> str:
@@ -38,8 +40,8 @@ def stored() -> Any:
 def executed(tmp_path_factory: pytest.TempPathFactory) -> Any:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     settings = next(cell for cell in notebook.cells if has_tag(cell, "settings"))
-    assert re.search(r"^SETTINGS = \[\]", settings.source, re.MULTILINE)
-    settings.source = re.sub(r"^SETTINGS = \[\].*$", QUICK, settings.source, flags=re.MULTILINE)
+    assert re.search(r"^SETTINGS = \{\}", settings.source, re.MULTILINE)
+    settings.source = re.sub(r"^SETTINGS = \{\}.*$", QUICK, settings.source, flags=re.MULTILINE)
     folder = tmp_path_factory.mktemp("notebook")
     client = nbclient.NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
@@ -69,7 +71,16 @@ def test_it_classifies_better_than_chance_and_predicts_every_row(executed: Any) 
     lines = read_stream(next(cell for cell in executed.cells if has_tag(cell, "submission"))).splitlines()
     assert lines[0] == "ID,Label"
     assert [line.split(",")[0] for line in lines[1:5]] == ["0", "1", "2", "3"]
-    assert all(line.split(",")[1] in "0123" for line in lines[1:5])
+    assert {line.split(",")[1] for line in lines[1:5]} <= {"World", "Sports", "Business", "Sci/Tech"}
+    assert lines[-1] == "40 predictions"
+
+
+def test_it_needs_what_the_package_exports_and_no_more(stored: Any) -> None:
+    source = "\n".join(cell.source for cell in stored.cells if cell.cell_type == "code")
+    imported = {module for module, _ in re.findall(r"^(?:from|import) (submillion(\.\w+)*)", source, re.MULTILINE)}
+    assert imported == {"submillion", "submillion.corpus", "submillion.report"}
+    assert "csv" not in re.findall(r"^import (\w+)", source, re.MULTILINE)
+    assert set(re.findall(r"\bsubmillion\.([a-z_]+)\(", source)) <= set(submillion.__all__)
 
 
 def test_readers_see_results_without_running_it(stored: Any) -> None:
