@@ -7,13 +7,13 @@ Only files of rows and the card are downloaded, at one commit, and no code of th
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from submillion.config.yaml_text import parse_yaml
 from submillion.errors import ConfigError, DataError, RunError
-from submillion.storage.files import full_disk_is_run_error, write_text
+from submillion.storage.hub import download_files
 from submillion.tables.formats import find_suffix
 
 CARD = "README.md"
@@ -51,27 +51,12 @@ def fetch_dataset(name: str, revision: str | None) -> tuple[list[tuple[str, Path
 
 
 def _download(name: str, revision: str | None, where: str) -> tuple[Path, list[str]]:
-    from huggingface_hub import HfApi, constants, hf_hub_download
+    def choose(names: list[str], fetch: Callable[[str], Path]) -> list[str]:
+        card = _read_card(fetch(CARD)) if CARD in names else {}
+        return [path for _, path in _choose_files(names, card, where)]
 
-    with full_disk_is_run_error(Path(constants.HF_HUB_CACHE)):
-        # The listing makes an unreachable hub fail after one timeout, while a download would retry.
-        info = HfApi().dataset_info(name, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-        names = [sibling.rfilename for sibling in info.siblings or ()]
-        card: dict[str, object] = {}
-        if CARD in names:
-            card = _read_card(Path(hf_hub_download(name, CARD, repo_type="dataset", revision=info.sha)))
-        wanted = [path for _, path in _choose_files(names, card, where)]
-        paths = [Path(hf_hub_download(name, path, repo_type="dataset", revision=info.sha)) for path in wanted]
-        folder = _strip(paths[0], wanted[0])
-        if info.sha is not None and revision != info.sha:
-            # This comes last, so that after a broken download the name still means the commit whose files are complete.
-            write_text(folder.parent.parent / "refs" / (revision or constants.DEFAULT_REVISION), info.sha)
+    folder, names, _ = download_files(name, revision, kind="dataset", choose=choose)
     return folder, names
-
-
-def _strip(path: Path, inside: str) -> Path:
-    """Return the folder of a snapshot from the path of one of its files."""
-    return path.parents[len(PurePosixPath(inside).parts) - 1]
 
 
 def _find_download(name: str, revision: str | None, where: str, error: Exception) -> tuple[Path, list[str]]:

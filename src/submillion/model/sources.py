@@ -30,7 +30,8 @@ from submillion.model.base_files import (
     read_config,
 )
 from submillion.model.known_bases import KNOWN_BASES, KnownBase, find_known_base
-from submillion.storage.files import expand_home, full_disk_is_run_error, write_text
+from submillion.storage.files import expand_home
+from submillion.storage.hub import COMMIT, download_files
 
 __all__ = ["KNOWN_BASES", "BaseModel", "KnownBase", "Origin", "find_base", "find_known_base", "load_base_config"]
 
@@ -60,7 +61,6 @@ class BaseModel:
     weights_sha256: str
 
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _ORIGINS: dict[Origin, str] = {
     "path": "folder",
@@ -259,13 +259,13 @@ def _look_in_cache(wanted: _Wanted, *, needed: Callable[[Collection[str]], str |
 
 def _resolve_cached(root: Path, revision: str) -> str | None:
     """Return the commit that a revision had when it was last downloaded."""
-    if _COMMIT.fullmatch(revision):
+    if COMMIT.fullmatch(revision):
         return revision
     reference = root / "refs" / revision
     if not reference.is_file():
         return None
     commit = reference.read_text(encoding="utf-8").strip()
-    return commit if _COMMIT.fullmatch(commit) else None
+    return commit if COMMIT.fullmatch(commit) else None
 
 
 def _read_facts(wanted: _Wanted) -> dict[str, object]:
@@ -281,27 +281,17 @@ def _read_facts(wanted: _Wanted) -> dict[str, object]:
 
 def _download(wanted: _Wanted, *, choose: Callable[[str, Collection[str]], list[str]]) -> tuple[Path, str | None]:
     """Download the files of one commit that `choose` selects, with config.json among them."""
-    from huggingface_hub import HfApi, constants, hf_hub_download
-
-    cache = Path(constants.HF_HUB_CACHE)
     try:
-        with full_disk_is_run_error(cache):
-            # The listing is fetched first, so that an unreachable hub fails after one timeout; a download would retry.
-            info = HfApi().model_info(wanted.repo, revision=wanted.revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-            names = choose(wanted.repo, [sibling.rfilename for sibling in info.siblings or ()])
-            paths = [hf_hub_download(wanted.repo, name, revision=info.sha) for name in names]
-            folder = Path(paths[0]).parent
-            revision = wanted.revision or constants.DEFAULT_REVISION
-            if info.sha is not None and not _COMMIT.fullmatch(revision):
-                # This comes last, so that after an interrupted download the name still points to a complete commit.
-                write_text(folder.parent.parent / "refs" / revision, info.sha)
+        folder, _, commit = download_files(
+            wanted.repo, wanted.revision, kind="model", choose=lambda names, _: choose(wanted.repo, names)
+        )
     except (ModelError, RunError):
         raise
     except Exception as error:
         # Any exception of the client means that the hub did not give the file. Its errors have no common base class,
         # and the HTTP library whose errors it passes on has changed between major versions.
         raise _NotHere(_explain_hub_error(error, wanted)) from error
-    return folder, info.sha
+    return folder, commit
 
 
 def _explain_hub_error(error: Exception, wanted: _Wanted) -> str:
