@@ -21,7 +21,7 @@ class Progress(Protocol):
         """Report something once that a user should know."""
 
     def on_plan(self, plan: Plan) -> None:
-        """Show what is about to be trained: known once the data has been read, since it depends on the classes."""
+        """Show the plan of the training, which is known once the data, and so the classes, have been read."""
 
     def finish(self) -> None:
         """End the stage."""

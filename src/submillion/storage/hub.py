@@ -1,4 +1,4 @@
-"""One download from the Hugging Face hub: some files of a repository, all of one commit."""
+"""The one download from the Hugging Face hub: some files of a repository, all from one commit."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ def download_files(
     kind: Literal["model", "dataset"],
     choose: Callable[[list[str], Callable[[str], Path]], list[str]],
 ) -> tuple[Path, list[str], str | None]:
-    """Download the files of one commit that are chosen from its listing.
+    """Download some files of one commit, chosen from its listing.
 
     Args:
-        repo: ``owner/name``.
+        repo: Name of the repository, ``owner/name``.
         revision: Commit, branch or tag; the default branch if None.
-        kind: Whether it is a model or a data set.
-        choose: Gets the names of all files, and a function that fetches one of them; returns the names to download.
+        kind: Kind of the repository.
+        choose: Function that takes the names of all files, and a function that fetches one of them, and returns the
+            names to download.
 
     Returns:
         The folder of the commit, the names of all files in it, and the commit.
