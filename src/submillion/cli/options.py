@@ -37,7 +37,8 @@ ScorePrecision = Annotated[
     typer.Option("--precision", help="Precision of the encoder; by default as trained. int8 is the fastest."),
 ]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, as train.epochs=2; repeatable.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as train.epochs=2; repeatable."),
 ]
 
 
