@@ -49,7 +49,7 @@ KILLS: dict[str, tuple[dict[str, Any], str, int, str]] = {
     "old checkpoints not deleted": (PLAIN, "submillion.training.checkpoint:delete_old_checkpoints", 4, "before"),
     "inside an evaluation": (PLAIN, "submillion.pipeline.fit:measure", 2, "before"),
     "after an evaluation": (PLAIN, "submillion.pipeline.fit:measure", 2, "after"),
-    "before the adapter is written": (PLAIN, "submillion.pipeline.finish:_save_tokenizer", 1, "before"),
+    "before the adapter is written": (PLAIN, "submillion.pipeline.finish:write_tokenizer", 1, "before"),
     "inside the test evaluation": (PLAIN, "submillion.pipeline.finish:score", 3, "before"),
     "averaged, inside an evaluation": (STOPPING, "submillion.pipeline.fit:measure", 2, "before"),
     "averaged, a checkpoint not pointed to": (STOPPING, "submillion.training.checkpoint:os.rename", 2, "after"),

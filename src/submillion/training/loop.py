@@ -59,7 +59,8 @@ def train_steps(
         is_stopping: Returns whether this process was asked to stop; called in each step if there are several.
 
     Raises:
-        DivergedError: A loss or the gradients are not finite, on all processes alike; the step is not made.
+        DivergedError: A loss or the gradients are not finite. The step is not made, and the error is the same on all
+            processes.
     """
     per_epoch, num_steps = count_steps(len(features), config)
     learning_rates = LearningRates(optimizer, config, num_steps)
