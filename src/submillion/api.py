@@ -140,28 +140,14 @@ def tune(
 
     if workers < 1:
         raise ConfigError(f"{workers} workers make no trials", where="workers", hint="Give 1 or more.")
-    config = resolve_config(
-        recipe,
-        data=data,
-        base=base,
-        budget=budget,
-        seed=seed,
-        text=text,
-        label=label,
-        row_id=row_id,
-        numbers=numbers,
-        settings=add_overrides(settings, {"search.trials": trials}),
-    ).config
+    columns: dict[str, Any] = {"text": text, "label": label, "row_id": row_id, "numbers": numbers}
+    chosen = add_overrides(settings, {"search.trials": trials})
+    config = resolve_config(recipe, data=data, base=base, budget=budget, seed=seed, **columns, settings=chosen).config
     folder = choose_search_folder(config, None if out is None else Path(out))
     config = place_table(config, data, folder)
+    classes = count_labels(config)
     return run_search(
-        config,
-        folder,
-        num_labels=count_labels(config),
-        storage=storage,
-        study=study,
-        num_workers=workers,
-        progress=progress,
+        config, folder, num_labels=classes, storage=storage, study=study, num_workers=workers, progress=progress
     )
 
 
