@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
@@ -16,9 +14,10 @@ from submillion.report.formatting import shorten
 from submillion.report.templates import render_page
 from submillion.report.theme import Plot, Theme, new_figure, render_png
 from submillion.storage.files import write_bytes, write_text
+from submillion.storage.json_shapes import JsonView
 
 
-def write_budget_page(folder: Path, figures: Mapping[str, Any]) -> Path:
+def write_budget_page(folder: Path, figures: JsonView) -> Path:
     """Write ``curve.html``, ``curve.png`` and ``curve.csv`` into a folder.
 
     Args:
@@ -37,7 +36,7 @@ def write_budget_page(folder: Path, figures: Mapping[str, Any]) -> Path:
     return page
 
 
-def budget_curve_plot(figures: Mapping[str, Any]) -> Plot:
+def budget_curve_plot(figures: JsonView) -> Plot:
     """Return accuracy against trainable parameters on a logarithmic axis."""
     num_seeds = len(figures["seeds"])
     over = "One seed; the 95 % interval is about other records, not about other seeds."
@@ -47,7 +46,7 @@ def budget_curve_plot(figures: Mapping[str, Any]) -> Plot:
     return Plot("curve", title, over, partial(draw_budget_curve, figures=figures), wide=True)
 
 
-def draw_budget_curve(theme: Theme, *, figures: Mapping[str, Any]) -> Figure:
+def draw_budget_curve(theme: Theme, *, figures: JsonView) -> Figure:
     """Draw one point a budget where its parameters really are, its interval, and the single seeds behind it."""
     figure, axes = new_figure(9.2, 3.6)
     points = figures["points"]
@@ -93,7 +92,7 @@ def shorten_count(value: float) -> str:
     return f"{value:.0f}"
 
 
-def _spell_csv(figures: Mapping[str, Any]) -> str:
+def _spell_csv(figures: JsonView) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     seeds = [f"accuracy_seed_{seed}" for seed in figures["seeds"]]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -26,13 +25,16 @@ THINNED = "Long lines are means of neighbouring steps; darker shade: most single
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A plot, if it has any series."""
+    """A plot, if it has any series; the last four fields are those of `draw_series`."""
 
     name: str
     title: str
     caption: str
     series: list[Series]
-    settings: dict[str, Any] = field(default_factory=dict)
+    ylabel: str
+    shares: bool = False
+    log: bool = False
+    xlabel: str = "optimizer step"
 
 
 def _evaluated(run: RunHistory, split: str, name: str, *, label: str = "", number: int = 0) -> list[Series]:
@@ -146,10 +148,10 @@ def _quality(run: RunHistory) -> list[_Candidate]:
             for line in _evaluated(run, split, name, label=name_figure(name), number=number)
         ]
         caption = "As logged." if not run.is_ours else "Validation split, unweighted means over the classes."
-        settings = _share_settings(lines, "macro average" if run.is_ours else "share")
+        figure = "macro average" if run.is_ours else "share"
         more = f"-{part}" if part > 1 else ""
         title = "Precision, recall and F1" + (f" ({part})" if part > 1 else "")
-        found.append(_Candidate(f"precision-recall-f1{more}", title, caption, lines, settings))
+        found.append(_shares(f"precision-recall-f1{more}", title, caption, lines, figure))
     return found
 
 
@@ -165,7 +167,7 @@ def _others(run: RunHistory) -> list[_Candidate]:
         ]
         title = shorten(name.replace("_", " "), 40)
         # A name from a file may hold anything, so it does not become the name of a file.
-        found.append(_Candidate(f"figure-{position}", title[:1].upper() + title[1:], "", series, {"ylabel": title}))
+        found.append(_Candidate(f"figure-{position}", title[:1].upper() + title[1:], "", series, title))
     return found
 
 
@@ -178,10 +180,13 @@ def _describe_thinning(series: Sequence[Series]) -> str:
     return THINNED if any(len(line.values) > line.max_points for line in series) else ""
 
 
-def _share_settings(series: Sequence[Series], name: str) -> dict[str, Any]:
+def _shares(
+    name: str, title: str, caption: str, series: list[Series], figure: str, *, xlabel: str = "optimizer step"
+) -> _Candidate:
+    """Return a plot of shares in percent; figures above 1 are none, whatever their name, and are shown as logged."""
     if series and _is_within_one(series):
-        return {"ylabel": f"{name} (%)", "shares": True}
-    return {"ylabel": f"{name} (as logged)"}
+        return _Candidate(name, title, caption, series, f"{figure} (%)", shares=True, xlabel=xlabel)
+    return _Candidate(name, title, caption, series, f"{figure} (as logged)", xlabel=xlabel)
 
 
 def _collect(candidates: Sequence[_Candidate]) -> list[Plot]:
@@ -190,8 +195,15 @@ def _collect(candidates: Sequence[_Candidate]) -> list[Plot]:
             entry.name,
             entry.title,
             entry.caption,
-            partial(draw_series, series=entry.series, **entry.settings),
-            alt=describe_series(entry.series, shares=bool(entry.settings.get("shares"))),
+            partial(
+                draw_series,
+                series=entry.series,
+                ylabel=entry.ylabel,
+                shares=entry.shares,
+                log=entry.log,
+                xlabel=entry.xlabel,
+            ),
+            alt=describe_series(entry.series, shares=entry.shares),
         )
         for entry in candidates
         if entry.series
@@ -200,80 +212,84 @@ def _collect(candidates: Sequence[_Candidate]) -> list[Plot]:
 
 def list_curves(run: RunHistory) -> list[Plot]:
     """Return the curves of one run; those without any logged value are left out."""
-    watched = [split for split in run.evaluations if split != "validation"]
-    accuracy = _evaluated(run, "validation", "accuracy", label="validation")
-    validation_loss = _evaluated(run, "validation", "loss", label="validation")
-    loss = _stepped(run, "loss", "training", 1, smooth=bool(validation_loss)) + validation_loss
-    for number, split in enumerate(watched, start=1):
-        name = f"{shorten(split, 20)} (watched)" if run.is_ours else shorten(split, 24)
-        accuracy += _evaluated(run, split, "accuracy", label=name, number=number)
-        loss += _evaluated(run, split, "loss", label=name, number=number + 1) if not run.is_ours else []
-    running, epochs = _running_accuracy(run), _by_epoch(run)
-    compared = [*running, *(replace(line, best=None) for line in accuracy[:1])] if running else []
-    watched_note = " Watched sets steer nothing." if watched and run.is_ours else ""
-    ring = "The ring marks the checkpoint that was kept." if run.best is not None else ""
-    interval_note = "Bars are 95\u202f% intervals. " if epochs and epochs[0].intervals is not None else ""
-    by_epoch_note = f"{interval_note}Training: mean of the steps since the validation before." if running else ""
     return _collect(
         [
-            _Candidate(
-                "loss",
-                "Training and validation loss" if validation_loss else "Training loss",
-                _describe_thinning(loss),
-                loss,
-                {"ylabel": "loss (nats)"},
-            ),
-            _Candidate(
-                "training-loss",
-                "Training loss",
-                f"Of the records of each step. {_describe_thinning(_stepped(run, 'loss', ''))}".strip(),
-                _stepped(run, "loss", "training") if validation_loss else [],
-                {"ylabel": "loss (nats)", "log": True},
-            ),
-            _Candidate(
-                "accuracy", "Accuracy", f"{ring}{watched_note}".strip(), accuracy, _share_settings(accuracy, "accuracy")
-            ),
-            _Candidate(
-                "accuracy-by-epoch",
-                "Validation accuracy by epoch",
-                by_epoch_note or interval_note.strip(),
-                epochs,
-                {**_share_settings(epochs, "accuracy"), "xlabel": "epoch"},
-            ),
-            _Candidate(
-                "training-accuracy",
-                "Training and validation accuracy",
-                "Training: each step's own records, before its update and with dropout, so it runs low. "
-                f"{_describe_thinning(running)}".strip(),
-                compared,
-                {"ylabel": "accuracy (%)", "shares": True},
-            ),
+            *_losses(run),
+            *_accuracies(run),
             *_quality(run),
             _Candidate(
-                "learning-rate", "Learning rate", "By parameter group.", _learning_rates(run),
-                {"ylabel": "learning rate (per step)"},
+                "learning-rate",
+                "Learning rate",
+                "By parameter group.",
+                _learning_rates(run),
+                "learning rate (per step)",
             ),
             _Candidate(
                 "gradient-norm",
                 "Gradient norm",
                 "Of all trained parameters, before clipping.",
                 _stepped(run, "grad_norm", "gradient norm", 2),
-                {"ylabel": "L2 norm", "log": True},
+                "L2 norm",
+                log=True,
             ),
-            _Candidate("speed", "Speed", "Training steps only.", _speed(run), {"ylabel": "records per second"}),
+            _Candidate("speed", "Speed", "Training steps only.", _speed(run), "records per second"),
             *(_others(run) if not run.is_ours else []),
         ]
-    )  # fmt: skip
+    )
+
+
+def _name_watched(run: RunHistory) -> dict[str, str]:
+    """Return the names in legends of the sets beside validation, by set."""
+    watched = [split for split in run.evaluations if split != "validation"]
+    return {split: f"{shorten(split, 20)} (watched)" if run.is_ours else shorten(split, 24) for split in watched}
+
+
+def _losses(run: RunHistory) -> list[_Candidate]:
+    validation = _evaluated(run, "validation", "loss", label="validation")
+    loss = _stepped(run, "loss", "training", 1, smooth=bool(validation)) + validation
+    for number, (split, name) in enumerate(_name_watched(run).items(), start=2):
+        loss += _evaluated(run, split, "loss", label=name, number=number) if not run.is_ours else []
+    title = "Training and validation loss" if validation else "Training loss"
+    alone = _stepped(run, "loss", "training") if validation else []
+    caption = f"Of the records of each step. {_describe_thinning(_stepped(run, 'loss', ''))}".strip()
+    return [
+        _Candidate("loss", title, _describe_thinning(loss), loss, "loss (nats)"),
+        _Candidate("training-loss", "Training loss", caption, alone, "loss (nats)", log=True),
+    ]
+
+
+def _accuracies(run: RunHistory) -> list[_Candidate]:
+    accuracy = _evaluated(run, "validation", "accuracy", label="validation")
+    watched = _name_watched(run)
+    for number, (split, name) in enumerate(watched.items(), start=1):
+        accuracy += _evaluated(run, split, "accuracy", label=name, number=number)
+    running, epochs = _running_accuracy(run), _by_epoch(run)
+    compared = [*running, *(replace(line, best=None) for line in accuracy[:1])] if running else []
+    watched_note = " Watched sets steer nothing." if watched and run.is_ours else ""
+    ring = "The ring marks the checkpoint that was kept." if run.best is not None else ""
+    bars = "Bars are 95\u202f% intervals. " if epochs and epochs[0].intervals is not None else ""
+    by_epoch = f"{bars}Training: mean of the steps since the validation before." if running else bars.strip()
+    low = "Training: each step's own records, before its update and with dropout, so it runs low. "
+    return [
+        _shares("accuracy", "Accuracy", f"{ring}{watched_note}".strip(), accuracy, "accuracy"),
+        _shares("accuracy-by-epoch", "Validation accuracy by epoch", by_epoch, epochs, "accuracy", xlabel="epoch"),
+        _Candidate(
+            "training-accuracy",
+            "Training and validation accuracy",
+            f"{low}{_describe_thinning(running)}".strip(),
+            compared,
+            "accuracy (%)",
+            shares=True,
+        ),
+    ]
 
 
 def list_overlaid_curves(runs: Sequence[RunHistory]) -> list[Plot]:
     """Return the curves of several runs laid over each other, and those of each set watched by at least one."""
 
-    def overlay(pick: Callable[[RunHistory], list[Series]], *, max_points: int = SMOOTH_POINTS) -> list[Series]:
+    def overlay(pick: Callable[[RunHistory], list[Series]]) -> list[Series]:
         return [
-            replace(
-                line, label=shorten(run.title, 28), colour=number, style=number, best=line.best, max_points=max_points
-            )
+            replace(line, label=shorten(run.title, 28), colour=number, style=number, max_points=SMOOTH_POINTS)
             for number, run in enumerate(runs)
             for line in pick(run)[:1]
         ]
@@ -281,54 +297,49 @@ def list_overlaid_curves(runs: Sequence[RunHistory]) -> list[Plot]:
     def of(split: str, name: str) -> list[Series]:
         return overlay(lambda run: _evaluated(run, split, name))
 
+    def stepped(name: str) -> list[Series]:
+        return overlay(lambda run: _stepped(run, name, ""))
+
     watched = sorted({split for run in runs for split in run.evaluations if split != "validation"})
-    found = [
-        _Candidate(
-            "loss",
-            "Training loss",
-            "Means over neighbouring steps; shaded where single steps lie.",
-            overlay(lambda run: _stepped(run, "loss", "")),
-            {"ylabel": "loss (nats)"},
-        ),
-        _Candidate("validation-loss", "Validation loss", "", of("validation", "loss"), {"ylabel": "loss (nats)"}),
-    ]
-    by_name = [("validation-accuracy", "Validation accuracy", "", of("validation", "accuracy"))]
-    by_name += [
-        (
-            f"accuracy-{_name_file(split, number)}",
-            f"Accuracy on {shorten(split, 30)}",
-            "Watched; it steers nothing." if all(run.is_ours for run in runs) else "",
-            of(split, "accuracy"),
-        )
-        for number, split in enumerate(watched, start=1)
-    ]
-    found += [
-        _Candidate(name, title, caption, series, _share_settings(series, "accuracy"))
-        for name, title, caption, series in by_name
-    ]
+    steers = "Watched; it steers nothing." if all(run.is_ours for run in runs) else ""
     f1 = overlay(lambda run: _evaluated(run, "validation", "macro_f1") or _evaluated(run, "validation", "f1"))
-    found += [
-        _Candidate("validation-f1", "Validation F1", "", f1, _share_settings(f1, "F1")),
+    smoothed = "Means over neighbouring steps; shaded where single steps lie."
+    found = [
+        _Candidate("loss", "Training loss", smoothed, stepped("loss"), "loss (nats)"),
+        _Candidate("validation-loss", "Validation loss", "", of("validation", "loss"), "loss (nats)"),
+        _shares("validation-accuracy", "Validation accuracy", "", of("validation", "accuracy"), "accuracy"),
+        *(
+            _shares(
+                f"accuracy-{_name_file(split, number)}",
+                f"Accuracy on {shorten(split, 30)}",
+                steers,
+                of(split, "accuracy"),
+                "accuracy",
+            )
+            for number, split in enumerate(watched, start=1)
+        ),
+        _shares("validation-f1", "Validation F1", "", f1, "F1"),
         _Candidate(
             "learning-rate",
             "Learning rate",
             "Of the adapter, where groups differ.",
-            overlay(lambda run: _stepped(run, "learning_rate", "")),
-            {"ylabel": "learning rate (per step)"},
+            stepped("learning_rate"),
+            "learning rate (per step)",
         ),
         _Candidate(
             "gradient-norm",
             "Gradient norm",
             "Before clipping; means over neighbouring steps.",
-            overlay(lambda run: _stepped(run, "grad_norm", "")),
-            {"ylabel": "L2 norm", "log": True},
+            stepped("grad_norm"),
+            "L2 norm",
+            log=True,
         ),
     ]
-    # A single line has no legend, but whose it is must be said.
-    found = [
-        replace(entry, caption=f"{entry.series[0].label} alone. {entry.caption}".strip())
-        if len(entry.series) == 1
-        else entry
-        for entry in found
-    ]
-    return _collect(found)
+    return _collect([_name_single(entry) for entry in found])
+
+
+def _name_single(entry: _Candidate) -> _Candidate:
+    """Say whose a single line is, which has no legend."""
+    if len(entry.series) != 1:
+        return entry
+    return replace(entry, caption=f"{entry.series[0].label} alone. {entry.caption}".strip())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from submillion.metrics.stats import find_mcnemar_p
 from submillion.report.formatting import count, percent, points
 from submillion.run.history import RunHistory
+from submillion.storage.json_shapes import JsonObject
 
 SIGNIFICANT = 0.05
 FEW_STEPS = 100
@@ -19,7 +19,7 @@ LARGE_SHARE = 0.2
 """Share of the tokens that are unknown, or of the texts that are cut or empty, from which it explains a failure."""
 
 
-def judge_run(run: RunHistory) -> dict[str, Any]:
+def judge_run(run: RunHistory) -> JsonObject:
     """Return what has to be said before all figures of a run.
 
     Whether the model is better than always answering the largest class is McNemar's exact test on the same rows.

@@ -12,10 +12,10 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from submillion.errors import RunError
 from submillion.run.history import RunHistory, Validation, gather, is_number, read_history, to_float
+from submillion.storage.json_shapes import JsonObject, JsonView
 
 STATE_FILE = "trainer_state.json"
 MAX_BYTES = 1 << 30
@@ -91,7 +91,7 @@ def load_trainer_state(path: Path) -> RunHistory:
     )
 
 
-def _read_state(path: Path) -> dict[str, Any]:
+def _read_state(path: Path) -> JsonObject:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise RunError(f"has more than {MAX_BYTES >> 30} GiB", where=str(path), hint=_HINT)
@@ -110,7 +110,7 @@ def _is_finite(value: object) -> bool:
     return math.isfinite(to_float(value))
 
 
-def _keep_numbers(entry: Mapping[str, Any], names: Iterable[str]) -> dict[str, float]:
+def _keep_numbers(entry: JsonView, names: Iterable[str]) -> dict[str, float]:
     return {name: float(entry[name]) for name in names if _is_finite(entry.get(name))}
 
 
@@ -120,7 +120,7 @@ def _find_title(path: Path) -> str:
     return folder.parent.name if is_checkpoint and folder.parent.name else folder.name or path.stem
 
 
-def _find_best_step(state: Mapping[str, Any]) -> float | None:
+def _find_best_step(state: JsonView) -> float | None:
     """Return the step of the best checkpoint: named from transformers 4.52 on, before that in the folder's name."""
     if _is_finite(state.get("best_global_step")):
         return float(state["best_global_step"])
@@ -128,7 +128,7 @@ def _find_best_step(state: Mapping[str, Any]) -> float | None:
     return float(found[1]) if found else None
 
 
-def _find_sets(entries: Iterable[Mapping[str, Any]]) -> list[str]:
+def _find_sets(entries: Iterable[JsonView]) -> list[str]:
     """Return the names of the evaluated sets; a Trainer with a dictionary of sets puts them into the keys."""
     keys = {key for entry in entries for key in entry}
     named = {key[len("eval_") : -len("_runtime")] for key in keys if re.fullmatch(r"eval_.+_runtime", key, re.DOTALL)}
@@ -136,7 +136,7 @@ def _find_sets(entries: Iterable[Mapping[str, Any]]) -> list[str]:
     return sorted((name for name in named if f"eval_{name}_loss" in keys), key=lambda name: (-len(name), name))
 
 
-def _find_sizes(entries: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+def _find_sizes(entries: Iterable[JsonView]) -> dict[str, int]:
     """Return how many rows each evaluation scored, where its seconds times its rows per second leave one whole number.
 
     The Trainer rounds the seconds to four digits after the point and the rate to three. The product must hold for every

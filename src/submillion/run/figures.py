@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
+
+from submillion.storage.json_shapes import JsonObject
 
 
 class ReliabilityPoint(TypedDict):
@@ -139,7 +141,7 @@ class SplitFindings(TypedDict):
     empty: NotRequired[Found]
     too_long: NotRequired[Found]
     damage: NotRequired[dict[str, Found]]
-    legibility: NotRequired[dict[str, Any] | None]
+    legibility: NotRequired[JsonObject | None]
 
 
 class Findings(TypedDict):
@@ -151,7 +153,7 @@ class Findings(TypedDict):
     num_label_conflicts: NotRequired[int]
     leaks: NotRequired[list[FoundLeak] | None]
     splits: dict[str, SplitFindings]
-    legibility: NotRequired[dict[str, Any] | None]
+    legibility: NotRequired[JsonObject | None]
 
 
 class DataFile(TypedDict, total=False):

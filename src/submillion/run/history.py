@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from submillion.run.folder import RunDir
 from submillion.run.manifest import Manifest
 from submillion.run.reader import read_config, read_manifest, read_plan
 from submillion.storage.files import read_json, read_log
+from submillion.storage.json_shapes import JsonObject, JsonView
 
 FIRST_SPLITS = ("test", "validation")  # the order of reading; watched sets follow by name
 _PLACE = ("kind", "step", "epoch", "split", "best", "elapsed_s")
@@ -205,11 +206,11 @@ def name_runs(runs: Sequence[RunHistory]) -> list[RunHistory]:
     return [replace(run, title=title) for run, title in zip(runs, titles, strict=True)]
 
 
-def _read_optional(path: Path) -> dict[str, Any] | None:
+def _read_optional(path: Path) -> JsonObject | None:
     return read_json(path) if path.exists() else None
 
 
-def _read_validation(entry: Mapping[str, Any]) -> Validation:
+def _read_validation(entry: JsonView) -> Validation:
     return Validation(
         step=float(entry["step"]),
         figures={name: to_float(value) for name, value in entry.items() if name not in _PLACE and is_number(value)},

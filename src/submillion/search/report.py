@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from submillion.config.run import LOWER_IS_BETTER
 from submillion.report.study_plots import StudyPicture, StudyPoint, list_study_plots
@@ -14,6 +13,7 @@ from submillion.search.space import label_choice
 from submillion.search.task import SearchDir, Task
 from submillion.search.trial_results import TrialRow, count_states, list_scales
 from submillion.storage.files import write_bytes, write_text
+from submillion.storage.json_shapes import JsonView
 
 
 def write_search_report(
@@ -23,7 +23,7 @@ def write_search_report(
     rows: Sequence[TrialRow],
     best: TrialRow,
     importances: Mapping[str, float],
-    confirmation: Mapping[str, Any] | None,
+    confirmation: JsonView | None,
 ) -> None:
     """Write ``report.html`` and its plots as PNG.
 
@@ -66,7 +66,7 @@ def write_search_report(
     write_text(folder.report, page)
 
 
-def describe_confirmation(confirmation: Mapping[str, Any] | None, best: TrialRow) -> str:
+def describe_confirmation(confirmation: JsonView | None, best: TrialRow) -> str:
     """Return in a sentence or two whether the best settings are better than the recipe's."""
     if best.is_recipe:
         return "No trial did better than the recipe's own settings, so there is nothing to compare."
