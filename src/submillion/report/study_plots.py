@@ -33,7 +33,13 @@ class StudyPoint:
     number: int
     value: float
     is_complete: bool
-    params: Mapping[str, Any]
+    params: Mapping[str, object]
+
+    def read_number(self, name: str) -> float:
+        """Return the value of a parameter whose values are numbers."""
+        value = self.params[name]
+        assert isinstance(value, int | float), f"{name} is drawn from numbers"
+        return float(value)
 
 
 @dataclass(frozen=True)
@@ -160,14 +166,16 @@ def draw_importances(theme: Theme, *, picture: StudyPicture) -> Figure:
 
 def _find_axis(picture: StudyPicture, name: str) -> tuple[dict[int, float], list[str], list[float]]:
     """Return positions 0..1 by trial on a parameter's axis, and the axis' labels with their positions."""
-    values = {point.number: point.params[name] for point in picture.points if name in point.params}
+    drawn = [point for point in picture.points if name in point.params]
     if picture.scales[name] == "categorical":
-        labels = sorted({_show_choice(value) for value in values.values()}, key=_sort_choice)
+        choices = {point.number: _show_choice(point.params[name]) for point in drawn}
+        labels = sorted(set(choices.values()), key=_sort_choice)
         spread = max(1, len(labels) - 1)
         places = {label: index / spread for index, label in enumerate(labels)}
-        found = {number: places[_show_choice(value)] for number, value in values.items()}
+        found = {number: places[label] for number, label in choices.items()}
         shown = labels if len(labels) <= _MAX_PARALLEL_CHOICES else [labels[0], labels[-1]]
         return found, shown, [places[label] for label in shown]
+    values = {point.number: point.read_number(name) for point in drawn}
     scale = math.log10 if picture.scales[name] == "log" else float
     numbers = {number: scale(value) for number, value in values.items()}
     low, high = min(numbers.values(), default=0.0), max(numbers.values(), default=1.0)
@@ -244,7 +252,7 @@ def draw_slices(theme: Theme, *, picture: StudyPicture) -> Figure:
             axes.set_xticks(range(len(labels)), [shorten(label, 14) for label in labels], rotation=20, ha="right")
             axes.set_xlim(-0.6, max(0.6, len(labels) - 0.4))
         else:
-            pairs = [(point.params[name], point) for point in drawn]
+            pairs = [(point.read_number(name), point) for point in drawn]
             axes.xaxis.set_major_locator(MaxNLocator(5))
             if picture.scales[name] == "log":
                 axes.set_xscale("log")
@@ -276,7 +284,7 @@ def _scatter(axes: Axes, theme: Theme, picture: StudyPicture, pairs: Sequence[tu
         )
 
 
-def _show_choice(value: Any) -> str:
+def _show_choice(value: object) -> str:
     return "not set" if value in (None, "null") else str(value).replace('"', "").strip("[]")
 
 
