@@ -16,6 +16,8 @@ PACKAGE = Path(submillion.__file__).parent
 ROOT = PACKAGE.parents[1]
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400
+MAX_FUNCTION_LINES = 60
+MAX_ANY = 150
 MAX_ROWS = 22
 MAX_FLOORS = 12
 MAX_ROOT_MODULES = 10
@@ -183,6 +185,19 @@ def test_only_the_command_line_prints() -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_modules_are_small_enough_to_read(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_functions_fit_on_a_page(path: Path) -> None:
+    functions = [node for node in ast.walk(parse(path)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    lengths = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in functions}
+    assert [name for name, length in lengths.items() if length > MAX_FUNCTION_LINES] == []
+
+
+def test_values_of_any_type_stay_at_borders() -> None:
+    """Where JSON, torch or transformers hand something over, and an alias says so, nothing is known of its type."""
+    names = (node for path in SOURCES for node in ast.walk(parse(path)) if isinstance(node, ast.Name))
+    assert sum(node.id == "Any" for node in names) <= MAX_ANY
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)

@@ -4,6 +4,7 @@ The loop does not evaluate, write or print; its consumer does so between steps. 
 of (seed, epoch) and masks are functions of (seed, step, record), so a run can continue at any step as if it had never
 stopped. A step's loss is the weighted mean over its records, over all forward passes and processes. Therefore
 accumulation equals one large batch, and several processes equal one, up to rounding.
+When a result is yielded, the parameters are those after its step; `Results` says when that is.
 """
 
 from __future__ import annotations
@@ -44,8 +45,6 @@ def train_steps(
 ) -> Iterator[StepResult]:
     """Make optimizer steps from `first_step` to the end of the run.
 
-    When a result is yielded, the parameters are those after its step; `Results` says when that is.
-
     Args:
         classifier: The model.
         features: Features of the labelled training rows.
@@ -59,8 +58,7 @@ def train_steps(
         is_stopping: Returns whether this process was asked to stop; called in each step if there are several.
 
     Raises:
-        DivergedError: A loss or the gradients are not finite. The step is not made, and the error is the same on all
-            processes.
+        DivergedError: A loss or the gradients are not finite, on all processes alike; the step is not made.
     """
     per_epoch, num_steps = count_steps(len(features), config)
     learning_rates = LearningRates(optimizer, config, num_steps)
