@@ -92,7 +92,7 @@ def test_synthetic_rows_are_counted_and_kept(
 
     resume_run(run.path)
     write_extra(extra, news, "other")
-    with pytest.raises(RunError, match="extra differ"):
+    with pytest.raises(RunError, match="train_sha256, extra"):
         resume_run(run.path)
 
 

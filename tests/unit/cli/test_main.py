@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from submillion import api
 from submillion.cli import main
 from submillion.errors import ConfigError
 
@@ -49,7 +48,8 @@ def test_commands_that_train_take_the_same_flags_for_data(
         given.update(values)
         raise ConfigError("enough")
 
-    monkeypatch.setattr(api, "resolve_config", note)
+    monkeypatch.setattr("submillion.pipeline.resolve.resolve_config", note)
+    monkeypatch.setattr("submillion.budget_curve.curve.resolve_config", note)
     flags = ["--text", "a,b", "--label", "c", "--id", "d", "--numbers", "ids-from-1"]
     assert main([command, "demo", "--data", "x.csv", *flags]) == 2
     assert "enough" in capsys.readouterr().err
