@@ -60,9 +60,9 @@ def test_bombs_are_refused_in_time_and_memory(name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "part"),
     [
-        ("b: 1\na: !!int abc", 2, "'abc' is no int"),
-        ("a: !!float x", 1, "'x' is no float"),
-        ("a: !!bool maybe", 1, "'maybe' is no bool"),
+        ("b: 1\na: !!int abc", 2, "'abc' is not a valid int"),
+        ("a: !!float x", 1, "'x' is not a valid float"),
+        ("a: !!bool maybe", 1, "'maybe' is not a valid bool"),
         ("a: !!binary '@@'", 1, "!!binary"),
         ("a: !!python/object/apply:os.system [ls]", 1, "!!python/object/apply:os.system"),
         ("a: !!python/name:os.system", 1, "!!python/name"),
