@@ -377,9 +377,16 @@ def expand_home(path: str, *, where: str = "", hint: str = "Write the full path 
         hint: Advice, for the error message.
 
     Raises:
-        ConfigError: There is no such user, or the home folder is not known.
+        ConfigError: There is no such user, the home folder is not known, or no file system takes such a path.
     """
     try:
-        return Path(path).expanduser()
-    except (RuntimeError, ValueError):
+        expanded = Path(path).expanduser()
+        os.lstat(expanded)
+    except RuntimeError:
         raise ConfigError(f"the folder {path.partition('/')[0]} is not known", where=where or path, hint=hint) from None
+    except ValueError:  # a NUL, or half a character
+        raise ConfigError(f"{path!r:.80} holds a character that no path has", where=where or "path") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise ConfigError(f"{path[:60]!r}... is too long for a path", where=where or "path") from None
+    return expanded
