@@ -10,7 +10,6 @@ import shutil
 import signal
 import socket
 import string
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -37,9 +36,6 @@ for _variable in ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_CACHE", "HF_DATASETS_CACHE"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The test server is a module, not a test; this makes it importable without packages.
-sys.path.insert(0, str(Path(__file__).parent / "integration"))
-
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(_CACHES, ignore_errors=True)
@@ -64,7 +60,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def hub() -> Iterator[Any]:
     """Yield an empty hub on loopback; give its `url` to a subprocess as HF_ENDPOINT, with HF_HUB_OFFLINE=0."""
-    from hub_server import HubServer
+    from tests.integration.hub_server import HubServer
 
     with HubServer() as server:
         yield server

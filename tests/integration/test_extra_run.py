@@ -17,7 +17,7 @@ from submillion.pipeline.resolve import resolve_config
 from submillion.pipeline.run import resume_run, start_run
 from submillion.run.folder import RunDir
 from submillion.storage.files import read_json, read_log
-from tiny_classifiers import build_wide_base
+from tests.tiny_classifiers import build_wide_base
 
 SMALL = {
     "train.max_steps": 3,

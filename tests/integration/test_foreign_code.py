@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 import submillion
-from tiny_language_models import build_tiny_gpt2
+from tests.tiny_language_models import build_tiny_gpt2
 
 
 def read_json(path: Path) -> Any:

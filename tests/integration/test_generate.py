@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from conftest import Outcome, Trained
 from submillion.data.synthetic import read_rows
-from tiny_language_models import build_tiny_gpt2
+from tests.integration.conftest import Outcome, Trained
+from tests.tiny_language_models import build_tiny_gpt2
 
 Cli = Callable[..., Outcome]
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import datasets
 import pytest
-from hub_server import HubServer, Repo
+
+from tests.integration.hub_server import HubServer, Repo
 
 FIND = """
 import json, sys

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from submillion.kernels.native import find_kernels
-from tiny_classifiers import build_wide_base
+from tests.tiny_classifiers import build_wide_base
 
 Cli = Callable[..., Any]
 needs_kernels = pytest.mark.skipif(

@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
 from accelerate.state import PartialState
@@ -37,7 +37,7 @@ from submillion.training.collective import open_processes
 from submillion.training.feed import order_epoch
 from submillion.training.loop import train_steps
 from submillion.training.optim import MovingAverage, build_optimizer
-from tiny_classifiers import build_tiny_classifier, make_features
+from tests.tiny_classifiers import build_tiny_classifier, make_features
 
 PATIENCE_S = 120.0
 

@@ -16,7 +16,7 @@ from submillion.training.feed import StepInput, order_epoch
 from submillion.training.gradients import accumulate_gradients, weigh_classes, weigh_records
 from submillion.training.loop import train_steps
 from submillion.training.optim import build_optimizer
-from tiny_classifiers import build_tiny_classifier, make_features
+from tests.tiny_classifiers import build_tiny_classifier, make_features
 
 Base = Callable[[str], Path]
 

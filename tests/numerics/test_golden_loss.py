@@ -13,7 +13,7 @@ import pytest
 from submillion.config.run import TrainConfig
 from submillion.training.loop import train_steps
 from submillion.training.optim import build_optimizer
-from tiny_classifiers import build_tiny_classifier, make_features
+from tests.tiny_classifiers import build_tiny_classifier, make_features
 
 LENGTHS = tuple(3 + (7 * row) % 41 for row in range(36))
 CURVE = [1.3771, 1.49543, 1.60016, 1.56714, 1.51987, 1.41592, 1.36297, 1.5864, 1.59698, 1.13092]

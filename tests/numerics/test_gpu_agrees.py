@@ -12,7 +12,7 @@ import torch
 from submillion.config.run import TrainConfig
 from submillion.training.loop import train_steps
 from submillion.training.optim import MovingAverage, build_optimizer
-from tiny_classifiers import build_tiny_classifier, make_features
+from tests.tiny_classifiers import build_tiny_classifier, make_features
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

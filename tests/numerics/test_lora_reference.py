@@ -15,7 +15,7 @@ from torch.nn.functional import linear
 from submillion.model.adapter import FusedLoraLinear
 from submillion.model.lora import lora_linear
 from submillion.scoring.score import score
-from tiny_classifiers import (
+from tests.tiny_classifiers import (
     Tiny,
     build_tiny_classifier,
     load_stock,

@@ -19,7 +19,7 @@ from submillion.model.distance_bias import DistanceBias
 from submillion.model.dropout import DropoutState, attention_keep_mask
 from submillion.model.packed_attention import PackedLayout, _PackedAttention, packed_attention
 from submillion.scoring.score import score
-from tiny_classifiers import (
+from tests.tiny_classifiers import (
     Tiny,
     build_tiny_classifier,
     load_stock,
@@ -97,7 +97,7 @@ def test_families_without_boundaries_take_the_padded_path(tiny_base: Base) -> No
 
 
 def test_an_unknown_family_is_refused(tiny_base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    import tiny_classifiers
+    from tests import tiny_classifiers
 
     real = tiny_classifiers.make_plan
     monkeypatch.setattr(

@@ -19,7 +19,7 @@ from submillion.training.feed import StepInput, deal_records
 from submillion.training.gradients import accumulate_gradients, weigh_classes, weigh_records
 from submillion.training.loop import train_steps
 from submillion.training.optim import build_optimizer
-from tiny_classifiers import build_tiny_classifier, make_features
+from tests.tiny_classifiers import build_tiny_classifier, make_features
 
 LENGTHS = (5, 9, 33, 9, 3, 17, 60, 9, 12, 21, 4)
 SETTINGS: tuple[dict[str, Any], ...] = ({}, {"class_weights": (2.0, 1.0, 0.5, 0.1), "label_smoothing": 0.2})

@@ -24,7 +24,7 @@ from submillion.config.generate import GenerateSettings
 from submillion.errors import DataError, ModelError, RunError
 from submillion.progress import Silent
 from submillion.training.device import open_device
-from tiny_language_models import build_tiny_gpt2
+from tests.tiny_language_models import build_tiny_gpt2
 
 ROWS = [
     f"The {thing} of {place} {verb} on {day}."

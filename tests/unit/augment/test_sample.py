@@ -9,7 +9,7 @@ from transformers import RepetitionPenaltyLogitsProcessor, TopPLogitsWarper
 from submillion.augment.language_model import LanguageModel, load_language_model
 from submillion.augment.sample import Start, draw_tokens, draw_uniform, penalise_repetition, sample_rows
 from submillion.config.generate import SampleSettings
-from tiny_language_models import build_tiny_gpt2
+from tests.tiny_language_models import build_tiny_gpt2
 
 TEXTS = ("The foreign minister told", "Oil", "A", "Shares of the company fell sharply after", "x")
 

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from submillion.budget.head_counts import HeadKind
 from submillion.budget.plan import Plan, make_plan
 from submillion.config.run import AdapterConfig, ModelConfig
-from trained_biases import list_trained_biases
+from tests.trained_biases import list_trained_biases
 
 # PEFT still asks transformers by the old name.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

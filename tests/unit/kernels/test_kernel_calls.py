@@ -107,7 +107,7 @@ def test_norm_and_its_gradient() -> None:
 
 
 def make_mask(num_rows: int, width: int, probability: float) -> tuple[Mask, KeyedDropout]:
-    from tiny_classifiers import make_features
+    from tests.tiny_classifiers import make_features
 
     state = DropoutState()
     state.set_step(pack(make_features((num_rows,))), seed=1, step=2)

@@ -23,7 +23,7 @@ from submillion.model.sources import load_base_config
 from submillion.pipeline.proof import sum_saved_params
 from submillion.run.folder import RunDir
 from submillion.scoring.score import score
-from tiny_classifiers import (
+from tests.tiny_classifiers import (
     NUM_LABELS,
     Tiny,
     build_tiny_classifier,
@@ -32,7 +32,7 @@ from tiny_classifiers import (
     save_run_files,
     score_stock,
 )
-from trained_biases import list_trained_biases
+from tests.trained_biases import list_trained_biases
 
 # PEFT still asks transformers by the old name.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

@@ -17,7 +17,7 @@ from submillion.encoding.batches import pack
 from submillion.encoding.text_encoder import Features, hash_id
 from submillion.model.dropout import DropoutState, KeyedDropout, replace_dropout
 from submillion.model.packed_attention import PackedLayout, _attention_site, _dropout_mask
-from tiny_classifiers import build_tiny_classifier, make_features
+from tests.tiny_classifiers import build_tiny_classifier, make_features
 
 # The stock attention of albert drops with torch's generator, so its masks depend on the batch.
 UNKEYED = pytest.mark.xfail(strict=True, reason="albert's attention weights are not dropped by key")

@@ -14,7 +14,7 @@ from submillion.encoding.batches import Batch, pack
 from submillion.encoding.text_encoder import Features
 from submillion.kernels.native import find_kernels
 from submillion.model.encoder import Classifier
-from tiny_classifiers import build_tiny_classifier, build_wide_base, make_features
+from tests.tiny_classifiers import build_tiny_classifier, build_wide_base, make_features
 
 needs_kernels = pytest.mark.skipif(
     find_kernels().library is None, reason=f"the CPU kernels do not run here: {find_kernels().reason}"

@@ -21,7 +21,7 @@ from submillion.model.base_files import read_config
 from submillion.model.merged import MergedClassifier, explain_unmerged, load_merged
 from submillion.run.folder import RunDir
 from submillion.scoring.score import score
-from tiny_classifiers import Tiny, build_tiny_classifier, build_wide_base, make_features, save_run_files
+from tests.tiny_classifiers import Tiny, build_tiny_classifier, build_wide_base, make_features, save_run_files
 
 pytestmark = pytest.mark.skipif(
     find_kernels().library is None, reason=f"the CPU kernels do not run here: {find_kernels().reason}"

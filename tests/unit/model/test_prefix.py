@@ -17,7 +17,7 @@ from submillion.model.encoder import Classifier
 from submillion.model.prefix import PrefixStore, reuse_prefix
 from submillion.training.loop import train_steps
 from submillion.training.optim import build_optimizer
-from tiny_classifiers import build_tiny_classifier, build_wide_base, make_features
+from tests.tiny_classifiers import build_tiny_classifier, build_wide_base, make_features
 
 pytestmark = pytest.mark.skipif(
     find_kernels().library is None, reason=f"the CPU kernels do not run here: {find_kernels().reason}"

@@ -16,7 +16,7 @@ from submillion.kernels.native import find_kernels
 from submillion.model.encoder import Classifier
 from submillion.training.loop import train_steps
 from submillion.training.optim import build_optimizer
-from tiny_classifiers import build_tiny_classifier, build_wide_base, make_features
+from tests.tiny_classifiers import build_tiny_classifier, build_wide_base, make_features
 
 # The stock attention of albert drops with torch's generator, which is not set back for a second pass.
 UNKEYED = pytest.mark.xfail(strict=True, reason="albert's attention weights are not dropped by key")

@@ -23,7 +23,7 @@ from submillion.scoring.score import score
 from submillion.scoring.validation_figures import find_metric_class, measure
 from submillion.storage.files import read_log
 from submillion.training.checkpoint import Position
-from tiny_classifiers import build_tiny_classifier, make_features
+from tests.tiny_classifiers import build_tiny_classifier, make_features
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from run_folders import write_run
 
 from submillion.config.run import parse_config
 from submillion.report import write_report
 from submillion.report.learning import judge_run
 from submillion.run.history import RunHistory
+from tests.unit.report.run_folders import write_run
 
 
 def make_run(confusion: list[list[int]], *, num_steps: int = 500, **values: Any) -> RunHistory:

@@ -4,10 +4,10 @@ import ast
 from pathlib import Path
 
 import yaml
-from run_folders import write_run
 
 from submillion.report import write_card
 from submillion.storage.files import read_json, write_json
+from tests.unit.report.run_folders import write_run
 
 
 def test_card_states_figures_budget_and_digests(tmp_path: Path) -> None:

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pyarrow as pa
 from pyarrow import parquet
-from run_folders import write_run
-from test_report_page import read_page
 
 from submillion.metrics.evaluate import compare_correct
 from submillion.report import write_report
 from submillion.report.curves import list_overlaid_curves
 from submillion.run.history import name_runs, read_history
 from submillion.run.predictions import read_predictions
+from tests.unit.report.run_folders import write_run
+from tests.unit.report.test_report_page import read_page
 
 
 def test_runs_are_overlaid_and_tested_on_the_rows_they_share(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
-from run_folders import write_run
 
 import submillion
 from submillion.errors import RunError
+from tests.unit.report.run_folders import write_run
 
 
 @dataclass(frozen=True)

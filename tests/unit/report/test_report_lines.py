@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
-from run_folders import write_run
 
 from submillion.report.curves import list_curves
 from submillion.report.formatting import shorten_names
 from submillion.report.lines import LABEL_GAP, Series, describe_series, draw_series, spread_labels
 from submillion.report.theme import PRINTED, Plot, render_svg
 from submillion.run.history import read_history
+from tests.unit.report.run_folders import write_run
 
 
 def draw(*series: Series, **settings: object) -> Figure:

@@ -5,7 +5,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from run_folders import write_run
 
 from submillion.errors import RunError
 from submillion.report import write_report
@@ -15,6 +14,7 @@ from submillion.report.theme import render_png, render_svg
 from submillion.run.folder import RunDir
 from submillion.run.history import read_history
 from submillion.storage.files import read_json, write_json
+from tests.unit.report.run_folders import write_run
 
 SPOILER = '<script>alert("x")</script></text><img src=http://e.test/a.png>&amp; $\\frac{1}{$ \x00\x1b[31m'
 HOSTILE = ("<b>World</b>", "$\\frac$", "a\x00b\u202ec", "世界 & co", 'x" onload="alert(1)')

@@ -5,8 +5,6 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from run_folders import write_run
-from test_report_page import read_page
 
 from submillion import api
 from submillion.report import write_report
@@ -17,6 +15,8 @@ from submillion.report.theme import render_png, render_svg
 from submillion.run.figures import SetFigures
 from submillion.run.history import read_history
 from submillion.run.predictions import Predictions, read_predictions
+from tests.unit.report.run_folders import write_run
+from tests.unit.report.test_report_page import read_page
 
 
 def make_predictions(probabilities: Any, labels: Any) -> Predictions:

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from run_folders import write_run
-from test_report_page import Page, read_page
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
 from submillion.errors import RunError
@@ -20,6 +18,8 @@ from submillion.report.curves import list_curves
 from submillion.report.trainer_state import load_trainer_state, open_run
 from submillion.report.write import write_pages
 from submillion.run.history import Validation
+from tests.unit.report.run_folders import write_run
+from tests.unit.report.test_report_page import Page, read_page
 
 Write = Callable[..., Path]
 

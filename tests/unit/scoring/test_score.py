@@ -9,7 +9,7 @@ import torch
 
 from submillion.errors import RunError
 from submillion.scoring.score import score
-from tiny_classifiers import build_tiny_classifier, make_features
+from tests.tiny_classifiers import build_tiny_classifier, make_features
 
 
 def test_rows_come_back_in_the_order_given(tiny_bert: Path) -> None:

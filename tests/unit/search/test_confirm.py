@@ -19,6 +19,7 @@ from submillion.search.report import describe_confirmation, write_search_report
 from submillion.search.task import SearchDir, Task
 from submillion.search.trial_results import State, TrialRow, count_states, find_best, list_scales, tabulate_csv
 from submillion.search.trials import make_confirming_config, make_trial_config, make_tuned_recipe
+from tests.unit.search.study_workers import make_task
 
 NAMES = ("train.learning_rate", "adapter.rank (share)")
 
@@ -32,13 +33,7 @@ def make_row(number: int, state: State, value: float | None, **changes: Any) -> 
 
 @pytest.fixture
 def task() -> Task:
-    import sys
-
-    sys.path.insert(0, str(Path(__file__).parent))
-    from study_workers import make_task
-
-    made: Task = make_task(trials=6)
-    return made
+    return make_task(trials=6)
 
 
 def test_pairs_are_told_and_pooled() -> None:

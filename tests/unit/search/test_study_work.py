@@ -24,9 +24,7 @@ from submillion.search.storage import choose_driver, mask_url, open_storage
 from submillion.search.study import OWNER, RUNS, SEEN, SETTINGS, StaleTrials, count_taken, put_back
 from submillion.search.trial_results import count_states, find_best, list_rows
 from submillion.search.trial_worker import take_trial
-
-sys.path.insert(0, str(Path(__file__).parent))
-import study_workers
+from tests.unit.search import study_workers
 
 SCRIPT = Path(study_workers.__file__)
 POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))

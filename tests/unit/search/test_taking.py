@@ -9,13 +9,14 @@ from pathlib import Path
 
 import optuna
 
+ROOT = Path(__file__).parents[3]
 NUM_TRIALS, NUM_PROCESSES = 24, 4
 
 TAKER = """
 import sys, time
 from pathlib import Path
 import optuna
-import study_workers
+from tests.unit.search import study_workers
 from submillion.search.storage import open_storage, taking_alone
 from submillion.search.trial_worker import take_trial
 url, begin, wanted = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
@@ -39,8 +40,7 @@ def test_each_waiting_trial_is_taken_once(tmp_path: Path) -> None:
         study.enqueue_trial({"x": number})
     begin = str(time.time() + 4)
     words = [sys.executable, "-c", TAKER, url, begin, str(NUM_TRIALS)]
-    here = Path(__file__).parent
-    takers = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=here) for _ in range(NUM_PROCESSES)]
+    takers = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(NUM_PROCESSES)]
     taken = [int(line) for taker in takers for line in taker.communicate(timeout=120)[0].split()]
     assert [taker.returncode for taker in takers] == [0] * NUM_PROCESSES
     assert sorted(taken) == list(range(NUM_TRIALS))

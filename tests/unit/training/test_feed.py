@@ -22,7 +22,7 @@ from submillion.training.feed import (
     order_epoch,
     prepare_ahead,
 )
-from tiny_classifiers import make_features
+from tests.tiny_classifiers import make_features
 
 
 @pytest.mark.parametrize(

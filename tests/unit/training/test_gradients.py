@@ -12,7 +12,7 @@ from submillion.config.run import TrainConfig
 from submillion.training.gradients import Figures
 from submillion.training.loop import train_steps
 from submillion.training.optim import MovingAverage, build_optimizer
-from tiny_classifiers import build_tiny_classifier, make_features
+from tests.tiny_classifiers import build_tiny_classifier, make_features
 
 # Operations whose result, or whose size, the host must wait for where a GPU computes them.
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "is_nonzero", "equal"}

@@ -19,7 +19,7 @@ from submillion.training.gradients import weigh_classes
 from submillion.training.loop import train_steps
 from submillion.training.optim import MovingAverage, build_optimizer
 from submillion.training.step import StepResult
-from tiny_classifiers import Tiny, build_tiny_classifier, make_features
+from tests.tiny_classifiers import Tiny, build_tiny_classifier, make_features
 
 
 @pytest.fixture

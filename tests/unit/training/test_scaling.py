@@ -20,7 +20,7 @@ from submillion.training.loop import train_steps
 from submillion.training.optim import build_optimizer
 from submillion.training.scaling import LossScaler, ScalerState
 from submillion.training.step import StepResult
-from tiny_classifiers import Tiny, build_tiny_classifier, make_features
+from tests.tiny_classifiers import Tiny, build_tiny_classifier, make_features
 
 CPU = torch.device("cpu")
 
