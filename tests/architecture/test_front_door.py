@@ -162,8 +162,10 @@ def test_every_recipe_plans_within_its_budget(name: str) -> None:
 
 
 def test_every_error_has_an_exit_code_of_its_own_that_help_explains() -> None:
-    kinds = [
-        kind for _, kind in inspect.getmembers(errors, inspect.isclass) if errors.SubmillionError in kind.__bases__
+    kinds: list[type[errors.SubmillionError]] = [
+        kind
+        for _, kind in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(kind, errors.SubmillionError) and errors.SubmillionError in kind.__bases__
     ]
     codes = {kind.exit_code for kind in kinds}
     assert len(codes) == len(kinds) == 5

@@ -175,6 +175,8 @@ def test_only_the_command_line_prints() -> None:
         if name_of(path).startswith("cli/") or name_of(path) in ANSWERS_ON_STDOUT:
             continue
         for node in ast.walk(parse(path)):
+            if not isinstance(node, ast.Call | ast.Attribute):
+                continue
             is_print = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
             is_stream = isinstance(node, ast.Attribute) and ast.unparse(node) in {"sys.stdout", "sys.stderr"}
             if is_print or is_stream:

@@ -14,6 +14,7 @@ import pickle
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,14 @@ def make_saved_folder() -> dict[str, bytes]:
     }
 
 
+def _pack_each(make: Callable[[], list[bytes]], pack: Callable[[bytes], bytes]) -> list[bytes]:
+    return [pack(content) for content in make()]
+
+
+def _pack_in_zip(name: str, make: Callable[[], list[bytes]]) -> list[bytes]:
+    return make_zip(name, make())
+
+
 def iter_formats() -> Iterator[tuple[str, Callable[[], list[bytes]], tuple[str, ...]]]:
     """Yield (ending of the file's name, its valid contents, ways to change one)."""
     texts: dict[str, tuple[Callable[[], list[bytes]], tuple[str, ...]]] = {
@@ -216,10 +225,10 @@ def iter_formats() -> Iterator[tuple[str, Callable[[], list[bytes]], tuple[str, 
     }
     for ending, (make, ways) in texts.items():
         yield ending, make, ways
-        yield f"{ending}.gz", lambda make=make: [gzip.compress(c, 1) for c in make()], ("bytes", "gzip")
-        yield f"{ending}.bz2", lambda make=make: [bz2.compress(c, 1) for c in make()], ("bytes", "bz2")
-        yield f"{ending}.xz", lambda make=make: [lzma.compress(c, preset=0) for c in make()], ("bytes", "xz")
-        yield f"{ending}.zip", lambda make=make, ending=ending: make_zip(f"rows{ending}", make()), ("bytes", "zip")
+        yield f"{ending}.gz", partial(_pack_each, make, partial(gzip.compress, compresslevel=1)), ("bytes", "gzip")
+        yield f"{ending}.bz2", partial(_pack_each, make, partial(bz2.compress, compresslevel=1)), ("bytes", "bz2")
+        yield f"{ending}.xz", partial(_pack_each, make, partial(lzma.compress, preset=0)), ("bytes", "xz")
+        yield f"{ending}.zip", partial(_pack_in_zip, f"rows{ending}", make), ("bytes", "zip")
     yield ".parquet", make_parquet, ("bytes",)
     yield ".arrow", make_arrow, ("bytes",)
     yield ".feather", make_feather, ("bytes",)

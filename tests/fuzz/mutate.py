@@ -161,7 +161,7 @@ def _span(rng: random.Random, content: bytes, longest: int = 4096) -> tuple[int,
 
 def _flip(rng: random.Random, content: bytes, _: Sequence[bytes]) -> bytes:
     changed = bytearray(content)
-    for _ in range(rng.choice((1, 1, 2, 4, 8)) if changed else 0):
+    for _turn in range(rng.choice((1, 1, 2, 4, 8)) if changed else 0):
         place = rng.randrange(len(changed))
         changed[place] = rng.choice((changed[place] ^ (1 << rng.randrange(8)), 0, 1, 127, 255, rng.randrange(256)))
     return bytes(changed)

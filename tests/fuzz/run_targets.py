@@ -144,7 +144,7 @@ def _report(run: Path, *others: Path) -> None:
     from submillion.report import write
 
     # The page has the same drawings as SVG; making both doubles the time, which is long already.
-    write.render_png = lambda plot: plot.name.encode()
+    setattr(write, "render_png", lambda plot: plot.name.encode())  # noqa: B010 - its module only imports the name
     run_command("report", run, *others, "--out", run.parent / "page")
 
 
@@ -266,7 +266,7 @@ _READERS: tuple[tuple[str, Sequence[Callable[[Path], object]], float], ...] = (
     ("head.safetensors", (_classify, *_EXPORT, _train_from), 1),
     ("tokenizer/", (_classify, _predict, _EXPORT[0]), 1),
     ("checkpoints/", (_resume, _resume_unfinished, _resume_unfinished, _train_from), 0.7),
-    ("evaluation/", (_report, _report_two, _export), 0.7),
+    ("evaluation/", (_report, _report_two, _EXPORT[0]), 0.7),
 )
 
 
@@ -291,7 +291,6 @@ def _iter_run_targets() -> Iterator[tuple[str, Callable[[], Target]]]:
         file = sorted((root / "run").glob(name))[-1]
         inside = str(file.relative_to(root / "run"))
         actions, weight = next((found, weight) for start, found, weight in _READERS if name.startswith(start))
-        actions = [partial(_export, format="merged") if action is _export else action for action in actions]
         return Target(
             f"run/{name}", [file.read_bytes()], _ways_of(name), put_into(root / "run", inside), actions, weight
         )

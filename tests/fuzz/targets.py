@@ -6,6 +6,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from submillion.errors import SubmillionError
@@ -140,9 +141,7 @@ def iter_data_targets() -> Iterator[tuple[str, Callable[[], Target]]]:
         ways = ("bytes", "json") if file.endswith(".json") else ("bytes",)
         yield (
             f"data/saved-{file}",
-            lambda file=file, valid=valid, ways=ways: Target(
-                f"data/saved-{file}", [valid], ways, put_into(saved, file), [read_rows], 1.0
-            ),
+            partial(Target, f"data/saved-{file}", [valid], ways, put_into(saved, file), [read_rows], 1.0),
         )
     folder = {"train.csv": data_files.make_csv()[-1], "test.csv": data_files.make_csv()[-1]}
     names = [b"World\nSports\nBusiness\nSci/Tech\n", b"a\nb\nc\nd", b"World\n"]

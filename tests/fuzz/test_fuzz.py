@@ -41,7 +41,7 @@ def test_no_damaged_file_ends_but_well_or_in_a_typed_error(only: str, cases: int
 
 
 def test_damage_follows_from_the_seed() -> None:
-    target = Target("data/csv", data_files.make_csv(), ("bytes",), put_as("rows.csv"), [len], 1.0)
+    target = Target("data/csv", data_files.make_csv(), ("bytes",), put_as("rows.csv"), [Path.stat], 1.0)
     cases = [make_case(target, 1, index) for index in range(50)]
     assert cases == [make_case(target, 1, index) for index in range(50)]
     assert len({content for content, _ in cases}) > 40

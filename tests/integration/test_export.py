@@ -18,6 +18,7 @@ import submillion
 from submillion.config.run import parse_config
 from submillion.errors import ConfigError, ModelError, RunError
 from submillion.model import adapter, stock_score
+from submillion.model.base_files import read_safetensors
 from submillion.pipeline.run import start_run
 from submillion.run.folder import RunDir
 from submillion.scoring.exports import export_run
@@ -136,7 +137,7 @@ def test_a_mean_head_is_read_by_submillion_and_never_taken_for_a_stock_head(
     assert (model.labels, model.encoder.max_length) == (original.labels, 24)
     # And by hand, as the README in the folder says.
     encoder: Any = AutoModel.from_pretrained(tmp_path / "model").eval()
-    head = adapter.read_safetensors(tmp_path / "model" / "head.safetensors")
+    head = read_safetensors(tmp_path / "model" / "head.safetensors")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     with torch.inference_mode():
         states = encoder(**tokenizer(TEXTS[0], truncation=True, return_tensors="pt")).last_hidden_state[0]

@@ -187,8 +187,8 @@ def test_a_base_of_a_stranger_runs_nothing(
         "search: {trials: 1, rows: 40, validation_rows: 12, steps: 2, reports: 1, startup: 1, seeds: 1, "
         "confirm_steps: 2, space: {adapter.rank: {type: rank}}}\n"
     )
-    sampling = ("finetune.epochs=1", "finetune.max_steps=1", "finetune.block_tokens=64", "sample.max_tokens=8")
-    sampling += ("sample.min_tokens=2", "screen.min_words=1", "screen.min_probability=0.25", "threads=1")
+    sampling = ["finetune.epochs=1", "finetune.max_steps=1", "finetune.block_tokens=64", "sample.max_tokens=8"]
+    sampling += ["sample.min_tokens=2", "screen.min_words=1", "screen.min_probability=0.25", "threads=1"]
     commands = [
         ["plan", "demo", "--base", base, "--set", "adapter.rank=1"],
         ["train", "demo", "--data", data, "--base", base, "--out", runs / "one", *fast],

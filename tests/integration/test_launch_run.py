@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +74,18 @@ def await_steps(run: Path, num_steps: int = 1) -> None:
         time.sleep(0.05)
 
 
+def note_step(told: list[int], entry: Mapping[str, Any]) -> bool:
+    """Note the step of a validation, and let the run continue."""
+    told.append(entry["step"])
+    return False
+
+
 def test_a_run_is_carried_out_once_and_its_validations_are_told_in_order(
     make_config: Callable[..., RunConfig], tmp_path: Path
 ) -> None:
     told: list[int] = []
     config, out = make_config(), tmp_path / "run"
-    launched = launch_run(config, out, on_validation=lambda entry: bool(told.append(entry["step"])))
+    launched = launch_run(config, out, on_validation=partial(note_step, told))
     assert launched.state == "complete"
     assert told == [2, 4, 6] == [entry["step"] for entry in launched.validations]
     assert set(launched.evaluations) == {"validation", "test"}
@@ -121,7 +128,7 @@ def test_an_interrupted_run_is_continued_by_the_same_call(
     steps = [entry["step"] for entry in read_log(RunDir(out).log) if entry["kind"] == "step"]
     assert 1 <= len(steps) < 40
     told: list[int] = []
-    launched = launch_run(config, out, on_validation=lambda entry: bool(told.append(entry["step"])))
+    launched = launch_run(config, out, on_validation=partial(note_step, told))
     assert launched.state == "complete"
     assert told == [20, 40]
 

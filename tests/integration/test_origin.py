@@ -178,9 +178,12 @@ def test_a_place_without_weights_is_a_config_error(what: str, make: Make, tmp_pa
     if what == "empty":
         place.mkdir()
     notes: list[str] = []
-    progress = Silent()
-    progress.note = notes.append  # type: ignore[method-assign]
+
+    class Noting(Silent):
+        def note(self, message: str) -> None:
+            notes.append(message)
+
     with pytest.raises(ConfigError, match="no such folder" if what == "absent" else "is no run"):
-        start_run(make(start_from=str(place)), tmp_path / "run", progress=progress)
+        start_run(make(start_from=str(place)), tmp_path / "run", progress=Noting())
     # It would read as if a run of an earlier version had been found.
     assert not any("nothing is known" in note for note in notes)

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import submillion.pipeline.finish
 import submillion.pipeline.fit
@@ -61,8 +62,7 @@ def write_half(place: Any, content: Any) -> None:
 
 
 def run(request: dict[str, Any]) -> None:
-    submillion.pipeline.finish.verify_run = lambda *_: {}  # type: ignore[assignment]
-    submillion.pipeline.finish.write_report = lambda *_: None  # type: ignore[assignment]
+    patch.multiple(submillion.pipeline.finish, verify_run=lambda *_: {}, write_report=lambda *_: None).start()
     arm(request["target"], request["call"], request["when"])
     submillion.pipeline.run.start_run(parse_config(request["config"], where="driver"), Path(request["folder"]))
 

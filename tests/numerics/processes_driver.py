@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -47,7 +48,7 @@ def play_curve(
 ) -> dict[str, Any]:
     """Train a tiny classifier, and return its steps and a digest of the result."""
     if late:
-        submillion.training.step._reads_late = lambda _: True
+        submillion.training.step._reads_late = lambda device: True
     processes = open_processes()
     classifier = build_tiny_classifier(
         Path(base), head="linear", dropout=0.1, adapter_dropout=0.2, head_dropout=0.1, moved=False
@@ -75,7 +76,7 @@ def digest(tensors: list[Any]) -> str:
 def play_spoilt_step(base: str, how: str, *, late: bool = False) -> None:
     """Train until one process meets something in its share of step 2."""
     if late:
-        submillion.training.step._reads_late = lambda _: True
+        submillion.training.step._reads_late = lambda device: True
     processes = open_processes()
     classifier = build_tiny_classifier(Path(base), head="linear", targets=("query",)).classifier
     config = TrainConfig(batch_size=4, epochs=1.0, learning_rate=0.1, warmup_ratio=0.0, micro_batch_tokens=16)
@@ -100,7 +101,7 @@ def play_spoilt_step(base: str, how: str, *, late: bool = False) -> None:
                 return logits * float("inf")
         return logits
 
-    type(classifier).forward = spoil  # type: ignore[method-assign]
+    patch.object(type(classifier), "forward", spoil).start()
     try:
         made.extend(digest(list(parameters.values())) for _ in steps)
     except Exception as error:
@@ -118,7 +119,8 @@ def play_score(base: str, lengths: list[int]) -> list[Any]:
     processes = open_processes()
     logits = score(classifier, features, max_tokens=64, on_progress=done.append, processes=processes)
     assert not processes.is_first or done[-1] == len(features)
-    return logits.tolist()
+    rows: list[Any] = logits.tolist()
+    return rows
 
 
 def play_score_of_diverged(base: str) -> None:
@@ -127,7 +129,8 @@ def play_score_of_diverged(base: str) -> None:
     classifier = build_tiny_classifier(Path(base), head="linear").classifier
     if processes.rank == 1:
         with torch.no_grad():
-            classifier.head.linear.weight.fill_(float("inf"))  # type: ignore[union-attr]
+            head: Any = classifier.head
+            head.linear.weight.fill_(float("inf"))
     score(classifier, make_features([5, 6, 7, 8]), max_tokens=64, processes=processes)
 
 
@@ -168,8 +171,7 @@ def play_plain_accelerator() -> None:
 
 def play_run(config: dict[str, Any], folder: str, *, stop_after: int | None = None, resume: bool = False) -> Any:
     """Carry out a run or continue it; the last process gets a SIGTERM after a step."""
-    submillion.pipeline.finish.verify_run = lambda *_: {}  # type: ignore[assignment]
-    submillion.pipeline.finish.write_report = lambda *_: None  # type: ignore[assignment]
+    patch.multiple(submillion.pipeline.finish, verify_run=lambda *_: {}, write_report=lambda *_: None).start()
     processes = open_processes()
     real = submillion.pipeline.fit.Fitting._log_step
 
@@ -178,7 +180,7 @@ def play_run(config: dict[str, Any], folder: str, *, stop_after: int | None = No
         if result.step == stop_after and processes.rank == processes.count - 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    submillion.pipeline.fit.Fitting._log_step = log_and_signal  # type: ignore[method-assign]
+    patch.object(submillion.pipeline.fit.Fitting, "_log_step", log_and_signal).start()
     try:
         if resume:
             summary = submillion.pipeline.run.resume_run(Path(folder))

@@ -41,7 +41,7 @@ def test_fifty_steps_on_a_gpu_are_those_on_a_cpu(dtype: torch.dtype, tiny_bert: 
     assert exact[0] - exact[-1] > 0.4, "a curve that does not move shows nothing"
     # The bfloat16 curve on a CPU strays from the float32 one by as much as rounding costs.
     noise = max(float(np.abs(np.subtract(curves[0], exact)).max()), 1e-3)
-    assert np.abs(np.subtract(*curves)).max() < 3 * noise
+    assert np.abs(np.subtract(curves[0], curves[1])).max() < 3 * noise
 
 
 def test_nothing_inside_of_a_step_waits_for_the_gpu(tiny_bert: Path) -> None:

@@ -50,7 +50,8 @@ def reference_linear(
 ) -> torch.Tensor:
     """Equation 3 of the LoRA paper, with dropout on the adapter's input, by autograd."""
     adapter_input = x if how.get("mask") is None else x * how["mask"] / (1 - how["dropout"])
-    return linear(x, weight, bias) + how["scaling"] * linear(linear(adapter_input, a), b)
+    low_rank: torch.Tensor = how["scaling"] * linear(linear(adapter_input, a), b)
+    return linear(x, weight, bias) + low_rank
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -114,7 +115,7 @@ def test_fused_layers_compute_what_pefts_own_do(variant: str, bias: str, tiny_ba
         outcomes = []
         for kind in (FusedLoraLinear, PeftLoraLinear):
             own = copy.deepcopy(layer)
-            own.__class__ = kind
+            own.__class__ = kind  # type: ignore[assignment]  # PEFT's class is the base of ours
             y = own(x)
             trained = [p for p in own.parameters() if p.requires_grad]
             outcomes.append((y, *torch.autograd.grad(y.square().sum(), trained)))

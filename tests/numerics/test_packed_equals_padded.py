@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from submillion.budget.families import FAMILIES
+from submillion.budget.plan import make_plan
 from submillion.encoding.batches import LengthGroup, pack
 from submillion.encoding.text_encoder import Features
 from submillion.errors import ModelError
@@ -83,7 +84,7 @@ def test_modernberts_window_is_kept_in_records_longer_than_it(tiny_base: Base, t
     stock = load_stock(tiny, save_run_files(tiny, tmp_path).adapter)
     right = score_stock(stock, tiny, features, pooling="first")
     torch.testing.assert_close(score_all(tiny, features), right, atol=1e-4, rtol=1e-4)
-    windows = [module for module in tiny.classifier.modules() if getattr(module, "sliding_window", None)]
+    windows: list[Any] = [module for module in tiny.classifier.modules() if getattr(module, "sliding_window", None)]
     assert len(windows) == 1
     for wrong in (windows[0].sliding_window - 1, windows[0].sliding_window + 1, None):
         kept, windows[0].sliding_window = windows[0].sliding_window, wrong
@@ -99,9 +100,8 @@ def test_families_without_boundaries_take_the_padded_path(tiny_base: Base) -> No
 def test_an_unknown_family_is_refused(tiny_base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests import tiny_classifiers
 
-    real = tiny_classifiers.make_plan
     monkeypatch.setattr(
-        tiny_classifiers, "make_plan", lambda *a, **k: dataclasses.replace(real(*a, **k), family="reformer")
+        tiny_classifiers, "make_plan", lambda *a, **k: dataclasses.replace(make_plan(*a, **k), family="reformer")
     )
     with pytest.raises(ModelError, match="reformer"):
         build_tiny_classifier(tiny_base("roberta"))
@@ -172,7 +172,8 @@ def test_attention_and_its_gradients_are_autograds(dropout: float, window: int |
     layout, tensors, weights = make_attention_case()
     generator = torch.Generator().manual_seed(1)
     bias = DistanceBias(2.0 * torch.randn(HEADS_COUNT, 19, generator=generator), 10) if is_biased else None
-    ours = _PackedAttention.apply(*tensors, layout, 0.7, dropout, SITE, window, bias)
+    apply: Any = _PackedAttention.apply
+    ours = apply(*tensors, layout, 0.7, dropout, SITE, window, bias)
     plain = attend_plainly(layout, tensors, 0.7, dropout=dropout, window=window, bias=bias)
     torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
     # Filler rows of the weights are not zero, and their gradient must still be dropped.
@@ -185,17 +186,17 @@ def test_attention_and_its_gradients_are_autograds(dropout: float, window: int |
 
 def test_attention_scales_by_the_root_of_the_width_by_default() -> None:
     layout, tensors, _ = make_attention_case()
-    arguments: Any = [tensor.transpose(0, 1)[None] for tensor in tensors]
-    out, weights = packed_attention(torch.nn.Identity(), *arguments, None, packed_layout=layout)
+    q, k, v = (tensor.transpose(0, 1)[None] for tensor in tensors)
+    out, weights = packed_attention(torch.nn.Identity(), q, k, v, None, packed_layout=layout)
     assert weights is None
     torch.testing.assert_close(out[0], attend_plainly(layout, tensors, WIDTH**-0.5))
 
 
 def test_attention_without_a_layout_is_an_error() -> None:
     _, tensors, _ = make_attention_case()
-    arguments: Any = [tensor.transpose(0, 1)[None] for tensor in tensors]
+    q, k, v = (tensor.transpose(0, 1)[None] for tensor in tensors)
     with pytest.raises(ModelError, match="boundaries"):
-        packed_attention(torch.nn.Identity(), *arguments, None)
+        packed_attention(torch.nn.Identity(), q, k, v, None)
 
 
 @pytest.mark.parametrize("family", ["roberta", "modernbert", "deberta-v2"])
@@ -212,7 +213,9 @@ def test_filler_changes_neither_logits_nor_gradients(family: str, head: str, tin
         logits = tiny.classifier(dataclasses.replace(batch, input_ids=ids, positions=positions))
         torch.nn.functional.cross_entropy(logits, batch.labels).backward()
         parameters = tiny.classifier.trainable_parameters()
-        outcomes.append((logits.detach(), {name: p.grad.clone() for name, p in parameters.items()}))
+        gradients = {name: p.grad.clone() for name, p in parameters.items() if p.grad is not None}
+        assert gradients.keys() == parameters.keys()
+        outcomes.append((logits.detach(), gradients))
     (logits, gradients), (other_logits, other_gradients) = outcomes
     torch.testing.assert_close(other_logits, logits, atol=1e-6, rtol=1e-6)
     for name, gradient in gradients.items():
@@ -226,7 +229,8 @@ def test_the_attention_of_gpus_is_that_of_cpus() -> None:
 
     layout, tensors, grad = make_attention_case()
     grad[NUM_TOKENS:] = 0.0
-    out = _attend_nested(*tensors, layout, 0.4)
+    q, k, v = tensors
+    out = _attend_nested(q, k, v, layout, 0.4)
     wanted = attend_plainly(layout, tensors, 0.4)
     torch.testing.assert_close(out[:NUM_TOKENS], wanted[:NUM_TOKENS], rtol=0, atol=2e-6)
     assert torch.isfinite(out).all()

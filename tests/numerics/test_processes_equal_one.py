@@ -231,7 +231,8 @@ def assert_same_run(run: Path, whole: Path) -> None:
     assert len(tables[0]["id"]) == 21
     assert tables[0]["predicted"] == tables[1]["predicted"]
     for label in range(4):
-        np.testing.assert_allclose(*(table[f"probability_{label}"] for table in tables), atol=1e-4)
+        mine, theirs = (table[f"probability_{label}"] for table in tables)
+        np.testing.assert_allclose(mine, theirs, atol=1e-4)
     assert not [path for path in run.rglob("*") if path.name.endswith(".tmp")]
 
 

@@ -113,7 +113,7 @@ def test_an_adapter_folder_takes_no_recipe_settings(tmp_path: Path) -> None:
     )
     for arguments in cases:
         with pytest.raises(ConfigError, match="no effect"):
-            api.plan(tmp_path, **arguments)  # type: ignore[arg-type]  # each is one argument
+            api.plan(tmp_path, **arguments)
 
 
 def test_the_examples_hold() -> None:

@@ -4,15 +4,21 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from submillion.cache import Cache, digest_code, digest_parts, open_cache, pack_strings, unpack_strings
 from submillion.storage.private_folders import find_cache_folder
 
 KEY = digest_parts("everything")
-ARRAYS = {"ids": np.arange(2000, dtype=np.uint16), "ends": np.array([3, 4], np.int64), "none": np.empty(0, np.uint8)}
+ARRAYS: dict[str, NDArray[Any]] = {
+    "ids": np.arange(2000, dtype=np.uint16),
+    "ends": np.array([3, 4], np.int64),
+    "none": np.empty(0, np.uint8),
+}
 
 
 @pytest.fixture

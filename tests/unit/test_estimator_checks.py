@@ -58,7 +58,7 @@ class SpelledNumbers(SubmillionClassifier):
     """A classifier that reads each number of a table as a word, so that the checks really fit, refuse and compare."""
 
     def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
+        tags: Any = super().__sklearn_tags__()
         tags.input_tags.one_d_array = tags.input_tags.string = False
         # One step on a random base learns nothing; learning is tested on texts.
         tags.classifier_tags.poor_score = True
@@ -73,8 +73,20 @@ class SpelledNumbers(SubmillionClassifier):
 
 
 # The base is filled in when a check runs; texts of few tokens and one step keep each fit below a second.
-QUICK = {"base": "tiny", "max_steps": 1, "batch_size": 8, "max_length": 16, "threads": 1, "random_state": 0}
-QUICK["settings"] = {"model.precision": "fp32", "data.leaks": "keep"}
+QUICK: dict[str, Any] = {
+    "base": "tiny",
+    "max_steps": 1,
+    "batch_size": 8,
+    "max_length": 16,
+    "threads": 1,
+    "random_state": 0,
+    "settings": {"model.precision": "fp32", "data.leaks": "keep"},
+}
+# scikit-learn has no types, so mypy is told what its decorators are.
+CHECKS_ON_WORDS: pytest.MarkDecorator = parametrize_with_checks([SpelledNumbers(**QUICK)])
+CHECKS_ON_NUMBERS: pytest.MarkDecorator = parametrize_with_checks(
+    [SubmillionClassifier(**QUICK)], expected_failed_checks=lambda _: EXPECTED_FAILURES, xfail_strict=True
+)
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +95,7 @@ def _keep_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@parametrize_with_checks([SpelledNumbers(**QUICK)])
+@CHECKS_ON_WORDS
 def test_every_check_passes_on_numbers_spelled_as_words(
     estimator: SpelledNumbers, check: Callable[[Any], None], tiny_bert: Path
 ) -> None:
@@ -91,9 +103,7 @@ def test_every_check_passes_on_numbers_spelled_as_words(
 
 
 @pytest.mark.filterwarnings("ignore")
-@parametrize_with_checks(
-    [SubmillionClassifier(**QUICK)], expected_failed_checks=lambda _: EXPECTED_FAILURES, xfail_strict=True
-)
+@CHECKS_ON_NUMBERS
 def test_the_other_checks_pass_and_these_fail_for_their_reasons(
     estimator: SubmillionClassifier, check: Callable[[Any], None], tiny_bert: Path
 ) -> None:
@@ -107,7 +117,7 @@ def test_no_expected_failure_is_out_of_date() -> None:
 
 
 def test_the_tags_say_what_is_accepted() -> None:
-    tags = SubmillionClassifier().__sklearn_tags__()
+    tags: Any = SubmillionClassifier().__sklearn_tags__()
     assert (tags.input_tags.string, tags.input_tags.one_d_array, tags.input_tags.two_d_array) == (True, True, True)
     assert not tags.input_tags.sparse
     assert tags.target_tags.required

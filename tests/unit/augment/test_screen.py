@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from submillion.augment.filter_rows import Draft, Screen, name_defect
+from submillion.augment.filter_rows import Draft, Score, Screen, name_defect
 from submillion.config.generate import ScreenSettings
 from submillion.errors import RunError
 
@@ -17,7 +17,12 @@ GOOD = "Farmers in the valley sold their last wheat of the season at a price tha
 OTHER = "A striker of nineteen scored twice before the break and the visitors never recovered from it"
 
 
-def make_screen(score: object = None, *, needed: Sequence[int] = (5, 5), **settings: float) -> Screen:
+def make_screen(
+    score: Score | None = None,
+    *,
+    needed: Sequence[int] = (5, 5),
+    **settings: float,
+) -> Screen:
     return Screen(ScreenSettings(**settings), [REAL], ["train.csv:7"], needed, score)
 
 

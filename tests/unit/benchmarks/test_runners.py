@@ -20,6 +20,7 @@ from benchmarks.measured_child import Gate, Job, Round
 from benchmarks.prepare_peers import prepare
 from benchmarks.row_source import read_rows, take_rows, write_rows
 from benchmarks.worker import find_runner
+from submillion.model.sources import load_base_config
 
 NUM_ROUNDS = 2
 ROUND_ROWS = 16
@@ -148,7 +149,7 @@ def test_the_random_base_has_the_architecture_and_a_tokenizer(tmp_path: Path, mo
 
     from benchmarks import prepare_peers as module
 
-    small = {**module.load_base_config("roberta-base"), "num_hidden_layers": 1, "hidden_size": 24}
+    small = {**load_base_config("roberta-base"), "num_hidden_layers": 1, "hidden_size": 24}
     monkeypatch.setattr(module, "load_base_config", lambda _: small | {"intermediate_size": 24})
     folder = module.make_random_base("roberta-base-random", tmp_path / "base")
     model = AutoModel.from_pretrained(folder, add_pooling_layer=False)

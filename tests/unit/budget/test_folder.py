@@ -45,7 +45,7 @@ def save(folder: Path, num_labels: int = 3, **settings: Any) -> Path:
         **{"task_type": "SEQ_CLS", "r": 2, "lora_alpha": 6, "target_modules": ["query", "value"], **settings}
     )
     model = peft.get_peft_model(build_stock(num_labels), lora)
-    model.save_pretrained(folder)
+    model.save_pretrained(str(folder))
     # Set here because PEFT would look for it while saving.
     edit_config(folder, base_model_name_or_path="some/base")
     return folder
@@ -127,7 +127,7 @@ def test_a_linear_head_beside_the_adapter(tmp_path: Path) -> None:
     encoder = AutoModel.from_config(AutoConfig.for_model("roberta", **settings))
     model = peft.get_peft_model(encoder, peft.LoraConfig(r=2, target_modules=["intermediate.dense"]))
     folder = tmp_path / "run" / "adapter"
-    model.save_pretrained(folder)
+    model.save_pretrained(str(folder))
     with pytest.raises(ModelError, match="no classification head"):
         plan(folder)
     head = {"head.weight": np.zeros((7, 24), dtype=np.float32), "head.bias": np.zeros((7,), dtype=np.float32)}
@@ -145,7 +145,7 @@ def test_a_head_that_peft_lost_in_part_is_counted_as_it_is(tmp_path: Path) -> No
     model = peft.get_peft_model(
         build_stock(3, config), peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query_proj"])
     )
-    model.save_pretrained(tmp_path)
+    model.save_pretrained(str(tmp_path))
     found = plan_adapter_folder(tmp_path, config, budget=10_000)
     assert [module.name for module in found.head_modules] == ["classifier"]
     assert (found.trainable_params, found.peft_all_params) == model.get_nb_trainable_parameters()
@@ -157,7 +157,7 @@ def test_an_encoder_module_that_was_saved_whole_counts_once_in_the_model(tmp_pat
     stock = build_stock(3, config)
     size = sum(parameter.numel() for parameter in stock.parameters())
     model = peft.get_peft_model(stock, lora)
-    model.save_pretrained(tmp_path)
+    model.save_pretrained(str(tmp_path))
     found = plan_adapter_folder(tmp_path, config, budget=10_000)
     assert (found.trainable_params, found.peft_all_params) == model.get_nb_trainable_parameters()
     assert found.total_params == size + found.adapter_params

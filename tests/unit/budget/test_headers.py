@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from submillion.budget.headers import count_saved_params, read_tensor_shapes
@@ -23,7 +24,7 @@ def entry(shape: list[Any], begin: int, end: int, dtype: str = "F32") -> dict[st
 
 
 def test_shapes_of_a_real_file(tmp_path: Path) -> None:
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "b": np.zeros((3, 4), dtype=np.float32),
         "a": np.zeros((5,), dtype=np.float16),
         "empty": np.zeros((0, 7), dtype=np.float32),

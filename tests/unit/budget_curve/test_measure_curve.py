@@ -131,11 +131,11 @@ def test_nothing_runs_where_one_budget_cannot_be_filled(runs: Runs, tmp_path: Pa
 
 def test_seeds_that_differ_widen_the_interval_and_repeats_do_not_narrow_it() -> None:
     row = np.arange(1000) < 700
-    alone = describe_point(row[None])["accuracy_interval"]
-    thrice = describe_point(np.stack([row] * 3))["accuracy_interval"]
+    alone: Any = describe_point(row[None])["accuracy_interval"]
+    thrice: Any = describe_point(np.stack([row] * 3))["accuracy_interval"]
     # Three runs that agree on every record say nothing more about other records than one.
     assert np.subtract(*thrice) == pytest.approx(np.subtract(*alone), abs=0.006)
-    apart = describe_point(np.stack([np.arange(1000) < number for number in (600, 700, 800)]))
+    apart: dict[str, Any] = describe_point(np.stack([np.arange(1000) < number for number in (600, 700, 800)]))
     assert apart["accuracy"] == pytest.approx(0.7)
     assert apart["accuracy_interval"][1] - apart["accuracy_interval"][0] > 2 * (alone[1] - alone[0])
 

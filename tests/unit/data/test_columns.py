@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -42,7 +43,7 @@ def make_text(draw: random.Random, num_words: int) -> str:
 def write_columns(path: Path, names: dict[str, int | str], num_rows: int = 40) -> str:
     """Write a file of columns: prose with a number of words, or the kind that the name says."""
     draw = random.Random(1)
-    kinds = {
+    kinds: dict[str, Callable[[int], str]] = {
         "url": lambda n: f"https://www.example.org/{draw.getrandbits(400):x}",
         "hash": lambda n: f"{draw.getrandbits(512):0128x}",
         "label": lambda n: ("x", "y")[n % 2],
@@ -89,19 +90,21 @@ def test_usual_names_are_found_and_named(tmp_path: Path, names: tuple[str, ...],
     assert "'stars'" in note
 
 
+def choose(role: str, name: str) -> Columns:
+    chosen = {"text": Columns(text=(name,)), "label": Columns(label=name), "id": Columns(id=name)}
+    return chosen[role]
+
+
 @pytest.mark.parametrize("role", ["text", "label", "id"])
 def test_two_spellings_are_a_doubt_until_one_is_chosen(tmp_path: Path, role: str) -> None:
     names: dict[str, int | str] = {"text": 8, "label": "label", "id": "hash", role.upper(): "hash"}
     path = write_columns(tmp_path / "a.jsonl", names)
     with pytest.raises(DataError, match=rf"(?s)2 spellings: '{role}', '{role.upper()}'.*--{role} {role}"):
         read_dataset(path)
-    given = Columns(**{role: (role,) if role == "text" else role})  # type: ignore[arg-type]  # each has its own type
-    assert read_dataset(path, given).column_names == ("text",)
-    other = Columns(text=(role.upper(),)) if role == "text" else Columns(**{role: role.upper()})
-    assert [record.columns for record in iter_records(path, other)]
-    wrong = Columns(text=("Text",)) if role == "text" else Columns(**{role: role.title()})
+    assert read_dataset(path, choose(role, role)).column_names == ("text",)
+    assert [record.columns for record in iter_records(path, choose(role, role.upper()))]
     with pytest.raises(DataError, match="2 spellings"):
-        read_dataset(path, wrong)
+        read_dataset(path, choose(role, role.title()))
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -17,10 +18,10 @@ STARS = LabelSet(("1", "2", "3", "4", "5"))
 NAMES, IDS, FROM_ONE = Numbering("names"), Numbering("ids", 0), Numbering("ids", 1)
 
 
-def column(values: Sequence[object], **more: object) -> RawLabels:
+def column(values: Sequence[object], **more: Any) -> RawLabels:
     records = [Record(str(n), ("text",), None, f"a.csv:{n + 2}") for n in range(len(values))]
-    settings: dict[str, object] = {"one_based": False, "names": None, "folder": "", **more}
-    return RawLabels([normalise_label(value) for value in values], records, **settings)  # type: ignore[arg-type]
+    settings: dict[str, Any] = {"one_based": False, "names": None, "folder": "", **more}
+    return RawLabels([normalise_label(value) for value in values], records, **settings)
 
 
 def ids_of(values: Sequence[object], labels: LabelSet, numbering: Numbering | None, **more: object) -> list[int | None]:

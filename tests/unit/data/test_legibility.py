@@ -57,7 +57,8 @@ def test_chunks_lose_nothing_and_say_that_they_are_read() -> None:
 
 
 def test_no_texts_give_no_figures_that_divide_by_nothing() -> None:
-    nothing = TokenCounts(*(np.empty(0, np.int32) for _ in range(3)), 2, "token")
+    none = np.empty(0, np.int32)
+    nothing = TokenCounts(none, none, none, 2, "token")
     figures = measure_legibility([], nothing, [], ("a", "b"), max_length=8, long_texts="head").to_json()
     assert (figures["num_records"], figures["unknown_share"], figures["classes"]) == (0, 0.0, {})
     assert describe_legibility(figures, what="texts") == []
@@ -98,5 +99,6 @@ def test_the_reason_that_a_report_gives_follows_from_the_figures() -> None:
     assert "54.2% of all tokens are cut off" in explain_unread(cut)
     assert "unknown" in explain_unread({"check": {"legibility": measure([10, 10, 4, 6], [8, 0, 0, 0])}})
     assert explain_unread({"check": {"legibility": measure([10, 10, 4, 6], [0] * 4)}}) == ""
-    for old in ({}, {"check": {}}, {"check": {"legibility": None}}):
+    of_old: list[dict[str, Any]] = [{}, {"check": {}}, {"check": {"legibility": None}}]
+    for old in of_old:
         assert explain_unread(old) == ""

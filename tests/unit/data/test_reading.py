@@ -87,7 +87,7 @@ def test_a_run_reads_its_own_columns() -> None:
     ("lacks", "flag", "needs"),
     [("title", "--text", {}), ("queue", "--label", {"needs_label": True}), ("key", "--id", {"needs_id": True})],
 )
-def test_a_missing_column_is_named_with_the_flag(lacks: str, flag: str, needs: dict[str, bool]) -> None:
+def test_a_missing_column_is_named_with_the_flag(lacks: str, flag: str, needs: dict[str, Any]) -> None:
     with pytest.raises(DataError, match=rf"new.csv: there is no column '{lacks}', which this run reads") as caught:
         fit(tuple(name for name in FULL if name != lacks), **needs)
     assert "'text'" in caught.value.message

@@ -115,6 +115,7 @@ def test_a_table_without_rows_is_named_as_one(tmp_path: Path, kind: pa.DataType)
     config = place_table(
         RunConfig(), pa.table({"text": pa.array([], kind), "label": pa.array([], kind)}), tmp_path / "r"
     )
+    assert config.data.source is not None
     with pytest.raises(DataError, match="the file holds no rows"):
         read_dataset(config.data.source)
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,7 @@ class Counting(TextEncoder):
 
     num_texts = 0
 
-    def tokenise(self, texts, on_progress=None):  # type: ignore[no-untyped-def]
+    def tokenise(self, texts: Sequence[str], on_progress: Callable[[int], None] | None = None) -> Tokens:
         self.num_texts += len(texts)
         return super().tokenise(texts, on_progress)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -138,6 +139,13 @@ def test_outer(num_rows: int, ranks: int) -> None:
     torch.testing.assert_close(result.double(), wanted, rtol=1e-4, atol=1e-3)
 
 
+def attend_exactly(qkv: torch.Tensor, bias: DistanceBias | None) -> torch.Tensor:
+    """Attend within one record by torch: q, k, v (N, 3, A, D) to (N, A, D)."""
+    q, k, v = qkv.permute(1, 2, 0, 3)
+    added = None if bias is None else bias.spread(len(qkv)).double()
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=added).transpose(0, 1)
+
+
 @pytest.mark.parametrize("size", [32, 64, 128])
 @pytest.mark.parametrize("reach", [None, 131, 200])
 def test_attention_and_its_gradient(size: int, reach: int | None) -> None:
@@ -153,12 +161,7 @@ def test_attention_and_its_gradient(size: int, reach: int | None) -> None:
     exact = qkv.double().requires_grad_()
     wanted = torch.cat(
         [
-            torch.nn.functional.scaled_dot_product_attention(
-                *part.view(len(part), 3, num_heads, size).permute(1, 2, 0, 3),
-                attn_mask=None if bias is None else bias.spread(len(part)).double(),
-            )
-            .transpose(0, 1)
-            .reshape(len(part), hidden)
+            attend_exactly(part.view(len(part), 3, num_heads, size), bias).reshape(len(part), hidden)
             for part in exact.split(list(lengths))
         ]
     )
@@ -216,7 +219,7 @@ def test_the_joint_feed_forward_is_its_parts(is_int8: bool) -> None:
 @pytest.mark.parametrize("bad", [-1, 50])
 def test_ids_beyond_their_table_are_refused(bad: int) -> None:
     norm = Norm(torch.ones(32), torch.zeros(32), 1e-12)
-    tables = {"words": random(50, 32).bfloat16(), "places": random(9, 32), "norm": norm}
+    tables: dict[str, Any] = {"words": random(50, 32).bfloat16(), "places": random(9, 32), "norm": norm}
     fine = torch.tensor([0, 8])
     assert calls.embed(fine, fine, **tables).shape == (2, 32)
     with pytest.raises(ModelError, match="token ids reach"):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -92,12 +93,17 @@ def test_the_library_is_built_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert [path.name for path in library.parent.iterdir() if path != library] == [f"{library.name}.sha256"]
 
 
+def replace_by_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/bin/true")
+
+
 # These files are not libraries: loading one would end this process by a signal.
-DAMAGES = {
+DAMAGES: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: path.write_bytes(b""),
     "cut": lambda path: os.truncate(path, path.stat().st_size // 2),
     "altered": lambda path: path.write_bytes(path.read_bytes()[:-8] + b"altered!"),
-    "a link": lambda path: (path.unlink(), path.symlink_to("/bin/true")),
+    "a link": replace_by_link,
     "without a digest": lambda path: path.with_name(f"{path.name}.sha256").unlink(),
 }
 
@@ -119,8 +125,8 @@ def test_a_library_that_is_not_what_was_built_is_built_again(monkeypatch: pytest
         return object()
 
     monkeypatch.setenv("SUBMILLION_CACHE", str(tmp_path))
-    monkeypatch.setattr(native.subprocess, "run", compile_quickly)
-    monkeypatch.setattr(native.ctypes, "CDLL", load)
+    monkeypatch.setattr(subprocess, "run", compile_quickly)
+    monkeypatch.setattr(ctypes, "CDLL", load)
     monkeypatch.setattr(native, "_keep_freed_memory", lambda: None)
     assert find_kernels().reason == ""
     (library,) = tmp_path.rglob("*.so")
@@ -143,7 +149,7 @@ def test_a_folder_that_others_can_write_to_is_not_loaded_from(
     folder = tmp_path / "cache" / "kernels"
     folder.mkdir(parents=True)
     folder.chmod(mode)
-    monkeypatch.setattr(native.ctypes, "CDLL", lambda path: pytest.fail(f"{path} was loaded"))
+    monkeypatch.setattr(ctypes, "CDLL", lambda path: pytest.fail(f"{path} was loaded"))
     assert find_kernels().library is None
     assert "can be written to by other users" in find_kernels().reason
     assert list(folder.iterdir()) == []

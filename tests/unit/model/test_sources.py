@@ -10,8 +10,9 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import constants
@@ -266,7 +267,8 @@ def test_a_folder_of_bases_serves_them_by_name(
         assert (base.name, base.origin, base.folder.name) == ("roberta-base", "bases", "roberta-base")
         # No digest of these weights is published here, so nothing says which commit they are of.
         assert base.revision is None
-        assert load_base_config(spelling)["hidden_size"] < 768
+        config: Mapping[str, Any] = load_base_config(spelling)
+        assert config["hidden_size"] < 768
 
 
 def test_weights_in_a_folder_of_bases_must_be_the_published_ones(
@@ -353,9 +355,12 @@ def test_a_digest_is_remembered_until_the_file_changes(
 ) -> None:
     counted: list[str] = []
     digest_file = hashlib.file_digest
-    monkeypatch.setattr(
-        base_files.hashlib, "file_digest", lambda file, kind: (counted.append(file.name), digest_file(file, kind))[1]
-    )
+
+    def count_digest(file: Any, kind: str) -> Any:
+        counted.append(file.name)
+        return digest_file(file, kind)
+
+    monkeypatch.setattr(hashlib, "file_digest", count_digest)
     first = find_base(str(base_copy))
     assert find_base(str(base_copy)) == first
     assert len(counted) == 1

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from submillion.config.run import RunConfig, parse_config
+from submillion.data.check import check_records
 from submillion.data.clean import NEWS
-from submillion.data.synthetic import SyntheticRow, describe_origin, write_rows
+from submillion.data.synthetic import SyntheticRow, describe_file, describe_origin, write_rows
 from submillion.encoding.text_encoder import TextEncoder
 from submillion.errors import ConfigError, DataError
 from submillion.pipeline import synthetic_rows
@@ -101,7 +102,7 @@ def test_rows_too_close_to_what_is_scored_are_left_out(run: Callable[..., Prepar
     report = run([*rows, make_row(99, FRESH.format("own"), source=plain.splits.train[0])], leaks=leaks).report["extra"]
     assert report[0]["num_dropped"] == {"exact": 3, "near": 3, "source": 3}
     assert report[0]["num_used"] == 1
-    described = synthetic_rows.describe_file(report[0])
+    described = describe_file(report[0])
     assert described.endswith(
         "trained on with weight 1; 9 left out (3 equal scored rows, 3 nearly equal scored rows, "
         "3 come from scored rows)"
@@ -152,8 +153,12 @@ def test_the_comparison_is_kept_and_follows_from_the_rows(
     rows = [make_row(0, test[0].text), *make_fresh(3)[1:]]
     first = json.dumps(run(rows).report)
     calls: list[int] = []
-    check = synthetic_rows.check_records
-    monkeypatch.setattr(synthetic_rows, "check_records", lambda *a, **k: calls.append(1) or check(*a, **k))
+
+    def count_call(*arguments: Any, **settings: Any) -> Any:
+        calls.append(1)
+        return check_records(*arguments, **settings)
+
+    monkeypatch.setattr(synthetic_rows, "check_records", count_call)
     assert json.dumps(run(rows).report) == first
     assert calls == []
     assert run([make_row(0, test[1].text), *rows[1:]]).report["extra"][0]["num_dropped"]["exact"] == 1

@@ -17,6 +17,7 @@ from submillion.pipeline import synonyms
 from submillion.pipeline.prepare import Prepared, prepare_data
 from submillion.progress import Silent
 from submillion.wordnet.lexicon import Lexicon, load_lexicon
+from submillion.wordnet.synonym_rows import make_synonym_rows
 
 THINGS = ("bridge", "harbour", "museum", "railway", "castle", "market", "garden", "theatre", "factory", "library")
 PLACES = ("Oslo", "Lima", "Perth", "Quito", "Turin", "Delhi", "Lagos", "Kyoto")
@@ -120,11 +121,10 @@ def test_they_are_kept_and_made_anew_for_other_settings(
 ) -> None:
     first = run({"rate": 0.3})
     calls: list[float] = []
-    make = synonyms.make_synonym_rows
 
     def note(*arguments: Any, **settings: Any) -> Any:
         calls.append(settings["rate"])
-        return make(*arguments, **settings)
+        return make_synonym_rows(*arguments, **settings)
 
     monkeypatch.setattr(synonyms, "make_synonym_rows", note)
     again = run({"rate": 0.3, "weight": 0.1})

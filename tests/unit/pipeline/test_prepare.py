@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from submillion.config.run import RunConfig, parse_config
+from submillion.data.read import read_dataset
 from submillion.encoding.text_encoder import TextEncoder
 from submillion.errors import ConfigError, DataError
 from submillion.pipeline import cached_data, choose_rows, prepare
@@ -56,6 +57,7 @@ def make_config(source: Path, **data: Any) -> RunConfig:
 
 
 def run(tiny_base: Base, config: RunConfig, progress: Silent | None = None) -> Prepared:
+    assert isinstance(config.model.max_length, int)
     encoder = TextEncoder(tiny_base("bert"), config.model.max_length)
     return prepare_data(config, encoder=encoder, progress=progress or Silent())
 
@@ -120,17 +122,24 @@ def test_features_belong_to_the_records_beside_them(tiny_base: Base, news: Path)
     assert too_long == sum(item.truncated for item in prepared.features["test"]) >= 1
 
 
-def replace_in(path: Path, old: str, new: str) -> None:
+def replace_in(path: Path, old: str, new: str) -> dict[str, Any]:
+    """Replace a text in a file, and return no settings."""
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    return {}
+
+
+def name_classes(folder: Path) -> dict[str, Any]:
+    (folder / "classes.txt").write_text("Sports\nWorld\nBusiness\nSci/Tech\n")
+    return {}
 
 
 CHANGES: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "a row": lambda folder: replace_in(folder / "train.csv", "truce", "peace") or {},
-    "a label": lambda folder: replace_in(folder / "train.csv", "Sports", "Business") or {},
-    "a test row": lambda folder: replace_in(folder / "test.csv", " on ", " in ") or {},
-    "class names": lambda folder: (folder / "classes.txt").write_text("Sports\nWorld\nBusiness\nSci/Tech\n") and {},
+    "a row": lambda folder: replace_in(folder / "train.csv", "truce", "peace"),
+    "a label": lambda folder: replace_in(folder / "train.csv", "Sports", "Business"),
+    "a test row": lambda folder: replace_in(folder / "test.csv", " on ", " in "),
+    "class names": name_classes,
     "labels": lambda _: {"labels": ["Sports", "World", "Business", "Sci/Tech"]},
     "columns": lambda _: {"text": ["title"]},
     "cleaning": lambda _: {"clean": {"entities": True}},
@@ -167,10 +176,8 @@ def test_the_same_rows_elsewhere_are_the_same_rows(tiny_base: Base, news: Path, 
 def test_a_file_that_changes_while_it_is_read_is_not_kept(
     tiny_base: Base, news: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = cached_data.read_dataset
-
     def read_and_change(*arguments: Any, **settings: Any) -> Any:
-        dataset = read(*arguments, **settings)
+        dataset = read_dataset(*arguments, **settings)
         replace_in(news / "train.csv", "truce", "peace")
         return dataset
 

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from PIL import Image
 
 import submillion
@@ -27,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def list_titles(figure: Figure) -> list[str]:
-    parts = figure.subfigs or [figure]
+    parts: Sequence[Figure | SubFigure] = figure.subfigs or [figure]
     return [part.get_suptitle() for part in parts if part.axes]
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,13 +17,15 @@ from submillion.run.history import read_history
 from tests.unit.report.run_folders import write_run
 
 
-def draw(*series: Series, **settings: object) -> Figure:
-    return draw_series(PRINTED, series=series, ylabel="loss (nats)", **settings)  # type: ignore[arg-type]  # by name
+def draw(*series: Series, **settings: Any) -> Figure:
+    return draw_series(PRINTED, series=series, ylabel="loss (nats)", **settings)
 
 
 def highest_drawn(figure: Figure) -> float:
     axes = figure.axes[0]
-    ranges = [float(np.nanmax(path.vertices[:, 1])) for part in axes.collections for path in part.get_paths()]
+    ranges = [
+        float(np.nanmax(np.asarray(path.vertices)[:, 1])) for part in axes.collections for path in part.get_paths()
+    ]
     return max([float(np.nanmax(np.asarray(line.get_ydata()))) for line in axes.lines] + ranges)
 
 
@@ -33,7 +36,7 @@ def test_a_single_spike_in_a_hundred_thousand_steps_is_drawn() -> None:
     figure = draw(Series("loss", np.arange(1.0, 100_001), values, averaged=True))
     assert len(np.asarray(figure.axes[0].lines[0].get_xdata())) <= 240
     assert highest_drawn(figure) == 9.0
-    lowest = min(p.vertices[:, 1].min() for part in figure.axes[0].collections for p in part.get_paths())
+    lowest = min(np.asarray(p.vertices)[:, 1].min() for part in figure.axes[0].collections for p in part.get_paths())
     assert lowest == -3.0
     assert all(isinstance(part, PolyCollection) for part in figure.axes[0].collections)
 

@@ -43,9 +43,8 @@ def real_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output folder of a real Trainer, with two checkpoints and no state in the folder itself."""
     folder = tmp_path_factory.mktemp("trainer") / "imdb-<b>"
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, num_labels=3
-    )
+    config = BertConfig(vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    config.num_labels = 3
     settings = TrainingArguments(
         str(folder),
         max_steps=12,
@@ -64,8 +63,8 @@ def real_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trainer = Trainer(
         BertForSequenceClassification(config),
         settings,
-        train_dataset=make_rows(64, 0),  # type: ignore[arg-type]  # a list of rows is a data set to the Trainer
-        eval_dataset=make_rows(32, 1),  # type: ignore[arg-type]  # likewise
+        train_dataset=make_rows(64, 0),
+        eval_dataset=make_rows(32, 1),
         compute_metrics=measure,
     )
     trainer.train()

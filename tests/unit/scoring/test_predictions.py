@@ -106,8 +106,13 @@ def test_rows_that_do_not_match_are_refused(tmp_path: Path, broken: str) -> None
     (tmp_path / "a.csv").write_text("old")
     with pytest.raises(RunError, match=r"out of order|no prediction"):
         write_predictions(
-            *(tmp_path / "a.csv", make_records(4), wrong, LABELS),
-            **{"spelling": POSITIONS, "probabilities": False, "defuse_formulas": False},
+            tmp_path / "a.csv",
+            make_records(4),
+            wrong,
+            LABELS,
+            spelling=POSITIONS,
+            probabilities=False,
+            defuse_formulas=False,
         )
     assert (tmp_path / "a.csv").read_text() == "old"
     assert os.listdir(tmp_path) == ["a.csv"]

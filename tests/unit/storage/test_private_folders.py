@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from submillion.cache import open_cache
-from submillion.storage import private_folders
 from submillion.storage.private_folders import CACHE_SETTING, explain_distrust, make_private_folder
 
 STRANGER = 54321
@@ -74,7 +73,7 @@ def test_folders_and_links_of_others_are_refused(home: Path) -> None:
 
 
 def test_another_user_than_the_owner_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(private_folders.os, "geteuid", lambda: STRANGER)
+    monkeypatch.setattr(os, "geteuid", lambda: STRANGER)
     assert "belongs to" in explain_distrust(home)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def make_rows(num_rows: int, *, seed: int = 0) -> list[tuple[str, str]]:
     return [(" ".join(draw.choices(WORDS, k=9)), TOPICS[number % 3]) for number in range(num_rows)]
 
 
-def write_table(path: Path, rows: list[tuple[str, ...]], separator: str = ",", end: str = "\n") -> Path:
+def write_table(path: Path, rows: Sequence[tuple[str, ...]], separator: str = ",", end: str = "\n") -> Path:
     text = io.StringIO(newline="")
     csv.writer(text, delimiter=separator, lineterminator=end).writerows(rows)
     path.write_bytes(text.getvalue().encode())
@@ -143,7 +144,7 @@ def test_tabs_have_quoting_where_every_mark_pairs(tmp_path: Path) -> None:
     check_read(write_table(tmp_path / "b.tsv", [("text", "label"), *rows], "\t"), rows)
 
 
-def swallow(rows: list[tuple[str, ...]], start: int, end: int, column: int, separator: str = ",") -> str:
+def swallow(rows: Sequence[tuple[str, ...]], start: int, end: int, column: int, separator: str = ",") -> str:
     """Write rows without quoting, two of which have a stray mark, like a program without quoting."""
     written = [list(row) for row in rows]
     written[start][column] = '"' + written[start][column]

@@ -272,4 +272,4 @@ def test_all_callables_of_real_tables_are_allowed_and_no_others() -> None:
     for table, _ in TABLES.values():
         for opcode, arg, _ in pickletools.genops(io.BytesIO(pickle.dumps(table, protocol=2))):
             if opcode.name == "GLOBAL":
-                assert is_allowed(*arg.split(" "))
+                assert is_allowed(*str(arg).split(" "))

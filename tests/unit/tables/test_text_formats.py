@@ -168,10 +168,13 @@ def make_bomb(packing: str, block: bytes, num_blocks: int) -> bytes:
             for _ in range(num_blocks):
                 member.write(block)
         return sink.getvalue()
-    packer = {".gz": lambda: gzip.GzipFile(fileobj=sink, mode="wb", compresslevel=9)}
+    openers: dict[str, Callable[..., io.BufferedIOBase]] = {
+        ".gz": gzip.open,
+        ".bz2": bz2.open,
+        ".xz": lzma.open,
+    }
     sink = io.BytesIO()
-    opener = packer.get(packing) or (lambda: {".bz2": bz2.open, ".xz": lzma.open}[packing](sink, "wb"))
-    with opener() as file:
+    with openers[packing](sink, "wb") as file:
         for _ in range(num_blocks):
             file.write(block)
     return sink.getvalue()

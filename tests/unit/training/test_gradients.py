@@ -22,7 +22,7 @@ class Questions(TorchDispatchMode):
     """Notes the operations that would ask a GPU something."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
         self.asked: list[str] = []
         self.num_calls = 0
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 
 from submillion.config.run import TrainConfig
-from submillion.encoding.batches import pack
+from submillion.encoding.batches import Batch, pack
 from submillion.encoding.text_encoder import Features
 from submillion.errors import ConfigError, RunError
 from submillion.training.feed import order_epoch
@@ -37,9 +38,12 @@ def run(
 
 def test_every_epoch_sees_every_record_once_whatever_its_length(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, ...]] = []
-    monkeypatch.setattr(
-        "submillion.training.feed.pack", lambda items: (seen.append(tuple(i.id for i in items)), pack(items))[1]
-    )
+
+    def note_and_pack(items: Sequence[Features]) -> Batch:
+        seen.append(tuple(item.id for item in items))
+        return pack(items)
+
+    monkeypatch.setattr("submillion.training.feed.pack", note_and_pack)
     features = make_features(tuple(3 + row for row in range(30)))
     results = run(tiny, features, epochs=2.0)
     assert [result.num_records for result in results] == [4, 4, 4, 4, 4, 4, 4, 2] * 2
@@ -102,6 +106,7 @@ def test_gradients_are_clipped_to_the_norm_and_reported_before(tiny: Tiny, monke
     features = make_features((5, 9, 12, 5))
     [free] = run(tiny, features, clip_norm=None, learning_rate=1e-12)
     [clipped] = run(tiny, features, clip_norm=0.01, learning_rate=1e-12)
+    assert free.grad_norm is not None
     assert free.grad_norm == pytest.approx(clipped.grad_norm, rel=1e-4)
     assert free.grad_norm > 0.1
     assert norms == pytest.approx([free.grad_norm, 0.01], rel=1e-3)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from submillion.errors import ConfigError, DataError
-from submillion.wordnet.inflect import find_form, inflect, takes_an
-from submillion.wordnet.lexicon import Lexicon, load_lexicon
+from submillion.wordnet.inflect import Form, find_form, inflect, takes_an
+from submillion.wordnet.lexicon import Lexicon, Pos, load_lexicon
 from submillion.wordnet.synonyms import find_main_sense
 
 
@@ -118,9 +118,9 @@ FORMS = [
 
 
 @pytest.mark.parametrize(("pos", "base", "form", "word"), FORMS)
-def test_forms_are_made_and_known_again(lexicon: Lexicon, pos: str, base: str, form: str, word: str | None) -> None:
-    irregular = lexicon.list_irregular(base, pos)  # type: ignore[arg-type]
-    assert inflect(base, form, irregular) == word  # type: ignore[arg-type]
+def test_forms_are_made_and_known_again(lexicon: Lexicon, pos: Pos, base: str, form: Form, word: str | None) -> None:
+    irregular = lexicon.list_irregular(base, pos)
+    assert inflect(base, form, irregular) == word
     if word is not None:
         assert find_form(word, base, irregular, is_verb=pos == "v") == form
 

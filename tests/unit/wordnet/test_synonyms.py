@@ -9,7 +9,7 @@ import pytest
 
 from submillion.errors import DataError
 from submillion.wordnet import parts_of_speech, tagger
-from submillion.wordnet.lexicon import Lexicon
+from submillion.wordnet.lexicon import Lexicon, Pos
 from submillion.wordnet.parts_of_speech import Reading, decide_reading, split_text
 from submillion.wordnet.stop_words import MISLEADING_WORDS, STOP_WORDS
 from submillion.wordnet.synonyms import Option, SynonymFinder, open_random, replace_words, vary_text
@@ -66,12 +66,8 @@ def test_rare_synonyms_and_those_of_other_sentences_are_not_used(finder: Synonym
 
 def test_no_synonym_is_a_stop_word_or_a_variant(finder: SynonymFinder, lexicon: Lexicon) -> None:
     words = ("vote", "smile", "photo", "help", "begin", "city", "car", "war", "government")
-    found = {
-        other
-        for word in words
-        for pos in ("n", "v")
-        for other, _ in finder._find_synonyms(Reading(pos, word, "base"))  # type: ignore[arg-type]
-    }
+    parts: tuple[Pos, ...] = ("n", "v")
+    found = {other for word in words for pos in parts for other, _ in finder._find_synonyms(Reading(pos, word, "base"))}
     assert found.isdisjoint(STOP_WORDS | MISLEADING_WORDS)
     assert found.isdisjoint({"voting", "smiling", "photograph", "authorities", "metropolis"})
     assert "automobile" in found
