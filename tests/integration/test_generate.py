@@ -187,7 +187,7 @@ def test_a_model_can_be_sampled_as_it_is(cli: Cli, tiny_gpt2: Path, tmp_path: Pa
         outcome = cli(*words, "--out", out, *settings)
         assert outcome.code == 0, outcome.err
         assert "no classifier is given" in outcome.err
-        assert "nothing to compare" in outcome.err
+        assert "are not compared with any" in outcome.err
         texts[batch] = {(row.label, row.provenance["attempt"]): row.text for row in read_rows(out)}
         assert {row.label for row in read_rows(out)} == {"spam", "ham"}
         assert not [row for row in read_rows(out) if row.text.startswith(row.provenance["prompt"])]
