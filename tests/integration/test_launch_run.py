@@ -213,5 +213,5 @@ def test_another_run_in_the_folder_is_refused(make_config: Callable[..., RunConf
     out = tmp_path / "run"
     out.mkdir()
     RunDir(out).config.write_text(dump_config(make_config()))
-    with pytest.raises(ConfigError, match="other settings: seed, train differ"):
+    with pytest.raises(ConfigError, match=r"other settings: seed, train\.max_steps differ"):
         launch_run(make_config(seed=5, train={"max_steps": 7}), out)
