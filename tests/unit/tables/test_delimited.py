@@ -188,7 +188,7 @@ def test_rows_that_nothing_tells_from_one_text_are_a_doubt_that_is_said(tmp_path
     records = read_records(str(tmp_path / "a.csv"), Columns(text=("body",)), on_note=notes.append)
     assert len(records) == 60 - num_rows + 1
     [doubt] = [note for note in notes if "several lines" in note]
-    assert "a.csv: 1 row stands on several lines" in doubt
+    assert "a.csv: 1 row is on several lines" in doubt
     assert f"the longest is on line 11 and has {num_rows}" in doubt
     # A text of several lines that could be no rows is none.
     titles[3] = (titles[3][0], "one\ntwo\nthree")
