@@ -6,8 +6,6 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from submillion.errors import ModelError
 
 RESTORE = "Fetch or save the file again; it may be truncated."
@@ -25,6 +23,9 @@ def read_tensor_shapes(path: Path, *, hint: str = RESTORE) -> dict[str, tuple[in
     Raises:
         ModelError: The file is missing, truncated or damaged.
     """
+    # Plans of recipes need none of it.
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, framework="numpy") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.offset_keys()}

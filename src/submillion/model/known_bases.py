@@ -39,7 +39,7 @@ KNOWN_BASES: tuple[KnownBase, ...] = (
         "all-mpnet-base-v2",
         "sentence-transformers/all-mpnet-base-v2",
         "e8c3b32edf5434bc2275fc9bab85f82640a19130",
-        ("mpnet", "all-mpnet"),
+        ("all-mpnet",),
         weights_sha256="78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
     ),
     KnownBase("roberta-base", "FacebookAI/roberta-base", "e2da8e2f811d1448a5b465c236feacd80ffbac7b"),

@@ -101,6 +101,7 @@ PUBLISHED = {
     "distilroberta-base": 82_118_400,
     "bert-base-uncased": 109_482_240,
     "minilm-l6": 22_713_216,
+    "all-mpnet-base-v2": 109_486_464,
     "electra-base-discriminator": 108_891_648,
     "distilbert-base-uncased": 66_362_880,
     "deberta-v3-base": 183_831_552,

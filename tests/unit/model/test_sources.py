@@ -276,7 +276,7 @@ def test_weights_in_a_folder_of_bases_must_be_the_published_ones(
 ) -> None:
     monkeypatch.setenv("SUBMILLION_BASES", str(base_copy.parent))
     folder = base_copy.rename(base_copy.with_name("all-mpnet-base-v2"))
-    known = find_known_base("mpnet")
+    known = find_known_base("all-mpnet")
     assert known is not None
     with pytest.raises(ModelError, match="the published ones 78c0197b") as caught:
         find_base("all-mpnet-base-v2")

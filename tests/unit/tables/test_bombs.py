@@ -331,7 +331,7 @@ def test_numbers_that_are_no_characters_make_no_texts(tmp_path: Path, order: str
     assert [record.text for record in read_records(str(path))] == ["ab", "cd"]
     number = struct.Struct(f"{order}I")
     path.write_bytes(content.replace(number.pack(ord("b")), number.pack(0x110000)))
-    with pytest.raises(DataError, match="no character"):
+    with pytest.raises(DataError, match="not a character"):
         read_records(str(path))
 
 
