@@ -195,6 +195,8 @@ def read_plain_text(path: Path, max_bytes: int = MAX_JSON_BYTES) -> str:
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file so that other processes see the old content or the new one, never a part.
 
+    What killed writers of the same file left beside it is removed.
+
     Args:
         path: The file; its folder is made if absent.
         write: Called with the open temporary file.
@@ -204,14 +206,16 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """
     with full_disk_is_run_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(path)
         handle, temporary = _open_temporary(path)
         try:
+            # It has its name before it is closed: closing lets go of the lock, and then it would pass for a leftover.
             with os.fdopen(handle, "wb") as file:
                 write(file)
                 file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
+                os.fsync(handle)
+                os.fchmod(handle, 0o666 & ~_umask())
+                os.replace(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
@@ -219,7 +223,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def _open_temporary(path: Path) -> tuple[int, str]:
-    """Return a new file beside another one, locked while it is open, so that `remove_stale` leaves it alone."""
+    """Return a new file beside another one, locked while it is open, so that `_remove_stale` leaves it alone."""
     while True:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         with suppress(OSError):  # a file system without locks; then nothing is taken for stale either
@@ -229,9 +233,9 @@ def _open_temporary(path: Path) -> tuple[int, str]:
         os.close(handle)  # another process had it before the lock did
 
 
-def remove_stale(path: Path) -> None:
+def _remove_stale(path: Path) -> None:
     """Remove what killed writers of one file left beside it; the temporary files of living ones are locked."""
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
         with suppress(OSError):
             handle = os.open(leftover, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from submillion.errors import ConfigError
-from submillion.files import remove_stale, write_atomically
+from submillion.files import write_atomically, write_text
 from submillion.rundir import refuse_overwriting
 
 
@@ -76,12 +76,29 @@ def test_what_a_killed_writer_left_is_removed_and_a_living_one_is_not_disturbed(
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "begun\n"
-            remove_stale(out)
-            assert len(os.listdir(tmp_path)) == 2
+            write_text(out, "of another")
+            assert len(os.listdir(tmp_path)) == 3
         finally:
             process.kill()
-    assert len(os.listdir(tmp_path)) == 2
-    remove_stale(out)
-    assert os.listdir(tmp_path) == [".other.csv.x.tmp"]
-    write_atomically(out, lambda file: file.write(b"whole"))
-    assert out.read_bytes() == b"whole"
+    assert len(os.listdir(tmp_path)) == 3
+    write_text(out, "whole")
+    assert sorted(os.listdir(tmp_path)) == [".other.csv.x.tmp", out.name]
+    assert out.read_text() == "whole"
+
+
+def test_a_file_is_under_its_name_before_it_can_pass_for_a_leftover(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.csv"
+    real = os.replace
+
+    def replace(source: str, target: Path) -> None:
+        if target == out:
+            monkeypatch.setattr(os, "replace", real)
+            write_text(out, "of another that begins now")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    write_text(out, "whole")
+    assert out.read_text() == "whole"
+    assert os.listdir(tmp_path) == ["out.csv"]

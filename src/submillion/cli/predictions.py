@@ -15,7 +15,7 @@ from typing import IO, Any
 from submillion.data.label_files import ID, LABEL, LABEL_ID, Spelling
 from submillion.errors import ConfigError, RunError
 from submillion.records import LabelSet, Prediction, Record
-from submillion.rundir import refuse_overwriting, remove_stale, write_atomically
+from submillion.rundir import refuse_overwriting, write_atomically
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 ROW_GROUP = 8192
@@ -134,7 +134,6 @@ def write_predictions(
         ".jsonl": lambda file: _write_jsonl(file, header, iter_rows()),
         ".parquet": lambda file: _write_parquet(file, header, iter_rows(), spelling),
     }
-    remove_stale(out)
     try:
         write_atomically(out, writers[out.suffix])
     except RunError as error:
