@@ -8,7 +8,6 @@ is PEFT's folder. Every format has one function that writes a folder and one tha
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +21,8 @@ from submillion.config import ExportFormat
 from submillion.data.clean import clean_records
 from submillion.data.long_texts import describe_rule
 from submillion.errors import ConfigError, RunError
-from submillion.files import full_disk_is_run_error, read_json, sync_folder
+from submillion.export_folder import write_folder
+from submillion.files import read_json
 from submillion.model.tokenizer.files import load_tokenizer, read_settings, write_tokenizer
 from submillion.plain_text import escape_markdown
 from submillion.progress import Progress, Silent
@@ -116,20 +116,9 @@ def export_run(
     if lack:
         progress.note(f"the merged folder will be no classifier of transformers: {lack}. {_WAYS_OUT}")
     progress.start(f"export {format}")
-    temporary = final.parent / f".{final.name}.export.tmp"
-    with full_disk_is_run_error(final):
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        try:
-            exported = _write_and_prove(run, trained, temporary, final, format)
-            _sync_files(temporary)
-            if final.exists():
-                shutil.rmtree(final)
-            os.rename(temporary, final)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        sync_folder(final.parent)
+    with write_folder(final) as written:
+        exported = _write_and_prove(run, trained, written, final, format)
+        _let_others_read(written)
     progress.finish()
     return exported
 
@@ -315,14 +304,11 @@ def _count_params(folder: Path) -> int:
     return total
 
 
-def _sync_files(folder: Path) -> None:
+def _let_others_read(folder: Path) -> None:
     # Some libraries write files that their owner alone may read.
     mode = (folder / EXPORT_NAME).stat().st_mode & 0o777
     for path in folder.iterdir():
         path.chmod(mode)
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    sync_folder(folder)
 
 
 _CLASSIFIER = "AutoModelForSequenceClassification.from_pretrained(FOLDER)"

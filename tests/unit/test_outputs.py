@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from submillion.errors import ConfigError
-from submillion.files import write_atomically, write_text
+from submillion.files import write_text
 from submillion.rundir import refuse_overwriting
 
 
