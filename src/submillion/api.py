@@ -9,7 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-from submillion.budget.folder import plan_adapter_folder, read_adapter_config
+from submillion.budget.adapter_settings import read_adapter_config
+from submillion.budget.folder import plan_adapter_folder
 from submillion.budget.plan import Plan, make_plan
 from submillion.budget.transfer import adapt_to_base
 from submillion.config import AdapterConfig, ExportFormat, RunConfig, apply_overrides, load_yaml, parse_config

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from submillion.budget.folder import CONFIG_NAME, HEAD_NAME, WEIGHTS_NAME, plan_adapter_folder, read_adapter_base
+from submillion.budget.adapter_settings import CONFIG_NAME, read_adapter_base
+from submillion.budget.folder import HEAD_NAME, WEIGHTS_NAME, plan_adapter_folder
 from submillion.budget.plan import Plan
 from submillion.config import ModelConfig
 from submillion.data.trained_rows import Digests

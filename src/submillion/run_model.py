@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from submillion import stats
-from submillion.budget.folder import CONFIG_NAME, plan_adapter_folder, read_adapter_base
+from submillion.budget.adapter_settings import CONFIG_NAME, check_head_kind, choose_base, describe_unknown
+from submillion.budget.folder import plan_adapter_folder
 from submillion.budget.plan import Plan
 from submillion.config import ModelConfig, RunConfig, parse_config
 from submillion.data.clean import clean_records, is_without_text
@@ -328,9 +329,10 @@ def _load_adapter_folder(
     from submillion.scorer import load_scorer
     from submillion.training.device import open_device
 
-    name = base or read_adapter_base(folder.path)
+    name, revision = choose_base(folder.path, base)
     # The budget binds what is trained here, not what others trained.
-    values = load_base_config(name)
+    values = load_base_config(name, revision)
+    check_head_kind(values)
     plan = plan_adapter_folder(folder.path, values, budget=sys.maxsize, base=name)
     if plan.head != "native":
         raise ModelError(
@@ -338,12 +340,12 @@ def _load_adapter_folder(
             where=str(folder.path),
             hint="If it is part of a run of submillion, give the run folder above it.",
         )
-    model = ModelConfig(base=name, head=plan.head)
+    model = ModelConfig(base=name, revision=revision, head=plan.head)
     window = find_window(values)
     if window is not None and window < model.num_tokens_kept:
-        model = ModelConfig(base=name, head=plan.head, max_length=window)
+        model = ModelConfig(base=name, revision=revision, head=plan.head, max_length=window)
     config = RunConfig(model=model)
-    found = find_base(name)
+    found = find_base(name, revision)
     device = open_device(model.precision, threads)
     classifier = load_scorer(found, plan, model, folder.path, None, device=device, precision=precision)
     labels = LabelSet(tuple(str(label) for label in range(plan.num_labels)))
@@ -356,7 +358,10 @@ def _load_adapter_folder(
         classifier=classifier,
         encoder=TextEncoder(found.folder, model.num_tokens_kept),
         reading=recover_reading(labels),
-        notes=("an adapter folder names no classes and no columns: classes are numbered, columns are found by name",),
+        notes=(
+            "an adapter folder names no classes and no columns: classes are numbered, columns are found by name",
+            *describe_unknown(folder.path),
+        ),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -10,84 +9,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from submillion.budget.adapter_settings import CONFIG_NAME, find_nested, is_saved_whole, read_adapter_config
 from submillion.budget.count import Linear, list_linears, list_modules, read_hidden_size
 from submillion.budget.families import read_family
 from submillion.budget.headers import read_tensor_shapes
 from submillion.budget.heads import HeadKind, HeadModule, get_model_prefix, list_head_modules, uses_pooler
-from submillion.budget.patterns import explain_slow
 from submillion.budget.plan import Plan, PlannedModule
 from submillion.config import Variant
 from submillion.errors import BudgetError, ModelError
 
-CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
 HEAD_NAME = "head.safetensors"
 _ROOT = "base_model.model."
-# Characters of the longest module name, and ways of all patterns together: a module's name takes a second at most.
-_MAX_NAME, _MAX_WAYS = 100, 1e6
-_PATTERN_HINT = "Name the modules in full, or by patterns without repeats inside repeats."
-_TYPES: dict[str, tuple[type, ...]] = {
-    "target_modules": (list, str),
-    "modules_to_save": (list,),
-    "rank_pattern": (dict,),
-    "alpha_pattern": (dict,),
-    "bias": (str,),
-}
-
-
-def read_adapter_config(folder: Path) -> dict[str, Any]:
-    """Read a PEFT adapter's configuration and check that it is one that can be counted.
-
-    Raises:
-        ModelError: No such file, damaged, or an adapter of another type than LoRA.
-    """
-    path = folder / CONFIG_NAME
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(
-            f"there is no {CONFIG_NAME}", where=str(folder), hint="Give the folder of a saved PEFT adapter."
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"cannot be read: {error}", where=str(path), hint="Fetch or save the adapter again.") from None
-    if not isinstance(values, dict):
-        raise ModelError(f"expected settings, found {type(values).__name__}", where=str(path))
-    kind = values.get("peft_type")
-    if kind != "LORA":
-        raise ModelError(f"an adapter of type {kind!r} cannot be counted", where=str(path), hint="Only LORA can.")
-    for key, kinds in _TYPES.items():
-        if not isinstance(values.get(key), (*kinds, type(None))):
-            raise ModelError(f"{key} is {values[key]!r:.120}", where=str(path), hint="Fetch or save the adapter again.")
-    _check_patterns(values, path)
-    if values.get("lora_bias"):
-        raise ModelError("lora_bias adds biases to matrices B, which is not supported", where=str(path))
-    return values
-
-
-def _check_patterns(values: Mapping[str, Any], path: Path) -> None:
-    """Refuse patterns that would be matched for ever, before one is matched with anything."""
-    keys = [*(values.get("rank_pattern") or ()), *(values.get("alpha_pattern") or ())]
-    # PEFT matches these keys at the end of a name, and targets with the whole of it.
-    patterns = {key: rf"(.*\.)?({key})" for key in keys}
-    if isinstance(values.get("target_modules"), str):
-        patterns[values["target_modules"]] = values["target_modules"]
-    reason = explain_slow(patterns, _MAX_NAME, _MAX_WAYS)
-    if reason:
-        raise ModelError(reason, where=str(path), hint=_PATTERN_HINT)
-
-
-def read_adapter_base(folder: Path) -> str:
-    """Return the name of the base model that an adapter was trained on.
-
-    Raises:
-        ModelError: The configuration is missing, damaged, or names none.
-    """
-    base = read_adapter_config(folder).get("base_model_name_or_path")
-    if not isinstance(base, str) or not base:
-        raise ModelError(
-            f"base_model_name_or_path is {base!r}", where=str(folder / CONFIG_NAME), hint="Name the base by --base."
-        )
-    return base
+# Rank and alpha in PEFT where a file names none.
+_DEFAULT = 8
 
 
 def plan_adapter_folder(folder: Path, config: Mapping[str, Any], *, budget: int, base: str | None = None) -> Plan:
@@ -232,26 +167,27 @@ def _list_targets(config: Mapping[str, Any]) -> list[Linear]:
     return linears
 
 
-def _is_saved_whole(name: str, settings: Mapping[str, Any]) -> bool:
-    """Return whether modules_to_save covers a module: PEFT compares its entries with the endings of names."""
-    parts = name.split(".")
-    owners = [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
-    return any(owner.endswith(root) for owner in owners for root in settings.get("modules_to_save") or ())
-
-
 def _check_targets(tensors: _Tensors, settings: Mapping[str, Any], config: Mapping[str, Any], folder: Path) -> None:
     names = {tensors.prefix + linear.name for linear in _list_targets(config)}
     unknown = sorted(tensors.a.keys() - names)
     if unknown:
         raise _fail(folder, f"{unknown[0]!r} is no linear layer of this {read_family(config).name} model")
-    targets = settings.get("target_modules")
+    targets, excluded = settings.get("target_modules"), settings.get("exclude_modules")
+    layers = settings.get("layers_to_transform")
+    if layers is not None and layers != []:
+        allowed = [layers] if isinstance(layers, int) else layers
+        inside = {tensors.prefix + linear.name for linear in _list_targets(config) if linear.layer in allowed}
+        if outside := sorted(tensors.a.keys() - inside):
+            raise _fail(folder, f"{outside[0]!r} has an adapter and is not among layers_to_transform {layers!r:.200}")
+    if excluded and (stray := sorted(name for name in tensors.a if _matches(excluded, name, folder))):
+        raise _fail(folder, f"{stray[0]!r} has an adapter and is among exclude_modules {excluded!r:.200}")
     if targets is None or targets == "all-linear":
         return
     stray = sorted(name for name in tensors.a if not _matches(targets, name, folder))
     if stray:
         raise _fail(folder, f"{stray[0]!r} has an adapter and is not among target_modules {targets!r:.200}")
-    if settings.get("layers_to_transform") is None and not settings.get("exclude_modules"):
-        left = {name for name in names - tensors.a.keys() if not _is_saved_whole(name, settings)}
+    if layers is None and not excluded:
+        left = {name for name in names - tensors.a.keys() if not is_saved_whole(name, settings)}
         absent = sorted(name for name in left if _matches(targets, name, folder))
         if absent:
             raise _fail(folder, f"{absent[0]!r} is among target_modules and has no adapter")
@@ -297,8 +233,8 @@ def _plan_modules(
 
 def _plan_module(tensors: _Tensors, linear: Linear, settings: Mapping[str, Any], folder: Path) -> PlannedModule:
     name = tensors.prefix + linear.name
-    rank = int(_find_by_pattern(settings, "rank_pattern", settings.get("r"), name, folder))
-    alpha = _find_by_pattern(settings, "alpha_pattern", settings.get("lora_alpha"), name, folder)
+    rank = int(_find_by_pattern(settings, "rank_pattern", settings.get("r", _DEFAULT), name, folder))
+    alpha = _find_by_pattern(settings, "alpha_pattern", settings.get("lora_alpha", _DEFAULT), name, folder)
     expected = {
         "lora_A": (tensors.a[name], (rank, linear.in_features)),
         "lora_B": (tensors.b[name], (linear.out_features, rank)),
@@ -324,9 +260,10 @@ def _plan_module(tensors: _Tensors, linear: Linear, settings: Mapping[str, Any],
 def _read_variant(settings: Mapping[str, Any]) -> Variant:
     if settings.get("use_dora"):
         return "dora"
-    if settings.get("use_rslora"):
-        return "rslora"
-    return "pissa" if str(settings.get("init_lora_weights")).startswith("pissa") else "lora"
+    # PiSSA changes the base's weights, rsLoRA only the scalings, which the modules of the plan have.
+    if settings.get("init_lora_weights") == "pissa":
+        return "pissa"
+    return "rslora" if settings.get("use_rslora") else "lora"
 
 
 def _read_head(
@@ -335,14 +272,17 @@ def _read_head(
     modules = _group_modules(tensors.saved)
     wanted = settings.get("modules_to_save") or []
     for name in modules:
-        if not _is_saved_whole(name, settings):
+        if not is_saved_whole(name, settings):
             raise _fail(folder, f"{name!r} was saved whole and is not among modules_to_save {wanted!r}")
+        # PEFT makes a copy of the copy, trains the inner one, and writes the outer one.
+        if outer := find_nested(name, settings):
+            raise _fail(folder, f"modules_to_save {wanted!r} has {name!r} twice, once inside of {outer!r}")
     last = list_head_modules(config, head="native", num_labels=2)[-1].name
     if last in modules:
         num_labels = dict(modules[last].tensors).get("weight", (0,))[0]
         native = list_head_modules(config, head="native", num_labels=num_labels)
         for module in native:
-            covered = _is_saved_whole(module.name, settings)
+            covered = is_saved_whole(module.name, settings)
             if covered and modules.get(module.name, module) != HeadModule(module.name, module.tensors):
                 found = dict(modules[module.name].tensors)
                 raise _fail(folder, f"{module.name} holds {found}, expected {dict(module.tensors)}")
@@ -375,7 +315,9 @@ def _check_biases(tensors: _Tensors, bias: str, config: Mapping[str, Any], folde
     least: set[str] = set()
     most: set[str] = set()
     if bias == "all":
-        least = {f"{tensors.prefix}{module.name}.bias" for module in list_modules(config) if module.bias}
+        # The bias of a module that was saved whole is part of that module.
+        names = {f"{tensors.prefix}{module.name}" for module in list_modules(config) if module.bias}
+        least = {f"{name}.bias" for name in names if f"{name}.weight" not in tensors.saved}
         most = set(_list_biases(config, tensors.prefix))
     elif bias == "lora_only":
         linears = {tensors.prefix + linear.name for linear in _list_targets(config) if linear.bias}

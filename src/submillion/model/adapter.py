@@ -79,7 +79,8 @@ def build_lora_config(plan: Plan, *, dropout: float) -> peft.LoraConfig:
         alpha_pattern={f"^{re.escape(m.name)}": _plain(m.alpha) for m in plan.modules if m.alpha != alpha},
         lora_dropout=dropout,
         bias=plan.bias,
-        use_rslora=plan.variant == "rslora",
+        # By the scalings: an adapter of DoRA or PiSSA may have those of rsLoRA too.
+        use_rslora=any(not math.isclose(m.scaling, m.alpha / m.rank) for m in plan.modules),
         use_dora=plan.variant == "dora",
         init_lora_weights="pissa" if plan.variant == "pissa" else True,
         modules_to_save=find_head_roots(plan) if native else None,
@@ -304,6 +305,8 @@ def load_adapter_weights(model: nn.Module, folder: Path) -> None:
     """
     path = folder / WEIGHTS_NAME
     state = drop_copies(read_safetensors(path), where=str(path))
+    # PEFT reads both spellings of magnitudes, and has written both.
+    state = {key.replace(".lora_magnitude_vector.weight", ".lora_magnitude_vector"): state[key] for key in state}
     wanted = {key: name for name, key in _file_names(model).items()}
     missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     if missing or extra:

@@ -357,6 +357,11 @@ def lower_precision(stock: Any, encoder_root: str | None, dtype: torch.dtype) ->
     for parameter in encoder.parameters():
         if not parameter.requires_grad and id(parameter) not in kept:
             parameter.data = parameter.data.to(dtype)
+    for name, module in encoder.named_modules():
+        own = list(module.parameters(recurse=False))
+        if ".modules_to_save." in name and any(p.requires_grad and id(p) not in kept for p in own):
+            module.register_forward_pre_hook(lambda _, inputs: tuple(_raise_states(states) for states in inputs))
+            module.register_forward_hook(lambda _, inputs, states: states.to(dtype))
     for module in list(encoder.modules()):
         bias = getattr(module, "bias", None)
         if isinstance(bias, nn.Parameter) and bias.requires_grad and bias.dtype != dtype:
@@ -364,6 +369,11 @@ def lower_precision(stock: Any, encoder_root: str | None, dtype: torch.dtype) ->
                 module.__class__ = _LinearWithTrainedBias
             elif type(module) is nn.LayerNorm:
                 module.__class__ = _LayerNormWithTrainedBias
+
+
+def _raise_states(states: torch.Tensor) -> torch.Tensor:
+    # What an embedding reads are ids.
+    return states.float() if states.is_floating_point() else states
 
 
 class _LinearWithTrainedBias(nn.Linear):

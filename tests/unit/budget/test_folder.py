@@ -12,7 +12,8 @@ import torch
 from safetensors.numpy import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
-from submillion.budget.folder import plan_adapter_folder, read_adapter_base
+from submillion.budget.adapter_settings import read_adapter_base
+from submillion.budget.folder import plan_adapter_folder
 from submillion.budget.plan import Plan, make_plan
 from submillion.config import AdapterConfig, ModelConfig
 from submillion.errors import BudgetError, ModelError
@@ -217,13 +218,40 @@ def test_other_adapter_types_are_named(folder: Path, kind: str | None) -> None:
         ({"target_modules": ["query"]}, "not among target_modules"),
         ({"target_modules": ["query", "value", "key"]}, "has no adapter"),
         ({"target_modules": 3}, "target_modules is 3"),
-        ({"modules_to_save": None}, "'classifier.dense' was saved whole"),
-        ({"modules_to_save": ["classifier.dense"]}, "'classifier.out_proj' was saved whole"),
+        ({"modules_to_save": None, "task_type": None}, "'classifier.dense' was saved whole"),
+        ({"modules_to_save": ["classifier.dense"], "task_type": None}, "'classifier.out_proj' was saved whole"),
+        ({"modules_to_save": ["classifier.dense"]}, "'classifier.dense' twice, once inside of 'classifier'"),
+        ({"modules_to_save": [3]}, "modules_to_save is"),
+        ({"layers_to_transform": 1}, "is not among layers_to_transform 1"),
+        ({"layers_to_transform": [[1]]}, "is not among layers_to_transform"),
+        ({"exclude_modules": ["value"]}, "is among exclude_modules"),
+        ({"exclude_modules": ".*value"}, "is among exclude_modules"),
+        ({"exclude_modules": "(a+)+$"}, "pattern"),
         ({"bias": "all"}, "is missing"),
         ({"bias": "lora_only"}, "query.bias is missing"),
         ({"bias": "some"}, "not none, lora_only or all"),
         ({"use_dora": True}, "0 modules have magnitudes"),
-        ({"lora_bias": True}, "lora_bias"),
+        ({"use_rslora": "yes"}, "use_rslora is 'yes'"),
+        ({"lora_bias": True}, "lora_bias adds biases"),
+        ({"trainable_token_indices": [1]}, "trains rows of the embeddings"),
+        ({"target_parameters": ["x"]}, "no linear layers"),
+        ({"layer_replication": [[0, 1]]}, "more than once"),
+        ({"alora_invocation_tokens": [1]}, "only the tokens after an invocation"),
+        ({"use_qalora": True}, "use_qalora"),
+        ({"use_bdlora": {"a": 1}}, "use_bdlora"),
+        ({"arrow_config": {"a": 1}}, "arrow_config"),
+        ({"kasa_config": {"a": 1}}, "kasa_config"),
+        ({"monteclora_config": {"a": 1}}, "monteclora_config"),
+        ({"init_lora_weights": "olora"}, "took parts of the base"),
+        ({"init_lora_weights": "pissa_niter_4"}, "took parts of the base"),
+        ({"init_lora_weights": "corda"}, "took parts of the base"),
+        ({"init_lora_weights": "loftq"}, "took parts of the base"),
+        ({"init_lora_weights": "pissa", "use_dora": True}, "took parts of the base"),
+        ({"task_type": "TOKEN_CLS"}, "trained for TOKEN_CLS"),
+        (
+            {"task_type": None, "auto_mapping": {"base_model_class": "BertForTokenClassification"}},
+            "trained for BertFor",
+        ),
     ],
 )
 def test_a_configuration_that_the_weights_contradict(folder: Path, changes: dict[str, Any], message: str) -> None:
