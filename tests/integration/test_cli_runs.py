@@ -8,6 +8,7 @@ import io
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -17,6 +18,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+
+from submillion.rundir import RunDir
 
 EVALUATION_KEYS = {
     *("accuracy", "accuracy_interval", "macro_f1", "macro_f1_interval", "per_class", "confusion"),
@@ -55,6 +58,28 @@ def test_train_ends_with_figures_report_and_folder(cli: Cli, trained: Any) -> No
     # The run of this test is too short to learn anything, and that comes first.
     assert lines[0].startswith("This run has not shown that it learnt anything")
     assert any("TF-IDF" in line and "difference" in line for line in lines)
+    page = (trained.folder / "report.html").read_text(encoding="utf-8")
+    assert page.index("has not shown that it learnt anything") < page.index('class="figures"')
+
+
+def test_rows_that_a_run_was_trained_on_are_counted(cli: Cli, trained: Any, tmp_path: Path) -> None:
+    num_train = json.loads((trained.folder / "evaluation" / "train.sample.json").read_text())["num_train"]
+    assert 0 < num_train < 160
+    known = cli("evaluate", trained.folder, trained.data / "train.csv", "--json")
+    assert known.json["num_trained_on"] == num_train
+    assert f"was trained on {num_train:,} of these 160 rows: its figures on them are too good" in known.err
+    fresh = cli("evaluate", trained.folder, trained.data / "test.csv", "--json")
+    assert fresh.json["num_trained_on"] == 0
+    assert "was trained on" not in fresh.err
+    both = cli("compare", trained.folder, trained.folder, trained.data / "train.csv", "--json")
+    assert both.json["num_trained_on"] == [num_train, num_train]
+    # A run of an earlier version kept no list, and says so.
+    older = tmp_path / "older"
+    shutil.copytree(trained.folder, older)
+    RunDir(older).trained_rows.unlink()
+    unknown = cli("evaluate", older, trained.data / "test.csv", "--json")
+    assert unknown.json["num_trained_on"] is None
+    assert "does not say which rows it was trained on" in unknown.err
 
 
 def test_evaluate_gives_every_figure(cli: Cli, trained: Any) -> None:
