@@ -11,6 +11,7 @@ from submillion import api
 from submillion.budget_curve.fill import parse_budgets
 from submillion.budget_curve.measure import CurveResult, measure_curve
 from submillion.config import RunConfig
+from submillion.data.labels import NumbersChoice
 from submillion.data.texts import name_source, place_table
 from submillion.progress import Progress
 
@@ -28,6 +29,7 @@ def curve(
     text: Sequence[str] = (),
     label: str | None = None,
     row_id: str | None = None,
+    numbers: NumbersChoice | None = None,
     rows: int | None = None,
     steps: int | None = None,
     set: Sequence[str] = (),
@@ -46,6 +48,7 @@ def curve(
         text: Text columns; found by name if empty.
         label: Label column; found by name if absent.
         row_id: Id column; row numbers if absent.
+        numbers: What numbers as labels mean; the recipe's if absent.
         rows: Training rows of each run (``data.max_records``); the recipe's if absent.
         steps: Optimizer steps of each run (``train.max_steps``); the recipe's if absent.
         set: ``key.path=value`` settings.
@@ -68,6 +71,7 @@ def curve(
         text=text,
         label=label,
         row_id=row_id,
+        numbers=numbers,
         settings=settings,
     ).config
     folder = Path("runs") / f"{config.name}-curve" if out is None else Path(out)

@@ -26,6 +26,7 @@ def tune(
     text: options.Text = None,
     label: options.Label = None,
     row_id: options.Id = None,
+    numbers: options.Numbers = None,
     settings: options.Settings = None,
     trials: Annotated[
         int | None, typer.Option("--trials", metavar="N", help="Trials of the study, earlier ones included.")
@@ -85,6 +86,7 @@ def tune(
         text=options.split_names(text),
         label=label,
         row_id=row_id,
+        numbers=numbers,
         settings=[*(settings or ()), *(f"search.{key}={value}" for key, value in given.items() if value is not None)],
     )
     for note in resolved.notes:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 
+from submillion import api
 from submillion.cli import main
+from submillion.errors import ConfigError
 
 
 @pytest.fixture
@@ -34,3 +37,21 @@ def test_how_threads_wait_is_left_as_it_is_set(
 def test_a_program_that_calls_a_command_keeps_its_settings(lone_command: None) -> None:
     main(["--version"])
     assert "GOMP_SPINCOUNT" not in os.environ
+
+
+@pytest.mark.parametrize("command", ["train", "tune", "curve"])
+def test_commands_that_train_take_the_same_flags_for_data(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: dict[str, Any] = {}
+
+    def note(recipe: str, **values: Any) -> None:
+        given.update(values)
+        raise ConfigError("enough")
+
+    monkeypatch.setattr(api, "resolve_config", note)
+    flags = ["--text", "a,b", "--label", "c", "--id", "d", "--numbers", "ids-from-1"]
+    assert main([command, "demo", "--data", "x.csv", *flags]) == 2
+    assert "enough" in capsys.readouterr().err
+    found = {name: given[name] for name in ("text", "label", "row_id", "numbers")}
+    assert found == {"text": ("a", "b"), "label": "c", "row_id": "d", "numbers": "ids-from-1"}
