@@ -16,7 +16,7 @@ from submillion.budget.transfer import adapt_to_base
 from submillion.config import AdapterConfig, ExportFormat, RunConfig, apply_overrides, load_yaml, parse_config
 from submillion.corpus import CORPUS_FOLDER
 from submillion.data.labels import Numbering, NumbersChoice
-from submillion.data.texts import is_table, name_source, place_table
+from submillion.data.texts import is_table, name_source, place_table, placing_table
 from submillion.errors import ConfigError
 from submillion.model.sources import load_base_config
 from submillion.progress import Progress, Silent
@@ -79,8 +79,8 @@ def train(
         settings=set,
     ).config
     folder = Path(out) if out is not None else choose_folder(config) if is_table(data) else None
-    config = config if folder is None else place_table(config, data, folder)
-    return start_run(config, folder, progress=progress or Silent())
+    with placing_table(config, data, folder if is_table(data) else None, is_ours=out is None) as placed:
+        return start_run(placed, folder, progress=progress or Silent())
 
 
 def tune(

@@ -76,7 +76,8 @@ def read_columns(footer: bytes) -> list[list[tuple[str, int, int]]]:
         ValueError: The footer is damaged.
     """
     groups = _read_struct(_Compact(io.BytesIO(footer), len(footer)), 0).get(4, [])
-    return [[_locate(column[3]) for column in group[1]] for group in groups]
+    # Columns of no rows have no pages, which writers say by place 0, where no page can be.
+    return [[_locate(column[3]) for column in group[1] if group[3] or column[3][9]] for group in groups]
 
 
 def _locate(column: dict[int, Any]) -> tuple[str, int, int]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
 from submillion.config import RunConfig
-from submillion.errors import ConfigError, DataError
+from submillion.errors import ConfigError, DataError, SubmillionError
 from submillion.files import write_bytes
 
 _ROWS = "rows.parquet"
@@ -103,7 +104,7 @@ def place_table(config: RunConfig, data: object, out: Path) -> RunConfig:
     """
     if not is_table(data):
         return config
-    path = out.parent / f"{out.name}.{_ROWS}"
+    path = _name_rows(out)
     content = encode_table(data)
     if path.exists() and path.read_bytes() != content:
         raise ConfigError(
@@ -111,6 +112,39 @@ def place_table(config: RunConfig, data: object, out: Path) -> RunConfig:
         )
     write_bytes(path, content)
     return config.model_copy(update={"data": config.data.model_copy(update={"source": str(path)})})
+
+
+@contextmanager
+def placing_table(config: RunConfig, data: object, out: Path | None, *, is_ours: bool) -> Iterator[RunConfig]:
+    """Place a table for what is done within; where that is refused before it wrote anything, nothing stays.
+
+    Args:
+        config: The configuration of a run.
+        data: What `name_source` has taken.
+        out: The folder of the run; None where there is no table.
+        is_ours: Whether the folder was made for this run, and goes with it.
+
+    Raises:
+        SubmillionError: As `place_table`, and as what is done within.
+    """
+    if out is None:
+        yield config
+        return
+    path = _name_rows(out)
+    was_there = path.exists()
+    try:
+        yield place_table(config, data, out)
+    except SubmillionError:
+        if not out.is_dir() or not any(out.iterdir()):
+            if not was_there:
+                path.unlink(missing_ok=True)
+            if is_ours and out.is_dir():
+                out.rmdir()
+        raise
+
+
+def _name_rows(out: Path) -> Path:
+    return out.parent / f"{out.name}.{_ROWS}"
 
 
 def encode_table(table: Any) -> bytes:

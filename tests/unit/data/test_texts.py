@@ -14,7 +14,7 @@ import pytest
 
 from submillion.config import RunConfig
 from submillion.data.read import read_dataset
-from submillion.data.texts import encode_table, is_table, list_texts, name_source, place_table
+from submillion.data.texts import encode_table, is_table, list_texts, name_source, place_table, placing_table
 from submillion.errors import ConfigError, DataError
 
 FRAME = pd.DataFrame({"text": ["a", "b", "c", "d"], "label": [1, 2, 1, 2], "kind": pd.Categorical(list("xyxy"))})
@@ -84,6 +84,39 @@ def test_a_table_is_kept_beside_the_run(tmp_path: Path) -> None:
     assert place_table(RunConfig(), "a.csv", tmp_path / "other") == RunConfig()
     kinds = read_dataset(config.data.source).files
     assert list(kinds) == ["run.rows.parquet"]
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+@pytest.mark.parametrize("frame", [FRAME, pd.DataFrame({"text": ["a", 1, object()]})])
+def test_of_a_table_that_is_refused_nothing_stays(tmp_path: Path, frame: pd.DataFrame, is_ours: bool) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    with pytest.raises(DataError), placing_table(RunConfig(), frame, out, is_ours=is_ours):
+        raise DataError("no labels")
+    assert list(tmp_path.iterdir()) == ([] if is_ours else [out])
+
+
+def test_of_a_table_that_a_run_was_begun_with_the_rows_stay(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "config.yaml").touch()
+    with pytest.raises(DataError), placing_table(RunConfig(), FRAME, out, is_ours=True):
+        raise DataError("not finite")
+    assert (tmp_path / "run.rows.parquet").is_file()
+    (out / "config.yaml").unlink()
+    with pytest.raises(DataError), placing_table(RunConfig(), FRAME, out, is_ours=True):
+        raise DataError("once more")
+    # The file was there before.
+    assert (tmp_path / "run.rows.parquet").is_file()
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.null()])
+def test_a_table_without_rows_is_named_as_one(tmp_path: Path, kind: pa.DataType) -> None:
+    config = place_table(
+        RunConfig(), pa.table({"text": pa.array([], kind), "label": pa.array([], kind)}), tmp_path / "r"
+    )
+    with pytest.raises(DataError, match="the file holds no rows"):
+        read_dataset(config.data.source)
 
 
 def test_metadata_of_columns_stays() -> None:
