@@ -160,7 +160,11 @@ def describe_selection(selection: Selection, table: Table) -> str:
         parts.append(f"label from {shorten(selection.label)}")
     parts.append(f"id from {shorten(selection.id)}" if selection.id is not None else "ids are row numbers")
     rest = [name for name in table.names if name and name not in {*selection.text, selection.label, selection.id}]
-    shown = ", ".join(map(shorten, rest[:8])) + (f" and {len(rest) - 8:,} more" if len(rest) > 8 else "")
+    # Columns without a name behind the last one are what a spreadsheet leaves; before it, pandas writes its index.
+    last = max((position for position, name in enumerate(table.names) if name), default=0)
+    unnamed = [position for position, name in enumerate(table.names[:last], start=1) if not name]
+    rest = [*(f"column {position}, which has no name" for position in unnamed), *map(shorten, rest)]
+    shown = ", ".join(rest[:8]) + (f" and {len(rest) - 8:,} more" if len(rest) > 8 else "")
     return ", ".join(parts) + (f"; not read: {shown}" if rest else "")
 
 

@@ -86,6 +86,7 @@ class _Rows:
         self._dialect = dialect
         self._header = header
         self._width = len(header) if header is not None else 0
+        self._swallowed = SwallowedRows(path, dialect.separator, lambda: _iter_plain(path, form, dialect))
         # Columns behind the last name are what a spreadsheet writes beside its table: empty, or a row torn apart.
         named = [position for position, name in enumerate(header or (), start=1) if name.strip()]
         self._num_named = max(named, default=self._width)
@@ -105,11 +106,12 @@ class _Rows:
         ):
             if number and self._header is not None:
                 on_note(f"{self._path.name}: {count_things(number, one, many)}")
+        if self._header is not None and (doubt := self._swallowed.describe_doubt()):
+            on_note(f"{self._path.name}: {doubt}")
 
     def _parse(self, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
         dialect, path = self._dialect, self._path
         reader = csv.reader(lines, delimiter=dialect.separator, quoting=dialect.quoting, strict=True)
-        swallowed = SwallowedRows(path, dialect.separator, lambda: _iter_plain(path, self._form, dialect))
         is_limited = csv.field_size_limit() == MAX_FIELD_CHARS
         is_header_due, is_partly_named = self._header is not None, self._num_named < self._width
         before = dialect.num_skipped + 1
@@ -128,7 +130,7 @@ class _Rows:
                 if not is_limited and max(map(len, fields)) > MAX_FIELD_CHARS:
                     raise field_too_long(f"{path}:{line}")
                 if is_long:
-                    swallowed.check(fields, f"{path}:{line}")
+                    self._swallowed.check(fields, f"{path}:{line}")
                 yield line, fields
         except csv.Error as error:
             if "field larger" in str(error):

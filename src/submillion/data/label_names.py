@@ -19,6 +19,27 @@ _LOOSE = re.compile(
 )
 
 
+class Respelled:
+    """Counts labels that are not spelled as they are read: composed, without what nobody sees, with single blanks."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._sample = ""
+
+    def compare(self, value: object, label: int | str | None) -> None:
+        """Look at a label of the data and at how it is read; what is empty or a number is none of these."""
+        if isinstance(value, str) and isinstance(label, str) and value != label:
+            self._count += 1
+            self._sample = self._sample or f"{value!a} as {label!r}"
+
+    def describe(self) -> str:
+        """Return how many there are, with one of them, as a sentence without its end; empty where there are none."""
+        if not self._count:
+            return ""
+        labels = f"{self._count:,} labels are" if self._count > 1 else "1 label is"
+        return f"{labels} not spelled as read, such as {self._sample}"
+
+
 def fold_name(name: str) -> str:
     """Return what is left of a name without case, quotes, blanks and marks; the name itself where that is nothing."""
     text = unicodedata.normalize("NFKC", name).casefold()

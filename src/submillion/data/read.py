@@ -10,6 +10,7 @@ from pathlib import Path
 from submillion.data.class_names import CLASS_NAMES, choose_class_names
 from submillion.data.columns import NO_ID, Columns, Selection, describe_selection, select_columns
 from submillion.data.formats import open_table
+from submillion.data.label_names import Respelled
 from submillion.data.labels import (
     Classes,
     Numbering,
@@ -311,9 +312,14 @@ def _read_split(
             on_note(note)
         selections.append(selection)
         known = {**table.class_names, **known}
+        respelled = Respelled()
         for record, value in iter_labelled(path, table, selection, first_row=len(records), on_note=on_note):
             records.append(record)
-            values.append(normalise_label(value))
+            label = normalise_label(value)
+            respelled.compare(value, label)
+            values.append(label)
+        if note := respelled.describe():
+            on_note(f"{path.name}: {note}")
     if not records:
         raise _no_rows(paths[0])
     first = selections[0]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from submillion.data.table import shorten
+from submillion.data.table import count_things, shorten
 from submillion.errors import DataError
 
 NUM_COMPARED = 20_000
@@ -38,6 +38,8 @@ class SwallowedRows:
         self._separator = separator
         self._iter_plain = iter_plain
         self._tests: dict[int, Callable[[str], bool]] | None = None
+        self._num_checked = self._num_doubtful = self._most_lines = 0
+        self._first = self._longest = ""
 
     def check(self, row: Sequence[str], where: str) -> None:
         """Look at a row that spans several lines.
@@ -52,6 +54,7 @@ class SwallowedRows:
         width = len(row)
         if width < 2:
             return
+        self._num_checked += 1
         parts = [line.split(self._separator) for line in _LINE_END.split(self._separator.join(row))]
         if len(parts) < 2 or any(len(part) != width for part in parts):
             return
@@ -59,6 +62,8 @@ class SwallowedRows:
         if self._tests is None:
             self._tests = self._learn_columns(width)
         tests = {position: test for position, test in self._tests.items() if position != opened}
+        if not tests:
+            self._doubt(where, len(parts))
         if tests:
             is_swallowed = all(test(part[position]) for part in parts for position, test in tests.items())
         else:
@@ -70,6 +75,24 @@ class SwallowedRows:
                 hint="Put the whole text in quotation marks and write each one inside twice; or, if the file has no "
                 "quoting, save it with tabs as .tsv.",
             )
+
+    def _doubt(self, where: str, num_lines: int) -> None:
+        """Count a row that no other tells from several: a text of several lines has as many separators by chance."""
+        self._num_doubtful += 1
+        self._first = self._first or where.rpartition(":")[2]
+        if num_lines > self._most_lines:
+            self._most_lines, self._longest = num_lines, where.rpartition(":")[2]
+
+    def describe_doubt(self) -> str:
+        """Return what is doubtful of the rows that `check` let pass, without a full stop; empty where nothing is."""
+        if not self._num_doubtful:
+            return ""
+        rows = count_things(self._num_checked, "row stands", "rows stand")
+        taken = "it" if self._num_checked == 1 else f"{self._num_doubtful:,} of them, the first on line {self._first},"
+        return (
+            f"{rows} on several lines, and {taken} would also be rows of one line each; the longest is on line "
+            f"{self._longest} and has {self._most_lines}: look whether a quotation mark there is not closed"
+        )
 
     def _learn_columns(self, width: int) -> dict[int, Callable[[str], bool]]:
         """Return a test of its values for every column that holds few of them, or numbers."""

@@ -25,6 +25,7 @@ _MARKS = (
 
 # Bytes that Windows-1252 does not define, and runs that only other alphabets and two-byte encodings have.
 _NOT_WESTERN = re.compile(rb"[\x81\x8d\x8f\x90\x9d]|[\xc0-\xff]{4}|[\x80-\xff]{7}")
+_DOS_END = "\x1a"
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
 
 
@@ -55,7 +56,7 @@ def examine_text(path: Path) -> TextForm:
     encoding = _find_mark(path)
     notes: list[str] = []
     try:
-        line_end = _scan(path, encoding)
+        line_end, ends_like_dos = _scan(path, encoding)
     except UnicodeDecodeError as error:
         if encoding not in {"utf-8", "utf-8-sig"}:
             raise DataError(
@@ -66,8 +67,14 @@ def examine_text(path: Path) -> TextForm:
         sample = _sample_western(path) if encoding == "utf-8" else None
         if sample is None:
             raise _not_utf8(path) from None
-        encoding, line_end = "cp1252", _scan(path, "cp1252")
-        notes.append(f"{path.name}: is not UTF-8 and is read as Windows-1252, so that it says {sample!r}")
+        encoding = "cp1252"
+        line_end, ends_like_dos = _scan(path, encoding)
+        notes.append(
+            f"{path.name}: is not UTF-8 and is read as Windows-1252, so that it says {sample!r}; "
+            "if that is wrong, save it as UTF-8"
+        )
+    if ends_like_dos:
+        notes.append(f"{path.name}: the end mark of DOS (Ctrl-Z) after the last row is left out")
     if encoding in {"utf-16", "utf-32"}:
         notes.append(f"{path.name}: is read as {_name(encoding)}, by its byte order mark")
     return TextForm(encoding, line_end, tuple(notes))
@@ -89,16 +96,18 @@ def iter_lines(path: Path, form: TextForm | None = None) -> Iterator[str]:
 
 
 def iter_text(path: Path, form: TextForm) -> Iterator[str]:
-    """Yield the text of a file in pieces of at most a block.
+    """Yield the text of a file in pieces of at most a block, without the mark that ends files of DOS.
 
     Raises:
         DataError: The file cannot be read, or has changed since its form was found.
     """
     decoder = codecs.getincrementaldecoder(form.encoding)()
     try:
+        held = ""
         for block in iter_blocks(path):
-            yield decoder.decode(block)
-        yield decoder.decode(b"", final=True)
+            yield held
+            held = decoder.decode(block)
+        yield (held + decoder.decode(b"", final=True)).removesuffix(_DOS_END)
     except UnicodeDecodeError:
         raise _not_utf8(path) from None
 
@@ -134,10 +143,10 @@ def _name(encoding: str) -> str:
     return encoding.upper().removesuffix("-SIG")
 
 
-def _scan(path: Path, encoding: str) -> str:
-    """Decode a whole file, and return its line end."""
+def _scan(path: Path, encoding: str) -> tuple[str, bool]:
+    """Decode a whole file, and return its line end and whether it ends with the mark of files of DOS."""
     decoder = codecs.getincrementaldecoder(encoding)()
-    num_lines, has_return = 0, False
+    num_lines, has_return, last = 0, False, ""
     for block in iter_blocks(path):
         text = decoder.decode(block)
         nul = text.find("\0")
@@ -149,8 +158,9 @@ def _scan(path: Path, encoding: str) -> str:
             )
         num_lines += text.count("\n")
         has_return = has_return or "\r" in text
+        last = text[-1:] or last
     decoder.decode(b"", final=True)
-    return "\r" if has_return and not num_lines else "\n"
+    return "\r" if has_return and not num_lines else "\n", last == _DOS_END
 
 
 def _sample_western(path: Path) -> str | None:

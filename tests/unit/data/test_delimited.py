@@ -109,9 +109,11 @@ def test_a_value_in_a_column_without_a_name_is_a_row_that_fell_apart(tmp_path: P
 
 def test_row_numbers_in_a_first_column_without_a_name_are_no_obstacle(tmp_path: Path) -> None:
     rows = make_rows(9)
-    check_read(
-        write_table(tmp_path / "a.csv", [("", "text", "label"), *((str(n), *r) for n, r in enumerate(rows))]), rows
-    )
+    for name in ("", "Unnamed: 0"):
+        table = [(name, "text", "label"), *((str(n), *r) for n, r in enumerate(rows))]
+        notes = check_read(write_table(tmp_path / "a.csv", table), rows).notes
+        shown = repr(name) if name else "column 1, which has no name"
+        assert any(note.endswith(f"; not read: {shown}") for note in notes)
 
 
 def test_a_single_column_keeps_its_empty_rows_and_the_word_of_its_header(tmp_path: Path) -> None:
@@ -174,6 +176,25 @@ def test_texts_of_several_lines_are_no_swallowed_rows(tmp_path: Path) -> None:
         rows.append(("".join(word + draw.choice([" ", ", ", "\n", ",\n"]) for word in words).strip(), label))
     check_read(write_table(tmp_path / "a.csv", [("text", "label"), *rows]), rows)
     check_read(write_table(tmp_path / "b.csv", [("text", "label"), *rows], end="\r\n"), rows)
+
+
+@pytest.mark.parametrize("num_rows", [2, 3, 5])
+def test_rows_that_nothing_tells_from_one_text_are_a_doubt_that_is_said(tmp_path: Path, num_rows: int) -> None:
+    titles = [(f"{text[:20]} {number}", f"{text} {number}") for number, (text, _) in enumerate(make_rows(60))]
+    text = "title,body\n" + swallow(titles, 9, 9 + num_rows - 1, 1)
+    (tmp_path / "a.csv").write_text(text, encoding="utf-8")
+    notes: list[str] = []
+    records = read_records(str(tmp_path / "a.csv"), Columns(text=("body",)), on_note=notes.append)
+    assert len(records) == 60 - num_rows + 1
+    [doubt] = [note for note in notes if "several lines" in note]
+    assert "a.csv: 1 row stands on several lines" in doubt
+    assert f"the longest is on line 11 and has {num_rows}" in doubt
+    # A text of several lines that could be no rows is none.
+    titles[3] = (titles[3][0], "one\ntwo\nthree")
+    path = write_table(tmp_path / "b.csv", [("title", "body"), *titles])
+    notes.clear()
+    read_records(str(path), Columns(text=("body",)), on_note=notes.append)
+    assert not [note for note in notes if "several lines" in note]
 
 
 def test_ids_that_repeat_can_be_row_numbers(tmp_path: Path) -> None:

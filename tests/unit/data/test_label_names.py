@@ -52,6 +52,16 @@ def test_every_finding_has_a_line() -> None:
     assert describe_findings(check_records({"train": test}, labels).to_json()) == []
 
 
+def test_labels_that_are_not_spelled_as_they_are_read_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\na,caf\u00e9\nb,cafe\u0301\nc, tea\nd,te\u200ba\ne,tea\nf,1.0\n", encoding="utf-8")
+    dataset = read_dataset(str(path))
+    [note] = [note for note in dataset.notes if "not spelled as read" in note]
+    assert note == "a.csv: 3 labels are not spelled as read, such as 'cafe\\u0301' as 'caf\u00e9'"
+    path.write_text("text,label\na,tea\nb,rum\nc,1.0\n", encoding="utf-8")
+    assert not [note for note in read_dataset(str(path)).notes if "not spelled" in note]
+
+
 def test_rows_without_a_label_are_left_out_on_request_and_counted(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("text,label\n" + "".join(f"row {n},{label}\n" for n, label in enumerate(["a", "b", "-1", "", "a"])))

@@ -51,6 +51,7 @@ def test_encodings_are_found_and_named(tmp_path: Path, encoding: str, name: str)
     assert dataset.splits["all"][0].text == TEXT
     said = "\n".join(dataset.notes)
     assert ("Windows-1252" in said and "don\u2019t \u201clike\u201d" in said) is (encoding == "cp1252")
+    assert ("save it as UTF-8" in said) is (encoding == "cp1252")
     assert ("byte order mark" in said) is encoding.startswith(("utf-16", "utf-32"))
 
 
@@ -271,6 +272,27 @@ def test_the_words_that_show_an_encoding_are_of_the_line_that_needs_it(tmp_path:
     path = tmp_path / "rows.csv"
     path.write_bytes(end.join(["text,label", "plain,a", "caf\u00e9 au lait,b", "more,a", ""]).encode("cp1252"))
     assert any("says 'caf\u00e9 au lait" in note for note in read_dataset(str(path)).notes)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.txt", "a.jsonl", "a.json", "a.csv.gz"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_the_mark_that_ends_files_of_dos_is_left_out(tmp_path: Path, name: str, encoding: str) -> None:
+    rows = [{"text": "one \x1a two", "label": "a"}, {"text": "three", "label": "b"}]
+    ending = name.split(".")[1]
+    lines = ["\t".join(row.values()) if ending == "tsv" else ",".join(row.values()) for row in rows]
+    content = {
+        "csv": "\n".join(["text,label", *lines, ""]),
+        "tsv": "\n".join(["text\tlabel", *lines, ""]),
+        "txt": "one \x1a two\nthree\n",
+        "jsonl": "".join(json.dumps(row) + "\n" for row in rows),
+        "json": json.dumps(rows),
+    }[ending]
+    for mark in ("\x1a", ""):
+        written = (content + mark).encode(encoding)
+        (tmp_path / name).write_bytes(gzip.compress(written) if name.endswith(".gz") else written)
+        dataset = read_dataset(str(tmp_path / name))
+        assert [record.text for record in dataset.splits["all"]] == ["one \x1a two", "three"]
+        assert any("Ctrl-Z" in note for note in dataset.notes) is bool(mark)
 
 
 def test_columns_written_as_objects_are_refused_with_the_way_to_write_rows(tmp_path: Path) -> None:
