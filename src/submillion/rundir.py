@@ -51,6 +51,7 @@ _OWN_NAMES = frozenset(
     {
         *("config.yaml", "plan.json", "data.json", "manifest.json", "log.jsonl", ".lock", "head.safetensors"),
         *("checkpoints", "adapter", "tokenizer", "plots", "evaluation", "report.html", "README.md", "rows.parquet"),
+        *("trained_rows.digests", "trackers.json", ".probe.json"),
     }
 )
 

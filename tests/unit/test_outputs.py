@@ -46,7 +46,15 @@ def test_an_output_that_is_read_is_refused_however_it_is_spelled(
 def test_places_of_a_run_are_no_outputs(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     (tmp_path / "link").symlink_to(run)
-    for name in ("log.jsonl", "data.json", "adapter/new.csv", "evaluation/test.predictions.parquet", "tokenizer/x/y"):
+    for name in (
+        "log.jsonl",
+        "data.json",
+        "adapter/new.csv",
+        "evaluation/test.predictions.parquet",
+        "tokenizer/x/y",
+        "trained_rows.digests",
+        "trackers.json",
+    ):
         for folder in (run, tmp_path / "link"):
             with pytest.raises(ConfigError, match="belongs to the run"):
                 refuse_overwriting(folder / name, where="--out")

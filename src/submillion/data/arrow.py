@@ -21,6 +21,7 @@ from submillion.data.allowance import MAX_RATIO, Allowance, check_num_columns
 from submillion.data.arrow_messages import iter_promises
 from submillion.data.arrow_values import holds_texts, is_flat, measure_texts, read_slice
 from submillion.data.parquet_pages import iter_pages, read_columns
+from submillion.data.table import MAX_FIELD_CHARS, field_too_long
 from submillion.errors import DataError
 
 BATCH_ROWS = 4096
@@ -32,6 +33,7 @@ MAX_PAGE_VALUES = 16 << 20
 _MAX_FOOTER_BYTES = 64 << 20
 _MAX_ROW_GROUPS = 100_000
 _BATCH_BYTES = 64 << 20
+_MAX_CHARACTER_BYTES = 4  # of UTF-8
 _MAX_JSON_BYTES = 64 << 20
 _READ_BYTES = 1 << 20
 
@@ -288,7 +290,10 @@ def _make_table(
                 for start in range(0, batch.num_rows, BATCH_ROWS):
                     parts = [column.slice(start, BATCH_ROWS) for column in batch.columns]
                     for part in parts:
-                        allowance.charge_bytes(measure_texts(part))
+                        num_bytes, longest = measure_texts(part)
+                        allowance.charge_bytes(num_bytes)
+                        if longest > MAX_FIELD_CHARS * _MAX_CHARACTER_BYTES:
+                            raise field_too_long(str(path))
                     for values in zip(*map(read_slice, parts), strict=True):
                         number += 1
                         yield number, values

@@ -38,14 +38,16 @@ def _has_texts(kind: pa.DataType) -> bool:
     return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
 
 
-def measure_texts(column: pa.Array) -> int:
-    """Return the bytes of all texts in a column, each counted as often as it appears; 0 for other values."""
+def measure_texts(column: pa.Array) -> tuple[int, int]:
+    """Return the bytes of all texts in a column, each counted as often as it appears, and of its longest; else 0, 0."""
     parts = _find_parts(column)
     values = column if parts is None else parts[0]
     if not _has_texts(values.type):
-        return 0
+        return 0, 0
     lengths = _measure_each(values)
-    return int(lengths.sum() if parts is None else lengths[parts[1][parts[1] >= 0]].sum())
+    if parts is not None:
+        lengths = lengths[parts[1][parts[1] >= 0]]
+    return int(lengths.sum()), int(lengths.max(initial=0))
 
 
 def _measure_each(texts: pa.Array) -> NDArray[np.int64]:

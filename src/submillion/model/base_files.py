@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from submillion.errors import ModelError, RunError
-from submillion.files import explain_stray_link, read_plain, write_json
+from submillion.files import explain_stray_link, read_json, read_plain, write_json
 from submillion.private_folders import explain_distrust
 from submillion.rundir import find_cache_folder
 
@@ -191,9 +191,10 @@ def digest_file(path: Path) -> str:
     key = {"path": str(path), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
     memo = find_cache_folder() / "digests" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
     is_private = not explain_distrust(memo.parent)
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        remembered = json.loads(memo.read_text(encoding="utf-8"))
-        if is_private and {name: remembered.get(name) for name in key} == key:
+    with contextlib.suppress(OSError, RunError):
+        # Where others can write, even to open it may wait for ever: a pipe may lie there.
+        remembered = read_json(memo) if is_private else {}
+        if {name: remembered.get(name) for name in key} == key and isinstance(remembered.get("sha256"), str):
             return str(remembered["sha256"])
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from submillion.data import allowance
+from submillion.data import allowance, arrow
 from submillion.data.read import iter_records, read_dataset, read_records
 from submillion.errors import DataError
 
@@ -342,3 +342,15 @@ def test_repeated_rows_of_pickles_are_read(tmp_path: Path) -> None:
     masked = pd.DataFrame({"text": ["a", "b"], "n": pd.array([1, None], dtype="Int64")})
     path.write_bytes(pickle.dumps(masked))
     assert [record.text for record in read_records(str(path))] == ["a", "b"]
+
+
+def test_one_text_beyond_the_length_of_a_field_is_refused_before_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "long.arrow"
+    batch = pa.record_batch([pa.array(["a" * 20_000_000]), pa.array(["x"])], names=["text", "label"])
+    with pa.ipc.new_file(path, batch.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as file:
+        file.write_batch(batch)
+    monkeypatch.setattr(arrow, "read_slice", lambda part: pytest.fail("it was decoded"))
+    with pytest.raises(DataError, match="a field is longer than 1,048,576 characters"):
+        read_records(str(path))

@@ -4,7 +4,9 @@ import hashlib
 import importlib.resources
 import importlib.util
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -351,3 +353,23 @@ def test_tiny_bases_are_whole(family: str, tiny_base: Callable[[str], Path]) -> 
     folder = tiny_base(family)
     assert find_base(str(folder)).folder == folder.resolve()
     assert load_base_config(str(folder))["model_type"] == family
+
+
+def test_a_pipe_among_the_remembered_digests_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUBMILLION_CACHE", str(tmp_path / "cache"))
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"weights")
+    expected = base_files.digest_file(weights)
+
+    def give_up(*_: object) -> None:
+        raise AssertionError("it waited for the pipe")
+
+    signal.signal(signal.SIGALRM, give_up)
+    (memo,) = (tmp_path / "cache" / "digests").iterdir()
+    for mode in (0o700, 0o777):
+        memo.parent.chmod(mode)
+        memo.unlink()
+        os.mkfifo(memo)
+        signal.setitimer(signal.ITIMER_REAL, 10)  # ends the wait of code that opens the pipe
+        assert base_files.digest_file(weights) == expected
+        signal.setitimer(signal.ITIMER_REAL, 0)
