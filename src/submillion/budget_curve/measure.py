@@ -1,6 +1,6 @@
 """Measure a curve: plan every budget, train each over the seeds in a process of its own, combine, draw.
 
-The same call continues: finished runs are taken as they stand, the one that was under way goes on from its checkpoint.
+The same call continues: finished runs are kept, and the one that was under way continues from its checkpoint.
 """
 
 from __future__ import annotations

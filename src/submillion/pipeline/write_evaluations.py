@@ -79,7 +79,7 @@ def write_train_sample(
 ) -> JsonObject:
     """Write ``evaluation/train.sample.json``: how well rows are known that were trained on; return the figures.
 
-    It is no measure of quality. It stands beside the validation figure, so that neither is taken for the other.
+    It does not measure quality. It is shown beside the validation figure, so that neither is taken for the other.
 
     Args:
         run: The run folder.

@@ -18,7 +18,7 @@ from submillion.run.history import FloatArray, RunHistory
 GROUPS = {"adapter_a": "adapter A", "adapter_b": "adapter B", "head": "head", "bias": "biases"}
 SHARES = ("accuracy", "precision", "recall", "f1")
 AVERAGES = ("macro", "micro", "weighted")
-MAX_OTHER_FIGURES, MAX_QUALITY_PLOTS = 8, 4  # all figures stand in the tables
+MAX_OTHER_FIGURES, MAX_QUALITY_PLOTS = 8, 4  # The tables have all figures.
 SMOOTH_POINTS = 60  # of noisy lines beside others: fewer means, or the lines hide each other
 THINNED = "Long lines are means of neighbouring steps; darker shade: most single steps, lighter: all of them."
 

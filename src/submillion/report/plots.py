@@ -36,7 +36,7 @@ class Estimate:
     """One line of an interval plot.
 
     Attributes:
-        group: What it stands under, such as a split.
+        group: Heading above it, such as the name of a split.
         label: Whose figure it is.
         value: The estimate.
         interval: Its 95 % interval.

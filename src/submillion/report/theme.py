@@ -63,7 +63,7 @@ Draw = Callable[[Theme], Figure]
 
 
 class PlotFigure(Figure):
-    """A figure that a notebook shows as it stands in a report."""
+    """A figure that a notebook shows as a report does."""
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()

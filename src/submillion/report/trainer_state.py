@@ -64,7 +64,7 @@ def load_trainer_state(path: Path) -> RunHistory:
         path: The file; another name than trainer_state.json is fine.
 
     Raises:
-        RunError: It is no JSON, or not a Trainer's.
+        RunError: It is not JSON, or not a Trainer's.
     """
     state = _read_state(path)
     history = state["log_history"]

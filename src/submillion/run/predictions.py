@@ -32,7 +32,7 @@ class Predictions:
         confidence: Probability of the prediction, shape (n,).
         probabilities: Of every class, shape (n, C).
         texts: Texts as the model read them.
-        sources: Where each row stands, ``file:line``.
+        sources: Place of each row, as ``file:line``.
     """
 
     ids: tuple[str, ...]

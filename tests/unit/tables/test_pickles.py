@@ -222,6 +222,15 @@ def test_bombs_and_damage_end_in_a_data_error(tmp_path: Path, name: str) -> None
         read_records(str(write(tmp_path, BOMBS[name])))
 
 
+def test_a_pickle_of_very_many_parts_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "rows.pkl"
+    path.write_bytes(pickle.dumps([{"text": f"text {number}"} for number in range(50)]))
+    assert len(read_records(str(path))) == 50
+    monkeypatch.setattr("submillion.tables.pickle_tree._MAX_OPCODES", 100)
+    with pytest.raises(DataError, match="too many parts"):
+        read_records(str(path))
+
+
 def test_crafted_arrow_offsets_are_caught_before_a_read(tmp_path: Path) -> None:
     content = bytearray(pickle.dumps(SMALL, protocol=5))
     offsets = struct.pack("<4i", 0, 1, 4, 4)
