@@ -68,6 +68,7 @@ CRAFTED: dict[str, Callable[[Values], Any]] = {
     "no pattern": set_part("pre_tokenizer", split_by("(")),
     "doubling": set_part("normalizer", double(60)),
     "nested": set_part("normalizer", nest(200)),
+    "many parts": set_part("normalizer", {"type": "Sequence", "normalizers": [{"type": "Lowercase"}] * 100}),
     "unknown part": set_part("pre_tokenizer", {"type": "FixedLength", "length": 0}),
     "part without a type": set_part("decoder", {"prefix": "##"}),
     "unk missing": set_model(unk_token="[NONE]"),
