@@ -249,7 +249,7 @@ def _list_trials(folder: Path) -> None:
 
     url = f"sqlite:///{folder / 'study.db'}"
     with storage_errors(url):
-        list_rows(optuna.load_study(study_name="fuzzed", storage=open_storage(url)))
+        list_rows(optuna.create_study(study_name="fuzzed", storage=open_storage(url), load_if_exists=True))
 
 
 _USE = (_classify, _show, _predict, _evaluate, _compare)

@@ -216,7 +216,7 @@ def _find_by_pattern(settings: JsonView, key: str, default: Any, name: str, fold
         if _match_pattern(rf"(.*\.)?({pattern})", name, folder):
             value = candidate
             break
-    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise _fail(folder, f"{value!r} is not a rank or alpha for {name!r}")
     return value
 

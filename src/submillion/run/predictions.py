@@ -117,7 +117,7 @@ def read_scored_texts(run: RunDir, split: str) -> list[str]:
     if not path.exists():
         raise RunError(f"has no scored {split} rows to compare the export on", where=str(path), hint=hint)
     try:
-        texts: list[str] = parquet.read_table(path, columns=["text"]).column("text").to_pylist()
+        texts: list[str] = _read_table(path).column("text").to_pylist()
         if not texts or not all(isinstance(text, str) for text in texts):
             raise ValueError("its column text holds no texts")
     except (pyarrow.ArrowException, KeyError, OSError, ValueError) as error:

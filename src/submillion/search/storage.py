@@ -21,6 +21,7 @@ JOURNAL = "journal:"
 _EXAMPLES = "sqlite:///study.db, postgresql://USER@HOST/DATABASE or journal:study.log"
 # Writers of one SQLite file wait for each other; the default of 5 s is short where a disk is slow.
 _SQLITE_WAIT_S = 60
+_SQLITE_PAGE = 512  # bytes of the smallest page, https://www.sqlite.org/fileformat.html
 _NUM_ATTEMPTS = 8
 _RACE = ("already exists", "unique", "duplicate", "locked", "no such table", "does not exist")
 
@@ -87,6 +88,7 @@ def _open_tables(url: str) -> BaseStorage:
         options["connect_args"] = {"timeout": _SQLITE_WAIT_S}
     try:
         with storage_errors(url):
+            _refuse_cut_database(url)
             return get_storage(RDBStorage(choose_driver(url), engine_kwargs=options))
     except (ArgumentError, NoSuchModuleError) as error:
         raise ConfigError(
@@ -103,6 +105,20 @@ def _open_tables(url: str) -> BaseStorage:
             where="--storage",
             hint="Install it: pip install psycopg[binary]",
         ) from None
+
+
+def _refuse_cut_database(url: str) -> None:
+    """Refuse what is left of a database: SQLite takes a file that is shorter than a page for a new one."""
+    from sqlalchemy.engine import make_url
+
+    database = make_url(url).database if url.startswith("sqlite") else None
+    path = Path((database or "").removeprefix("file:"))
+    if path.is_file() and 0 < path.stat().st_size < _SQLITE_PAGE:
+        raise RunError(
+            f"is damaged: a database has at least {_SQLITE_PAGE} bytes, this file has {path.stat().st_size}",
+            where=str(path),
+            hint="Restore the file, or move it away to begin the search again.",
+        )
 
 
 @contextmanager

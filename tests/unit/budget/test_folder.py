@@ -215,6 +215,8 @@ def test_other_adapter_types_are_named(folder: Path, kind: str | None) -> None:
         ({"rank_pattern": {"query": 5}}, "expected \\[5, 24\\]"),
         ({"rank_pattern": {"(": 5}}, "the pattern '\\(' is not used: it is not valid"),
         ({"rank_pattern": [1]}, "rank_pattern is"),
+        ({"r": float("nan")}, "nan is not a rank or alpha"),
+        ({"lora_alpha": float("inf")}, "inf is not a rank or alpha"),
         ({"target_modules": ["query"]}, "not in target_modules"),
         ({"target_modules": ["query", "value", "key"]}, "has no adapter"),
         ({"target_modules": 3}, "target_modules is 3"),

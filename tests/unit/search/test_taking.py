@@ -1,4 +1,4 @@
-"""Processes that take trials from one SQLite study at the same moment."""
+"""SQLite studies: processes that take trials at the same moment, and damage."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import time
 from pathlib import Path
 
 import optuna
+import pytest
+
+from submillion.errors import RunError
+from submillion.search.storage import open_storage
 
 ROOT = Path(__file__).parents[3]
 NUM_TRIALS, NUM_PROCESSES = 24, 4
@@ -44,3 +48,14 @@ def test_each_waiting_trial_is_taken_once(tmp_path: Path) -> None:
     taken = [int(line) for taker in takers for line in taker.communicate(timeout=120)[0].split()]
     assert [taker.returncode for taker in takers] == [0] * NUM_PROCESSES
     assert sorted(taken) == list(range(NUM_TRIALS))
+
+
+@pytest.mark.parametrize("size", [1, 100, 511])
+def test_what_is_left_of_a_database_is_not_taken_for_a_new_one(tmp_path: Path, size: int) -> None:
+    """SQLite makes a new database of a file that is shorter than a page, and the trials would be gone in silence."""
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    open_storage(url)
+    whole = (tmp_path / "study.db").read_bytes()
+    (tmp_path / "study.db").write_bytes(whole[:size])
+    with pytest.raises(RunError, match="is damaged"):
+        open_storage(url)
