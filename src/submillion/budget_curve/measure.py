@@ -11,12 +11,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from submillion.budget_curve.combine import describe_point
 from submillion.budget_curve.fill_budget import Filled, fill_budget
 from submillion.config.run import FinalConfig, RunConfig
 from submillion.errors import ConfigError
 from submillion.launch import LaunchedRun, launch_run
+from submillion.metrics import stats
 from submillion.model.sources import load_base_config
 from submillion.progress import Progress, Silent
 from submillion.report.budget_page import write_budget_page
@@ -157,4 +158,21 @@ def _describe(
         "points": points,
         "tests": tests,
         "baseline": read_json(baseline)["accuracy"] if baseline.exists() else None,
+    }
+
+
+def describe_point(right: NDArray[np.bool_]) -> dict[str, object]:
+    """Return mean accuracy over seeds, its 95 % interval, and what each seed had.
+
+    The interval draws runs and records with replacement (`stats.bootstrap_runs`), so it is about other seeds and other
+    records at once; a record that three runs have scored counts as one record. With one seed it is about records alone.
+
+    Args:
+        right: Whether each run was right on each record, shape (S, n).
+    """
+    interval = stats.bootstrap_runs(right, np.zeros_like(right), seed=0)
+    return {
+        "accuracy": float(right.mean()),
+        "accuracy_interval": list(interval),
+        "accuracies": [float(run.mean()) for run in right],
     }

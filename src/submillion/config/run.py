@@ -27,17 +27,6 @@ TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 ExportFormat = Literal["merged", "adapter"]
 LongTexts = Literal["head", "head_tail", "chunks"]
 
-LOWER_IS_BETTER = frozenset({"loss", "brier_raw", "ece_raw"})
-"""Metrics for which lower is better; for all others, higher is better."""
-
-
-def is_better(metric: str, value: float, best: float | None) -> bool:
-    """Return whether a figure beats the best so far; the earliest wins ties."""
-    if best is None:
-        return True
-    return value < best if metric in LOWER_IS_BETTER else value > best
-
-
 # Figures of the training log, before temperature; f1:NAME is the F1 of one class.
 Metric = Annotated[
     str,

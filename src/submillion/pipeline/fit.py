@@ -15,9 +15,10 @@ from typing import Any
 import torch
 
 from submillion.config.nested import flatten
-from submillion.config.run import RunConfig, is_better
+from submillion.config.run import RunConfig
 from submillion.encoding.text_encoder import Features
 from submillion.errors import RunError
+from submillion.metrics.direction import is_better
 from submillion.model.encoder import Classifier
 from submillion.model.prefix import reuse_prefix
 from submillion.progress import Progress

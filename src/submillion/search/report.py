@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from submillion.config.run import LOWER_IS_BETTER
+from submillion.metrics.direction import LOWER_IS_BETTER
 from submillion.report.study_plots import StudyPicture, StudyPoint, list_study_plots
 from submillion.report.templates import render_page
 from submillion.report.theme import render_png

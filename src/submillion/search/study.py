@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from submillion.config.nested import list_changes
-from submillion.config.run import LOWER_IS_BETTER, RunConfig
+from submillion.config.run import RunConfig
 from submillion.config.search import SearchConfig
 from submillion.errors import ConfigError, RunError
+from submillion.metrics.direction import LOWER_IS_BETTER
 from submillion.search.storage import experimental_allowed
 
 if TYPE_CHECKING:

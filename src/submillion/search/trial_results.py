@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
-from submillion.config.run import is_better
 from submillion.config.search import FloatRange, IntRange, RankRange
 from submillion.errors import RunError
+from submillion.metrics.direction import is_better
 from submillion.search.space import ALPHA_FACTOR, RANK_SHARE
 from submillion.search.study import ERROR, RECIPE, RUNS, SETTINGS, list_trials
 from submillion.search.task import Task

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from submillion.config.run import is_better
 from submillion.errors import DivergedError
 from submillion.launch import LaunchedRun, launch_run
+from submillion.metrics.direction import is_better
 from submillion.run.folder import RunDir
 from submillion.search.storage import taking_alone
 from submillion.search.study import (

@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from submillion.budget_curve import measure
-from submillion.budget_curve.combine import describe_point
-from submillion.budget_curve.measure import measure_curve
+from submillion.budget_curve.measure import describe_point, measure_curve
 from submillion.config.run import RunConfig, TrainConfig
 from submillion.errors import BudgetError, ConfigError, RunError
 from submillion.launch import LaunchedRun

@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file
 from sklearn.metrics import f1_score, log_loss, precision_score, recall_score
 
-from submillion.config.run import RunConfig, TrainConfig, is_better, parse_config
+from submillion.config.run import RunConfig, TrainConfig, parse_config
 from submillion.errors import ConfigError, RunError
+from submillion.metrics.direction import is_better
 from submillion.metrics.stats import bin_reliability, measure_calibration_error
 from submillion.pipeline.fit import FitResult, Fitting, RunLog, list_events
 from submillion.progress import Silent
