@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-from submillion.budget.adapter_settings import read_adapter_config
+from submillion.budget.adapter_settings import choose_base
 from submillion.budget.folder import plan_adapter_folder
 from submillion.budget.plan import Plan, make_plan
 from submillion.config.nested import add_overrides
@@ -311,8 +311,6 @@ def _refuse_useless(given: Mapping[str, object], folder: str | PathLike[str]) ->
 
 
 def _plan_folder(folder: Path, *, base: str | None, budget: int | None) -> Plan:
-    name = base or str(read_adapter_config(folder).get("base_model_name_or_path") or "")
-    if not name:
-        raise ConfigError("the adapter does not name its base model", where=str(folder), hint="Name it with --base.")
+    name, revision = choose_base(folder, base)
     limit = RunConfig().budget if budget is None else budget
-    return plan_adapter_folder(folder, load_base_config(name), budget=limit, base=name)
+    return plan_adapter_folder(folder, load_base_config(name, revision), budget=limit, base=name)

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from submillion import api
 from submillion.budget.adapter_settings import read_adapter_config
 from submillion.config.run import ModelConfig
 from submillion.errors import ModelError
@@ -169,7 +171,10 @@ def test_a_base_whose_head_tells_no_single_class_is_refused(
         run_model.load_run(tmp_path / "adapter")
 
 
-def test_the_revision_of_the_base_is_heeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("module", "use"), [(run_model, run_model.load_run), (api, api.plan)], ids=["load", "plan"])
+def test_the_revision_of_the_base_is_heeded(
+    module: ModuleType, use: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     values = {"peft_type": "LORA", "base_model_name_or_path": "some/base", "revision": "f" * 40}
     (tmp_path / "adapter_config.json").write_text(json.dumps(values))
     asked = []
@@ -178,9 +183,9 @@ def test_the_revision_of_the_base_is_heeded(tmp_path: Path, monkeypatch: pytest.
         asked.append((name, revision))
         raise ModelError("enough")
 
-    monkeypatch.setattr(run_model, "load_base_config", note)
+    monkeypatch.setattr(module, "load_base_config", note)
     with pytest.raises(ModelError, match="enough"):
-        run_model.load_run(tmp_path)
+        use(tmp_path)
     assert asked == [("some/base", "f" * 40)]
 
 
