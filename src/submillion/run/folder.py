@@ -1,4 +1,4 @@
-"""The run folder: the name of every file in it, and which of them may be used; and the cache's place."""
+"""The run folder: the name of every file in it, and which of them may be used."""
 
 from __future__ import annotations
 
@@ -16,18 +16,10 @@ RunState = Literal["new", "running", "trained", "finished", "pruned"]
 """How far a run has come: nothing is there; it is under way; its weights and temperature are saved; all of it is done,
 figures included; or it was ended early for good."""
 
-_OWN_NAMES = frozenset(
-    {
-        *("config.yaml", "plan.json", "data.json", "manifest.json", "log.jsonl", ".lock", "head.safetensors"),
-        *("checkpoints", "adapter", "tokenizer", "plots", "evaluation", "report.html", "README.md", "rows.parquet"),
-        *("trained_rows.digests", "trackers.json", ".probe.json"),
-    }
-)
-
 
 @dataclass(frozen=True)
 class RunDir:
-    """Paths inside one run folder; what they hold is read anew with every call."""
+    """Paths inside one run folder. Each call reads the files again, so nothing here goes stale."""
 
     path: Path
 
@@ -111,6 +103,17 @@ class RunDir:
         """The model card."""
         return self.path / "README.md"
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that a run itself may write at the top of its folder."""
+        written = (self.config, self.plan, self.data, self.trained_rows, self.manifest, self.log, self.lock, self.head)
+        return (*written, self.report, self.card, self.trackers, self.probe)
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Every folder that a run itself may write, apart from exports and the folders of its trackers."""
+        return (self.checkpoints, self.adapter, self.tokenizer, self.plots, self.path / "evaluation")
+
     def evaluation(self, split: str) -> Path:
         """Figures of one split or watched set, or of its baseline (``<split>.baseline``)."""
         return self.path / "evaluation" / f"{split}.json"
@@ -128,12 +131,12 @@ class RunDir:
         refuse_links(self)
         if not self.manifest.exists():
             return "running" if self.config.exists() else "new"
-        state = Manifest.read(self.manifest).state
-        if state == "pruned":
+        manifest = Manifest.read(self.manifest)
+        if manifest.state == "pruned":
             return "pruned"
-        if state == "complete":
+        if manifest.state == "complete":
             return "finished"
-        return "trained" if self.has_weights() else "running"
+        return "trained" if self._holds_weights(manifest) else "running"
 
     def has_weights(self) -> bool:
         """Return whether the folder holds the weights that its training ended with, and the temperature for them.
@@ -144,16 +147,18 @@ class RunDir:
             RunError: As `state`.
         """
         refuse_links(self)
-        is_trained = self.manifest.exists() and Manifest.read(self.manifest).temperature is not None
-        return is_trained and self.adapter.is_dir()
+        return self.manifest.exists() and self._holds_weights(Manifest.read(self.manifest))
+
+    def _holds_weights(self, manifest: Manifest) -> bool:
+        return manifest.temperature is not None and self.adapter.is_dir()
 
 
 def refuse_links(run: RunDir) -> None:
     """Refuse a run folder in which anything that is read or written is a link, a pipe or a device.
 
     A run folder may come from a stranger. A link in it makes this package read, or overwrite, a file elsewhere, and a
-    pipe makes it wait for ever. The folder itself may be reached through a link. What trackers and exports keep in
-    folders of their own is theirs; these folders themselves must be none of the kind.
+    pipe makes it wait for ever. The folder itself may be reached through a link. What exports and
+    trackers keep in their folders is not looked at, but these folders themselves must be real ones.
 
     Args:
         run: The run folder; files may be absent.
@@ -161,11 +166,9 @@ def refuse_links(run: RunDir) -> None:
     Raises:
         RunError: With the first such thing.
     """
-    files = (run.config, run.plan, run.data, run.manifest, run.log, run.lock, run.head, run.report, run.card)
-    trackers = [run.path / name for name in ("export", "export/merged", "export/adapter", "tensorboard", "wandb")]
-    own = (run.checkpoints, run.adapter, run.tokenizer, run.plots, run.evaluation("test").parent)
-    refuse_odd_files((*files, run.trackers, run.probe, run.trained_rows), (*own, *trackers))
-    for folder in own:
+    others = [run.path / name for name in ("export", "export/merged", "export/adapter", "tensorboard", "wandb")]
+    refuse_odd_files(run.files, (*run.folders, *others))
+    for folder in run.folders:
         _refuse_links_below(folder)
 
 
@@ -223,7 +226,11 @@ def refuse_overwriting(out: Path, inputs: Iterable[Path] = (), *, where: str) ->
     for parent in place.parents:
         run = RunDir(parent)
         inner = place.relative_to(parent).parts[0]
-        if inner.lower() in {name.lower() for name in _OWN_NAMES} and run.config.is_file() and run.manifest.is_file():
+        if (
+            inner.lower() in {path.name.lower() for path in (*run.files, *run.folders)}
+            and run.config.is_file()
+            and run.manifest.is_file()
+        ):
             raise ConfigError(
                 f"belongs to the run {parent}",
                 where=where,
