@@ -318,8 +318,12 @@ def test_an_interrupted_run_says_how_it_is_continued(
     assert (folder / "checkpoints" / "last").is_file()
 
 
-def test_a_closed_pipe_is_no_error(submillion_process: Callable[..., subprocess.Popen[str]]) -> None:
-    with submillion_process("recipes", "show", "agnews") as process:
+@pytest.mark.parametrize("words", [("recipes", "show", "agnews"), ("recipes",), ("plan", "agnews")], ids=" ".join)
+def test_a_closed_pipe_is_no_error(
+    words: tuple[str, ...], submillion_process: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """Text, a table and a report of several tables end in the same code."""
+    with submillion_process(*words) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()

@@ -30,6 +30,14 @@ class CleanConsole(Console):
             else:
                 yield Segment(clean_controls(segment.text), segment.style)
 
+    def on_broken_pipe(self) -> None:
+        """Pass the error on, since rich would exit with 1, which means a bug here.
+
+        Raises:
+            BrokenPipeError: The one that rich has caught.
+        """
+        raise  # noqa: PLE0704  # rich calls this where it handles the error
+
 
 def make_text(text: object, style: str = "") -> Text:
     """Return anything as text that is shown literally, without markup or control characters."""
