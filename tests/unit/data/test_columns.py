@@ -15,25 +15,7 @@ import pytest
 from submillion.data.columns import Columns
 from submillion.data.read import iter_records, read_dataset
 from submillion.errors import DataError
-
-WORDS = [
-    "soup",
-    "bread",
-    "oven",
-    "tax",
-    "bank",
-    "loan",
-    "goal",
-    "match",
-    "medal",
-    "rain",
-    "town",
-    "bridge",
-    "lunch",
-    "near",
-    "twice",
-    "old",
-]
+from tests.words import WORDS
 
 
 def make_text(draw: random.Random, num_words: int) -> str:

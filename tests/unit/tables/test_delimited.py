@@ -13,26 +13,9 @@ import pytest
 from submillion.data.columns import Columns
 from submillion.data.read import Dataset, count_rows, iter_records, read_dataset, read_records
 from submillion.errors import DataError
+from tests.words import WORDS
 
 TOPICS = ("food", "money", "sport")
-WORDS = [
-    "soup",
-    "bread",
-    "oven",
-    "tax",
-    "bank",
-    "loan",
-    "goal",
-    "match",
-    "medal",
-    "rain",
-    "town",
-    "bridge",
-    "lunch",
-    "near",
-    "twice",
-    "old",
-]
 
 
 def make_rows(num_rows: int, *, seed: int = 0) -> list[tuple[str, str]]:
