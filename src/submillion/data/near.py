@@ -52,6 +52,12 @@ def normalise_text(text: str) -> str:
     return " ".join(_WORD.findall(text.casefold()))
 
 
+def is_near_enough(common: int, first: int, second: int) -> bool:
+    """Return whether sets of two sizes with `common` members in both have a Jaccard similarity of at least 0.8."""
+    # Whole numbers express common / union >= 4 / 5 without rounding.
+    return 5 * common >= 4 * (first + second - common)
+
+
 def find_near_links(
     texts: Sequence[str], is_in: NDArray[np.bool_] | None = None, on_progress: Progress | None = None
 ) -> NDArray[np.int64]:
@@ -277,9 +283,7 @@ class _Search:
             if text not in sets:
                 sets[text] = frozenset(self._shingles[self._borders[text] : self._borders[text + 1]].tolist())
         a, b = sets[pair[0]], sets[pair[1]]
-        common = len(a & b)
-        # Whole numbers express common / union >= 4 / 5 without rounding.
-        return 5 * common >= 4 * (len(a) + len(b) - common)
+        return is_near_enough(len(a & b), len(a), len(b))
 
     def _note_links(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> None:
         np.logical_or.at(self._is_near, left, self._holds[right])

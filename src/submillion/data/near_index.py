@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from submillion.data.near import SHINGLE_WORDS, normalise_text
+from submillion.data.near import SHINGLE_WORDS, is_near_enough, normalise_text
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
@@ -68,8 +68,7 @@ class NearIndex:
             common.update(self._owners[begin:end].tolist())
         for code in codes.tolist():
             common.update(self._added.get(code, ()))
-        # Whole numbers express common / union >= 4 / 5 without rounding.
-        near = (n for n, count in common.items() if 5 * count >= 4 * (len(codes) + self._sizes[n] - count))
+        near = (n for n, count in common.items() if is_near_enough(count, len(codes), self._sizes[n]))
         return min(near, default=None)
 
     def _register(self, words: str, number: int) -> NDArray[np.uint64]:
