@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from submillion.errors import RunError, SubmillionError
+from submillion.run.manifest import TEMPERATURE
 from submillion.storage.json_shapes import (
     ANY_NUMBER,
     COUNT,
@@ -36,6 +37,8 @@ _RESULT: Shape = {
     "ece": SHARE,
     "ece_raw": SHARE,
     "brier": Number(0, 2.000001),
+    "num_truncated?": COUNT,
+    "temperature?": TEMPERATURE,
     "reliability?": [_BIN],
     "reliability_raw?": [_BIN],
     "coverage?": [{"coverage": SHARE, "threshold": SHARE, "accuracy": SHARE}],
