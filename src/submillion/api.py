@@ -50,7 +50,7 @@ def train(
     out: str | PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> RunSummary:
-    """Train a classifier and return what came of it; `load(summary.run)` gives the classifier.
+    """Train a classifier and return a summary; `load(summary.run)` gives the classifier.
 
     Args:
         recipe: Name of a shipped recipe, path of a YAML file, nested settings, or a whole configuration.
@@ -61,7 +61,7 @@ def train(
         text: Text columns; the recipe's, or found by name, if empty.
         label: Label column, likewise.
         row_id: Id column, likewise; ``none`` for row numbers.
-        numbers: What numbers as labels are: ``names`` of classes, or ``ids`` from 0 or ``ids-from-1``.
+        numbers: Meaning of numbers as labels: ``names`` of classes, or ``ids`` from 0 or ``ids-from-1``.
         extra: Files of synthetic rows to train on as well, each with its weight in the loss if that is not 1; the
             recipe's own (`data.extra`) if there are none here.
         start_from: Run, checkpoint or PEFT adapter folder whose trained weights the run begins with.
@@ -70,7 +70,7 @@ def train(
         progress: Receives stages and counts.
 
     Raises:
-        SubmillionError: Of the kind that says what is wrong: settings, data, budget, model or run.
+        SubmillionError: Its kind says what is wrong: settings, data, budget, model or run.
     """
     from submillion.pipeline.run import choose_folder, start_run
 
@@ -115,8 +115,8 @@ def tune(
     """Search for better settings of a recipe within its budget; the same call continues a search.
 
     Args:
-        recipe: What `train` takes; its section `search` says what varies, how long a trial is and how the best is
-            confirmed.
+        recipe: Recipe as `train` takes it. Its section `search` says what varies, how long a trial is and how the best
+            is confirmed.
         data: File, folder, hub id or DataFrame (kept as ``<out>.rows.parquet``); the recipe's own if absent.
         base: Base model; the recipe's own if absent.
         budget: Trainable parameters of every trial stay strictly below this.
@@ -124,17 +124,17 @@ def tune(
         text: Text columns; the recipe's, or found by name, if empty.
         label: Label column, likewise.
         row_id: Id column, likewise; ``none`` for row numbers.
-        numbers: What numbers as labels are: ``names`` of classes, or ``ids`` from 0 or ``ids-from-1``.
+        numbers: Meaning of numbers as labels: ``names`` of classes, or ``ids`` from 0 or ``ids-from-1``.
         settings: Further settings by dotted path, applied last, such as ``{"search.steps": 200}``.
         trials: Trials of the study, those of earlier calls included; the recipe's number if absent.
         storage: URL of the study's storage; a SQLite file in the folder if absent.
-        study: Its name there; the recipe's name if absent.
+        study: Name of the study there; the recipe's name if absent.
         workers: Number of trials at the same time, each with its part of the CPUs.
         out: The folder of the search; ``runs/<name>-search`` if not given.
         progress: Receives stages, trials and counts.
 
     Raises:
-        SubmillionError: Of the kind that says what is wrong: settings, data, budget, model or run.
+        SubmillionError: Its kind says what is wrong: settings, data, budget, model or run.
     """
     from submillion.search.conduct import choose_search_folder, run_search
 
@@ -162,7 +162,7 @@ def load(
     Args:
         run: A run folder, or an adapter folder in PEFT's format with a classification head in it.
         base: Base model of an adapter folder, where it is not the one that the adapter names.
-        precision: Of the encoder's products; as trained if absent. ``int8`` is the fastest.
+        precision: Precision of the encoder's products; as trained if absent. ``int8`` is the fastest.
 
     Raises:
         RunError: The folder is no finished run.
@@ -264,14 +264,14 @@ def plan(
     """Count every trainable parameter of a recipe, or of a PEFT adapter folder, without loading weights.
 
     Args:
-        target: What `train` takes as a recipe, or a folder with adapter_config.json and adapter_model.safetensors.
-        data: Where the number of classes is taken from, if the recipe does not say.
+        target: Recipe as `train` takes it, or a folder with adapter_config.json and adapter_model.safetensors.
+        data: Data that gives the number of classes, if the recipe does not say.
         base: Base model; the one named by the recipe or the adapter if absent.
         budget: Limit that the trainable parameters must stay strictly below.
         text: Text columns; the recipe's, or found by name, if empty.
         label: Label column, likewise.
         row_id: Id column, likewise; ``none`` for row numbers.
-        numbers: What numbers as labels are: ``names`` of classes, or ``ids`` from 0 or ``ids-from-1``.
+        numbers: Meaning of numbers as labels: ``names`` of classes, or ``ids`` from 0 or ``ids-from-1``.
         settings: Further settings of a recipe by dotted path, applied last, such as ``{"adapter.rank": 4}``.
 
     Raises:

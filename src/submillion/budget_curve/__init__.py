@@ -1,1 +1,1 @@
-"""Accuracy against the trainable budget: one recipe filled into several budgets, over seeds, each a run of its own."""
+"""Accuracy against the trainable budget: one recipe fills several budgets, and each budget and seed is one run."""

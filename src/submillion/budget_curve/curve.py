@@ -39,7 +39,7 @@ def curve(
     """Measure accuracy against the trainable budget; the same call continues a curve that was stopped or killed.
 
     Args:
-        recipe: What `submillion.train` takes; its budget and ranks make way for the largest rank below each budget.
+        recipe: Recipe as `submillion.train` takes it. The largest rank below each budget replaces its budget and ranks.
         budgets: ``10k,30k,1M``, or a sequence of numbers and such words.
         seeds: Runs a budget: the recipe's seed and those after it.
         data: File, folder, hub id or DataFrame (kept as ``<out>.rows.parquet``); the recipe's own if absent.
@@ -48,7 +48,7 @@ def curve(
         text: Text columns; the recipe's, or found by name, if empty.
         label: Label column, likewise.
         row_id: Id column, likewise; ``none`` for row numbers.
-        numbers: What numbers as labels are: ``names`` of classes, or ``ids`` from 0 or ``ids-from-1``.
+        numbers: Meaning of numbers as labels: ``names`` of classes, or ``ids`` from 0 or ``ids-from-1``.
         rows: Training rows of each run (``data.max_records``); the recipe's if absent.
         steps: Optimizer steps of each run (``train.max_steps``); the recipe's if absent.
         settings: Further settings by dotted path, applied last, such as ``{"train.epochs": 2}``.

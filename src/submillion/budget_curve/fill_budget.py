@@ -26,8 +26,8 @@ class Filled:
 
     Attributes:
         config: The recipe with this budget and what fills it.
-        plan: Its parameters, strictly below the budget.
-        how: What carries the update, and what of the recipe was left out for want of room; one clause.
+        plan: Plan of the parameters, strictly below the budget.
+        how: One clause about the parts that carry the update, and the parts of the recipe that did not fit.
     """
 
     config: RunConfig

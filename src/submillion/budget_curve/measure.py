@@ -1,4 +1,4 @@
-"""Measure a curve: plan every budget, train each over the seeds in a process of its own, combine, draw.
+"""Measure a curve: plan every budget, train each over the seeds in separate processes, combine, draw.
 
 The same call continues: finished runs are kept, and the one that was under way continues from its checkpoint.
 """
@@ -35,8 +35,8 @@ class CurveResult:
     """A measured curve.
 
     Attributes:
-        folder: Holds the runs, ``curve.json``, ``curve.csv``, ``curve.png`` and ``curve.html``.
-        figures: What ``curve.json`` holds: ``recipe``, ``base``, ``split``, ``num_records``, ``seeds``, ``points`` (one
+        folder: Folder with the runs, ``curve.json``, ``curve.csv``, ``curve.png`` and ``curve.html``.
+        figures: Content of ``curve.json``: ``recipe``, ``base``, ``split``, ``num_records``, ``seeds``, ``points`` (one
             a budget, ascending), ``tests`` (of neighbouring budgets) and ``baseline`` (TF-IDF on the same rows, or
             None).
     """
@@ -74,7 +74,7 @@ def measure_curve(
         num_labels: Number of classes C.
         num_seeds: Runs a budget, with the recipe's seed and those after it.
         out: The folder; ``runs/<name>-curve`` if None.
-        progress: Told of each run.
+        progress: Receiver of a note for each run.
 
     Raises:
         ConfigError: No seeds, or a folder with runs of other settings.

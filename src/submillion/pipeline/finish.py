@@ -43,11 +43,11 @@ from submillion.training.collective import Processes
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a finished run came to.
+    """Summary of a finished run.
 
     Attributes:
-        run: Its folder.
-        plan: Its plan.
+        run: Folder of the run.
+        plan: Plan of the trained parameters.
         evaluations: Figures by split or watched name.
         baselines: The baseline's figures and the paired comparison, likewise; empty if it was not trained.
         wall_s: Seconds of this process from data to report.
@@ -73,10 +73,10 @@ def conclude_run(
 
     Args:
         run: The run folder.
-        ready: What the run began with; the classifier holds the best parameters.
+        ready: The parts that the run began with; the classifier holds the best parameters.
         fitted: How fitting went.
         processes: The processes of the run.
-        progress: Told of stages.
+        progress: Receiver of stages.
         started: When the run began, on `time.perf_counter`.
 
     Raises:
@@ -119,9 +119,9 @@ class _Scoring:
 
     Attributes:
         scorer: The model, merged where later evaluations merge it.
-        ready: What the run began with.
+        ready: The parts that the run began with.
         processes: The processes of the run; each scores its share.
-        progress: Told of the stages.
+        progress: Receiver of the stages.
     """
 
     scorer: Classifier | MergedClassifier
@@ -155,7 +155,7 @@ class _Proven:
     Attributes:
         logits: Logits of the validation rows, shape (n, C).
         temperature: Fitted on them.
-        proof: What a fresh process found in the saved files; empty where it was not asked, and in other processes.
+        proof: Findings of a fresh process in the saved files; empty where it was not asked, and in other processes.
     """
 
     logits: NDArray[np.float32]
@@ -170,7 +170,7 @@ class _Scored:
     Attributes:
         sets: Logits of the validation, test and watched rows, by name, each of shape (n, C).
         sample: Training rows for the report.
-        sample_logits: Their logits, shape (n, C).
+        sample_logits: Logits of these rows, shape (n, C).
     """
 
     sets: dict[str, NDArray[np.float32]]

@@ -165,10 +165,10 @@ def check_origin(origin: Origin, plan: Plan, model: ModelConfig, labels: Sequenc
 
     Args:
         origin: The weights.
-        plan: Of the new run.
-        model: Its head and pooling.
-        labels: Its class names, in order.
-        base: Its base model.
+        plan: Plan of the new run.
+        model: Head and pooling of the new run.
+        labels: Class names of the new run, in order.
+        base: Base model of the new run.
 
     Raises:
         ModelError: Another base model, or another adapter or head than planned.

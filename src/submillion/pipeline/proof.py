@@ -1,4 +1,4 @@
-"""Proof of a saved run, made in a process of its own: the files hold what was planned and give the same logits.
+"""Proof of a saved run, made in a fresh process: the files hold what was planned and give the same logits.
 
 ``python -m submillion.pipeline.proof RUN`` loads the run from its files alone, sums the trained numbers in its
 safetensors, scores the probe texts, and prints one JSON object.
@@ -40,7 +40,7 @@ def verify_run(run: RunDir, probes: Sequence[Record], logits: NDArray[np.float32
     Args:
         run: A run folder with adapter, tokenizer and manifest.
         probes: A few records.
-        logits: What the live model says of them, shape (n, C).
+        logits: Logits of the live model for them, shape (n, C).
 
     Returns:
         The proof for the manifest: ``trainable_params_in_files`` and ``max_logit_difference``.

@@ -28,10 +28,10 @@ def start_run(config: RunConfig, out: Path | None = None, *, progress: Progress 
     Args:
         config: The complete configuration.
         out: The run folder, empty or absent; ``runs/<name>-<time>`` if None.
-        progress: Told of stages, steps and notes.
+        progress: Receiver of stages, steps and notes.
 
     Raises:
-        SubmillionError: Of the fitting kind; what was written so far stays resumable.
+        SubmillionError: Its kind says what is wrong; the run so far can be resumed.
     """
     processes = open_processes()
     is_new = out is None or not out.exists()

@@ -66,7 +66,7 @@ def choose_train_sample(features: Sequence[Features], *, seed: int) -> list[Feat
 
     Args:
         features: Training rows of the run's own data; synthetic ones say nothing of how well its data is known.
-        seed: Of the choice.
+        seed: Seed for the choice.
     """
     if len(features) <= NUM_TRAIN_SAMPLE:
         return list(features)
@@ -83,10 +83,10 @@ def write_train_sample(
 
     Args:
         run: The run folder.
-        sample: Of `choose_train_sample`.
+        sample: Rows from `choose_train_sample`.
         logits: Shape (n, C), row i for record i.
         num_train: Rows that the sample was chosen from.
-        seed: Of the choice.
+        seed: Seed for the choice.
     """
     labels = np.array([item.label for item in sample], dtype=np.int64)
     right = logits.argmax(axis=1) == labels

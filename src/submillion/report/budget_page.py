@@ -22,7 +22,7 @@ def write_budget_page(folder: Path, figures: JsonView) -> Path:
 
     Args:
         folder: Where to.
-        figures: What ``curve.json`` holds, as `submillion.budget_curve.measure` writes it.
+        figures: Content of ``curve.json``, as `submillion.budget_curve.measure` writes it.
 
     Returns:
         The page.

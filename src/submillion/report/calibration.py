@@ -50,7 +50,7 @@ def measure_class_reliability(predictions: Predictions, labels: Sequence[str]) -
     a probability near zero on most rows, and bins of equal mass would nearly all lie there.
 
     Args:
-        predictions: Of one split, at least one row.
+        predictions: Predictions of one split, at least one row.
         labels: Class names in label order.
     """
     found = []

@@ -251,7 +251,7 @@ def _losses(run: RunHistory) -> list[_Candidate]:
         loss += _evaluated(run, split, "loss", label=name, number=number) if not run.is_ours else []
     title = "Training and validation loss" if validation else "Training loss"
     alone = _stepped(run, "loss", "training") if validation else []
-    caption = f"Of the records of each step. {_describe_thinning(_stepped(run, 'loss', ''))}".strip()
+    caption = f"This is the loss of each step's records. {_describe_thinning(_stepped(run, 'loss', ''))}".strip()
     return [
         _Candidate("loss", title, _describe_thinning(loss), loss, "loss (nats)"),
         _Candidate("training-loss", "Training loss", caption, alone, "loss (nats)", log=True),
@@ -322,7 +322,7 @@ def list_overlaid_curves(runs: Sequence[RunHistory]) -> list[Plot]:
         _Candidate(
             "learning-rate",
             "Learning rate",
-            "Of the adapter, where groups differ.",
+            "This is the rate of the adapter, where groups differ.",
             stepped("learning_rate"),
             "learning rate (per step)",
         ),

@@ -25,7 +25,7 @@ class Series:
     """One line of a plot.
 
     Attributes:
-        label: Its name in the legend.
+        label: Name in the legend.
         steps: Optimizer steps or epochs, shape (n,).
         values: Shape (n,); those that are not finite are left out.
         colour: Position in the theme's series.
@@ -223,10 +223,10 @@ def draw_series(
     Args:
         theme: Colours.
         series: The lines, in the order of the legend; each with at least one finite value.
-        ylabel: What the values are, with their unit.
+        ylabel: Name of the values, with their unit.
         shares: Values are shares, shown in percent.
         log: Logarithmic values, where all of them are above zero.
-        xlabel: What the steps are.
+        xlabel: Name of the steps.
     """
     figure, axes = new_figure()
     for line in series:

@@ -39,7 +39,7 @@ class Estimate:
         group: Heading above it, such as the name of a split.
         label: Whose figure it is.
         value: The estimate.
-        interval: Its 95 % interval.
+        interval: 95 % interval of the estimate.
         colour: Position in the theme's series.
     """
 

@@ -34,7 +34,7 @@ class RunPlots:
 
     Attributes:
         accuracies: Accuracies of model and baseline on every evaluated set.
-        curves: What was logged, per step and epoch.
+        curves: Logged figures, per step and epoch.
         by_split: Errors and calibration of the set that the verdict rests on, by name.
         budget: Where the trainable parameters are.
         data: Lengths and classes.
@@ -84,7 +84,7 @@ class Legibility:
 
 def build_run_page(run: RunHistory) -> tuple[str, list[Plot]]:
     """Return the page, and its plots."""
-    assert run.config is not None, "a run of transformers.Trainer has a page of its own kind"
+    assert run.config is not None, "a run of transformers.Trainer has another page"
     predictions = None if run.main_split is None else read_predictions(run.path, run.main_split)
     plots = list_plots(run, predictions)
     result = None if run.main_split is None else run.results[run.main_split]

@@ -25,7 +25,7 @@ class StudyPoint:
 
     Attributes:
         number: In the study.
-        value: What it is judged by.
+        value: Figure that judges the trial.
         is_complete: Whether it came to its end; otherwise it was pruned, and the value is its last.
         params: Drawn values by name; those that were not drawn are missing.
     """

@@ -36,8 +36,8 @@ def render_page(template: str, /, **values: object) -> str:
     """Return a page: HTML that refers to nothing outside itself.
 
     Args:
-        template: Its file.
-        values: What it shows: text, numbers, plots, and objects that hold these.
+        template: File of the template.
+        values: Values to show: text, numbers, plots, and objects that hold these.
 
     Raises:
         LookupError: A value that the template shows is not there.

@@ -79,11 +79,11 @@ class Plot:
 
     Attributes:
         name: File name of the PNG without its ending.
-        title: What it shows.
+        title: Title of the plot.
         caption: How to read it; may be empty.
         draw: Makes the figure in the colours of a theme.
         wide: Whether it takes the whole width of the page.
-        alt: What it shows in words and figures, for those who do not see it; may be empty.
+        alt: Its content in words and figures, for those who do not see it; may be empty.
     """
 
     name: str

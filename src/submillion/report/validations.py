@@ -22,7 +22,7 @@ class Measured:
     Attributes:
         value: The figure.
         is_share: Whether it is shown in percent.
-        interval: Its 95 % interval, where the number of rows is known.
+        interval: 95 % interval of the figure, where the number of rows is known.
     """
 
     value: float

@@ -210,7 +210,7 @@ def refuse_overwriting(out: Path, inputs: Iterable[Path] = (), *, where: str) ->
     Args:
         out: The file or folder to be written.
         inputs: Files that are read, and folders in which nothing may be written.
-        where: What the output was given as, for messages.
+        where: Argument that named the output, for messages.
 
     Raises:
         ConfigError: It is one of them, or lies in one of the folders, or among the files of a run.

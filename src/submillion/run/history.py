@@ -1,4 +1,4 @@
-"""All that a run folder tells of a run, in one typed structure. What a run does not have is None or empty."""
+"""All that a run folder says about a run, in one typed structure. Missing parts are None or empty."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Validation:
 
     Attributes:
         step: Optimizer steps made before it.
-        figures: What was measured, by name, in the order of the log.
+        figures: Measured figures by name, in the order of the log.
         epoch: Passes over the training rows made before it, if the log tells.
         elapsed_s: Seconds since training began, if the log tells.
         is_best: Whether its checkpoint was the best so far.
@@ -66,7 +66,7 @@ class RunHistory:
         baselines: Figures of the baseline, by split.
         labels: Class names in label order; empty if nothing names them.
         train_sample: Figures of the training rows that were scored at the end, if any were.
-        facts: What else the files of another trainer say, by name.
+        facts: Other facts in the files of another trainer, by name.
         num_skipped: Figures of another trainer's log that are not finite, and so in no plot.
         set_sizes: Rows of the sets evaluated during training, where another trainer's files tell them.
     """

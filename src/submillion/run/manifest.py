@@ -23,7 +23,7 @@ from submillion.storage.json_shapes import (
 
 RUN_FORMAT = 1
 TEMPERATURE = Number(1e-6, 1e6)
-"""What logits are divided by: 0 divides by nothing, and absurd ones make all classes equal or one of them certain."""
+"""Divisors of logits that make sense: near 0 one class is certain, and absurdly large ones make all classes equal."""
 
 ManifestState = Literal["running", "complete", "pruned"]
 
@@ -61,10 +61,10 @@ class ManifestBase:
     """The base model of a run.
 
     Attributes:
-        name: Its name or folder, as the configuration gives it.
+        name: Name or folder of the base, as the configuration gives it.
         weights_sha256: Digest of its weights.
         origin: Where it was found.
-        revision: Its commit on the hub, if it came from there.
+        revision: Commit on the hub, if the base came from there.
     """
 
     name: str
@@ -91,21 +91,21 @@ class Manifest:
         device: Where it computes.
         threads: CPU threads.
         num_processes: Processes that trained together.
-        notes: What is to be known of the device and the processes.
+        notes: Notes about the device and the processes.
         versions: Versions of this package, Python and the libraries, by name.
         machine: Processor, cores, memory and system.
         num_test_evaluations: How often the test rows were scored.
         max_length: The limit on tokens, where a rule chose it.
         started_from: The weights that it began with, where these were trained before.
-        modules: What computes the encoder.
+        modules: Modules that compute the encoder.
         temperature: Fitted on the validation rows. A run that has one has its adapter, too.
         best_step: Step of the weights that the adapter holds.
-        proof: What a fresh process found in the saved files.
+        proof: Findings of a fresh process in the saved files.
         num_steps: Optimizer steps made.
         train_s: Seconds of training, validations included.
         rows_per_s: Training rows per second.
         wall_s: Seconds from the data to the report.
-        others: What the file holds besides, by key.
+        others: Other content of the file, by key.
     """
 
     state: ManifestState = "running"
@@ -148,7 +148,7 @@ class Manifest:
         """Return what `to_json` has given.
 
         Args:
-            values: What the file holds.
+            values: Content of the file.
             path: The file, for messages.
 
         Raises:

@@ -30,7 +30,7 @@ class Predictions:
         labels: True label ids, shape (n,).
         predicted: Predicted label ids, shape (n,).
         confidence: Probability of the prediction, shape (n,).
-        probabilities: Of every class, shape (n, C).
+        probabilities: Probability of every class, shape (n, C).
         texts: Texts as the model read them.
         sources: Place of each row, as ``file:line``.
     """

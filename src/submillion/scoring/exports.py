@@ -58,7 +58,7 @@ class Exported:
         folder: Where it is.
         format: ``merged`` or ``adapter``.
         head: ``native`` or ``linear``.
-        loads_with: What reads the folder, as an expression in Python.
+        loads_with: Python expression that reads the folder.
         num_params: Numbers in its safetensors files.
         num_probes: Texts on which it was compared with the run.
         max_logit_difference: Largest difference found.
@@ -91,10 +91,10 @@ def export_run(
 
     Args:
         folder: The run folder.
-        format: What to write.
+        format: Format to write.
         out: The new folder, empty or absent; ``export/<format>`` in the run if None.
-        replaces: Whether an export that is already there is written anew, as a run that is resumed does.
-        progress: Told of the stages.
+        replaces: Whether an existing export is replaced, as a resumed run does.
+        progress: Receiver of the stages.
 
     Raises:
         ConfigError: `out` exists and is not empty.

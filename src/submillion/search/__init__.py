@@ -1,1 +1,1 @@
-"""The search for better settings: trials in processes of their own, one study for all who work on it."""
+"""The search for better settings: each run of a trial is one process, and all commands share one study."""

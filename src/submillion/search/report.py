@@ -28,12 +28,12 @@ def write_search_report(
     """Write ``report.html`` and its plots as PNG.
 
     Args:
-        folder: Of the search.
-        task: What was searched.
+        folder: Folder of the search.
+        task: The search.
         rows: All trials.
         best: The best of them.
         importances: By parameter; may be empty.
-        confirmation: What `confirm_settings` found; None where nothing was compared.
+        confirmation: Result of `confirm_settings`; None if nothing was compared.
     """
     search = task.search
     points = [
