@@ -14,9 +14,7 @@ from submillion.config.run import DataConfig, RunConfig
 from submillion.data.check import DataReport, check_records
 from submillion.data.findings import describe_findings
 from submillion.data.legibility import Legibility, TokenCounts, describe_legibility, list_loud, measure_legibility
-from submillion.data.parts import (
-    SPLIT_RULE,
-)
+from submillion.data.parts import SPLIT_RULE
 from submillion.data.removals import (
     choose_dropped,
     count_classes,

@@ -121,9 +121,7 @@ def _name(path: str | PathLike[str] | None) -> str | None:
     return None if path is None else str(path)
 
 
-def _pair_with_weight(
-    extra: ExtraRows,
-) -> tuple[str | PathLike[str], float]:
+def _pair_with_weight(extra: ExtraRows) -> tuple[str | PathLike[str], float]:
     return extra if isinstance(extra, tuple) else (extra, 1.0)
 
 
